@@ -1,0 +1,1 @@
+"""Values without domain words: errors, digests, identifiers, quantities, instants, canonical JSON."""

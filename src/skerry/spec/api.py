@@ -1,0 +1,257 @@
+"""The messages of the operator API, as the hub answers them and the client reads them.
+
+A view says what is seen, with its age: every instant that something was learnt at is a field of its own, and
+None means never.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from skerry.spec.facts import HostFacts
+from skerry.spec.metadata import DigestText, Name, Part
+from skerry.spec.problems import Problem
+from skerry.spec.report import ApplicationView, Event
+
+Role = Literal["viewer", "operator", "admin"]
+Presence = Literal["online", "silent", "never"]
+SiteRolloutState = Literal["pending", "offered", "applying", "succeeded", "failed", "superseded"]
+RolloutState = Literal["running", "succeeded", "failed", "superseded"]
+JsonDocument = dict[str, Any]
+
+
+class LoginRequest(Part, frozen=True, kw_only=True):
+    """The one-time secret the hub printed."""
+
+    secret: Annotated[str, Meta(max_length=256)]
+
+
+class TokenRequest(Part, frozen=True, kw_only=True):
+    """Ask for an API token; `ttl_s` None never expires."""
+
+    name: Name
+    role: Role
+    ttl_s: Annotated[float, Meta(gt=0)] | None = None
+
+
+class TokenView(Part, frozen=True, kw_only=True):
+    """An API token without its secret."""
+
+    id: str
+    name: str
+    role: Role
+    created_at: datetime
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+
+
+class NewToken(Part, frozen=True, kw_only=True):
+    """An API token, with its secret shown this once."""
+
+    secret: str
+    token: TokenView
+
+
+class ApplyRequest(Part, frozen=True, kw_only=True):
+    """Documents to store together, all or none."""
+
+    documents: Annotated[tuple[JsonDocument, ...], Meta(max_length=10000)]
+    dry_run: bool = False
+
+
+class Change(Part, frozen=True, kw_only=True):
+    """What applying a document does."""
+
+    kind: str
+    name: str
+    action: Literal["create", "update", "unchanged"]
+    before: JsonDocument | None = None
+    after: JsonDocument | None = None
+
+
+class ApplyAnswer(Part, frozen=True, kw_only=True):
+    """The changes, made or, in a dry run, to be made."""
+
+    changes: tuple[Change, ...]
+    dry_run: bool = False
+
+
+class SiteView(Part, frozen=True, kw_only=True):
+    """A site: as written, and as seen. `last_seen_at` is that of the host seen last."""
+
+    name: str
+    labels: dict[str, str]
+    document: JsonDocument
+    generation: int
+    hosts: int
+    hosts_online: int
+    last_seen_at: datetime | None
+    presence: Presence
+    assignments: dict[str, str] = {}
+
+
+class HostView(Part, frozen=True, kw_only=True):
+    """A host as its reports show it. `observed_at` is the host's own time of what `applications` says."""
+
+    name: str
+    site: str
+    enrolled_at: datetime
+    last_seen_at: datetime | None
+    presence: Presence
+    sequence: int
+    generation_held: int
+    generation_wanted: int
+    clock_offset_s: float | None = None
+    observed_at: datetime | None = None
+    applications: dict[str, ApplicationView] = {}
+    facts: HostFacts = {}
+
+
+class ReleaseView(Part, frozen=True, kw_only=True):
+    """A release: the digest of its document, what it needs, and who brought it."""
+
+    name: str
+    application: str
+    version: str
+    digest: DigestText
+    models: dict[str, str]
+    size_bytes: int
+    created_at: datetime
+    created_by: str
+    document: JsonDocument | None = None
+
+
+class AppView(Part, frozen=True, kw_only=True):
+    """An application over the fleet: its releases, and on how many hosts each of them runs."""
+
+    name: str
+    releases: tuple[str, ...]
+    running: dict[str, int]
+
+
+class ModelView(Part, frozen=True, kw_only=True):
+    """A model's version over the fleet: its variants, the releases that carry it, and hosts per variant."""
+
+    name: str
+    version: str
+    variants: tuple[str, ...]
+    releases: tuple[str, ...]
+    running: dict[str, int]
+
+
+class SiteProgress(Part, frozen=True, kw_only=True):
+    """Where one site is in a rollout, and why; `as_of` is when the hub learnt it."""
+
+    state: SiteRolloutState
+    why: str
+    as_of: datetime | None = None
+    previous: str = ""
+
+
+class RolloutView(Part, frozen=True, kw_only=True):
+    """A rollout: as written, and where each of its sites is."""
+
+    name: str
+    document: JsonDocument
+    release: str
+    state: RolloutState
+    why: str
+    created_at: datetime
+    created_by: str
+    ended_at: datetime | None = None
+    sites: dict[str, SiteProgress] = {}
+    attempt: int = 1
+
+
+class JoinTokenRequest(Part, frozen=True, kw_only=True):
+    """Ask for a join token."""
+
+    ttl_s: Annotated[float, Meta(gt=0, le=366 * 86400)] = 86400.0
+    uses: Annotated[int, Meta(ge=1, le=10000)] = 1
+
+
+class JoinTokenAnswer(Part, frozen=True, kw_only=True):
+    """A join token, shown this once."""
+
+    token: str
+    site: str
+    expires_at: datetime
+    uses: int
+
+
+class BlobRef(Part, frozen=True, kw_only=True):
+    """A blob by digest and length."""
+
+    digest: DigestText
+    size_bytes: Annotated[int, Meta(ge=0)]
+
+
+class MissingRequest(Part, frozen=True, kw_only=True):
+    """Which of these blobs does the hub lack?"""
+
+    blobs: Annotated[tuple[BlobRef, ...], Meta(max_length=100_000)]
+
+
+class MissingBlob(Part, frozen=True, kw_only=True):
+    """A blob the hub lacks, and how much of it has arrived."""
+
+    digest: str
+    offset: int
+
+
+class MissingAnswer(Part, frozen=True, kw_only=True):
+    """The blobs the hub lacks."""
+
+    missing: tuple[MissingBlob, ...]
+
+
+class UploadAnswer(Part, frozen=True, kw_only=True):
+    """How much of a blob has arrived, and whether it is whole and verified."""
+
+    offset: int
+    complete: bool
+
+
+class EventView(Part, frozen=True, kw_only=True):
+    """An event of a host: when it happened there, and when the hub heard of it."""
+
+    id: int
+    host: str
+    site: str
+    received_at: datetime
+    event: Event
+
+
+class AuditView(Part, frozen=True, kw_only=True):
+    """Who did what."""
+
+    id: int
+    at: datetime
+    who: str
+    action: str
+    subject: str
+    outcome: str
+
+
+class WhoAmI(Part, frozen=True, kw_only=True):
+    """Who the hub takes the caller for."""
+
+    name: str
+    role: Role
+
+
+class ProblemDetails(Part, frozen=True, kw_only=True):
+    """An error as RFC 9457 problem document, with Skerry's stable `code`, family and hint."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    hint: str = ""
+    retryable: bool = False
+    problems: tuple[Problem, ...] = ()
+    facts: dict[str, str | int | float | bool | None] = {}

@@ -1,0 +1,92 @@
+"""The messages of the carrier API: enrolment and sync, as hub, relay and host exchange them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from skerry.spec.metadata import Name, Part
+
+TRUST_ROOT_TYPE = "application/vnd.skerry.trust-root+json"
+TIME_TYPE = "application/vnd.skerry.time+json"
+
+MAX_SYNC_REPORTS = 100
+MAX_BODY_BYTES = 2 << 20
+
+JsonEnvelope = dict[str, Any]
+"""A DSSE envelope as JSON; read only through `skerry.trust`."""
+
+
+class TrustRoot(Part, frozen=True, kw_only=True):
+    """What a host trusts before anything else; a join token pins the digest of its bytes.
+
+    `hub` is the hub's id, made once. `hub_keys` maps key id to the Ed25519 public key (base64) that signs
+    desired state, time and blob tokens.
+    """
+
+    type: Literal["trust-root"] = "trust-root"
+    hub: str
+    ca_pem: str
+    hub_keys: dict[str, str]
+
+
+class EnrollRequest(Part, frozen=True, kw_only=True):
+    """A host asks to belong to a site. `proof` is a Report envelope with sequence 1, signed by the new key."""
+
+    secret: Annotated[str, Meta(max_length=256)]
+    host: Name
+    sign_key: Annotated[str, Meta(max_length=64)]
+    seal_key: Annotated[str, Meta(max_length=64)]
+    proof: JsonEnvelope
+
+
+class EnrollAnswer(Part, frozen=True, kw_only=True):
+    """The host's place. Enrolling the same key again gives the same answer."""
+
+    site: str
+    host: str
+
+
+class SyncRequest(Part, frozen=True, kw_only=True):
+    """Reports not yet acknowledged, in order, the last one fresh; and how long to wait for news.
+
+    `want_token` asks for a blob token; one always comes with a new DesiredState.
+    """
+
+    reports: Annotated[tuple[JsonEnvelope, ...], Meta(min_length=1, max_length=MAX_SYNC_REPORTS)]
+    wait_s: Annotated[float, Meta(ge=0, le=600)] = 0.0
+    want_token: bool = False
+
+
+class SyncAnswer(Part, frozen=True, kw_only=True):
+    """Acknowledgement, and what is new.
+
+    `desired` is a DesiredState envelope when the hub holds a newer generation. `time` is a HubTime envelope
+    when the host's clock is off. `blob_token` opens `GET /v1/blobs`.
+    """
+
+    acknowledged: int
+    desired: JsonEnvelope | None = None
+    time: JsonEnvelope | None = None
+    blob_token: str = ""
+
+
+class HubTime(Part, frozen=True, kw_only=True):
+    """The hub's time, bound to one report so that it cannot be replayed."""
+
+    type: Literal["time"] = "time"
+    host: str
+    sequence: int
+    now: datetime
+
+
+class JoinToken(Part, frozen=True, kw_only=True):
+    """What a join token says; travels as `skerry-join.` and base64url of its JSON."""
+
+    hub: str
+    site: str
+    root: str
+    secret: str
+    expires_at: datetime

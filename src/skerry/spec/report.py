@@ -1,0 +1,95 @@
+"""Report (host -> hub): what a host observed, and what happened there."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from skerry.spec.facts import HostFacts
+from skerry.spec.metadata import Part
+
+REPORT_TYPE = "application/vnd.skerry.report+json"
+
+Phase = Literal[
+    "pending", "fetching", "preparing", "starting", "soaking", "running", "returning", "stopping", "stopped"
+]
+ComponentState = Literal[
+    "waiting", "starting", "running", "ready", "unready", "backoff", "stopping", "exited"
+]
+
+
+class VariantChoice(Part, frozen=True, kw_only=True):
+    """Which variant of a model this host runs, and why this one: one line per variant that was looked at."""
+
+    model: str
+    version: str
+    variant: str
+    why: tuple[str, ...] = ()
+
+
+class ComponentView(Part, frozen=True, kw_only=True):
+    """One component as seen on its host. `endpoints` maps a port's name to host:port."""
+
+    state: ComponentState
+    release: str = ""
+    restarts: int = 0
+    exit_code: int | None = None
+    endpoints: dict[str, str] = {}
+    limits: dict[str, str] = {}
+    message: str = ""
+
+
+class ApplicationView(Part, frozen=True, kw_only=True):
+    """One application as seen on its host.
+
+    `release` is the one that is kept (the last proven one); `candidate` the one under trial; `refused` those
+    that failed here, with the reason, by release digest.
+    """
+
+    phase: Phase
+    release: str = ""
+    candidate: str = ""
+    why: str = ""
+    refused: dict[str, str] = {}
+    components: dict[str, ComponentView] = {}
+    choices: tuple[VariantChoice, ...] = ()
+
+
+class Observed(Part, frozen=True, kw_only=True):
+    """Everything a host runs, under the generation it acts on."""
+
+    generation: int = 0
+    applications: dict[str, ApplicationView] = {}
+
+
+class Event(Part, frozen=True, kw_only=True):
+    """Something that happened, at the host's (corrected) time."""
+
+    at: datetime
+    kind: Annotated[str, Meta(max_length=128)]
+    message: Annotated[str, Meta(max_length=4096)] = ""
+    application: str = ""
+    component: str = ""
+
+
+class Report(Part, frozen=True, kw_only=True):
+    """One numbered message of a host.
+
+    Receiving a sequence twice changes nothing. `observed` and `facts` are absent when they have not changed
+    since a report the hub acknowledged. `generation` is the DesiredState the host holds, and `clock` its own
+    uncorrected time, so that the hub can tell it how wrong it is.
+    """
+
+    type: Literal["report"] = "report"
+    host: str
+    site: str
+    sequence: Annotated[int, Meta(ge=1)]
+    sent_at: datetime
+    clock: datetime
+    generation: int = 0
+    observed: Observed | None = None
+    facts: HostFacts | None = None
+    events: Annotated[tuple[Event, ...], Meta(max_length=1000)] = ()
+    dropped_events: int = 0
