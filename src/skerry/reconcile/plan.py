@@ -1,0 +1,321 @@
+"""The planner: what a host does next.
+
+An update goes: fetch, prepare (the good release runs on), then stop the good one, start the candidate, probe
+it until it is ready, soak, take it for good. Any failure refuses the candidate and starts the good one again.
+
+Rules (docs/rules): the good release's files are never discarded before another is good; a component never
+runs twice; a refused release is not tried again at the same attempt; nothing here needs a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from skerry.kit.quantities import format_duration, format_size, parse_duration
+from skerry.reconcile.records import (
+    Action,
+    ApplicationRecord,
+    Discard,
+    Fetch,
+    FetchDocument,
+    Happened,
+    InstanceFact,
+    InstanceMemory,
+    Memory,
+    Plan,
+    Prepare,
+    Refusal,
+    ReleaseFact,
+    RemoveInstance,
+    Seen,
+    Start,
+    StopInstance,
+    Target,
+    TrialMemory,
+)
+
+MAX_TRIALS = 3
+MAX_TRIAL_CRASHES = 3
+MAX_REFUSALS = 32
+BACKOFF_FIRST_S = 1.0
+BACKOFF_MOST_S = 60.0
+STABLE_AFTER_S = 60.0
+
+
+def plan_host(
+    targets: Mapping[str, Target],
+    records: Mapping[str, ApplicationRecord],
+    seen: Seen,
+    memory: Memory,
+    *,
+    now: float,
+) -> Plan:
+    """Return the plan for all applications of a host; `now` is monotonic seconds."""
+    run = _Run(seen, memory, now)
+    next_records: dict[str, ApplicationRecord] = {}
+    for name in sorted({*targets, *records, *(fact.application for fact in seen.instances.values())}):
+        record = run.plan_application(targets.get(name), records.get(name) or ApplicationRecord(name))
+        if record is not None:
+            next_records[name] = record
+    needed = {d for r in next_records.values() for d in (r.good, r.previous, r.candidate)}
+    in_use = {fact.release for fact in seen.instances.values() if fact.state in ("running", "stopping")}
+    # What the durable records of this moment name stays until the next ones are durable.
+    held = {d for r in records.values() for d in (r.good, r.candidate)}
+    run.actions.extend(Discard(digest) for digest in sorted(seen.laid_out - needed - in_use - held))
+    instances = {
+        key: value for key, value in run.instances.items() if key in seen.instances or key in run.started
+    }
+    trials = {key: value for key, value in run.trials.items() if key in next_records}
+    return Plan(next_records, Memory(instances, trials), tuple(run.actions), run.why, run.wake_in_s)
+
+
+def backoff_s(restarts: int) -> float:
+    """Return how long to wait before restart number `restarts`: 1, 2, 4 ... 60 s."""
+    return min(BACKOFF_FIRST_S * 2.0 ** min(restarts - 1, 16), BACKOFF_MOST_S) if restarts > 0 else 0.0
+
+
+class _Run:
+    """One call of the planner: collects actions and the memory that follows."""
+
+    def __init__(self, seen: Seen, memory: Memory, now: float) -> None:
+        self.seen = seen
+        self.now = now
+        self.actions: list[Action] = []
+        self.why: dict[str, str] = {}
+        self.started: set[str] = set()
+        self.wake_in_s = 5.0
+        self.trials = dict(memory.trials)
+        self.instances = {
+            key: self._notice(memory.instances.get(key), fact) for key, fact in seen.instances.items()
+        }
+
+    # ── one application ──────────────────────────────────────────────────────────────────────────────
+
+    def plan_application(self, target: Target | None, record: ApplicationRecord) -> ApplicationRecord | None:
+        name = record.application
+        if target is None:
+            self.trials.pop(name, None)
+            self.why[name] = "not wanted here any more"
+            return record if self._clear(name, keep="") else None
+        refusal = record.refused.get(target.digest)
+        if refusal and target.attempt > refusal.attempt:
+            record = _replace(record, refused={k: v for k, v in record.refused.items() if k != target.digest})
+            refusal = None
+        if target.digest == record.good or refusal:
+            self.why[name] = f"{refusal.release} was refused: {refusal.reason}" if refusal else ""
+            return self._run_good(_abandon(record), name)
+        if record.candidate != target.digest:
+            self.trials.pop(name, None)
+            self._tell("release.offered", target.release, name)
+            record = _replace(record, candidate=target.digest, phase="fetching", trials=0)
+        return self._try_candidate(target, record)
+
+    def _run_good(self, record: ApplicationRecord, name: str) -> ApplicationRecord:
+        self.trials.pop(name, None)
+        release = self.seen.releases.get(record.good)
+        if release is None or not release.prepared:
+            self._clear(name, keep=record.good)
+            if record.good:
+                self._recover(record.good, release, name)
+            return record
+        self._run_release(name, release)
+        return record
+
+    def _recover(self, digest: str, release: ReleaseFact | None, name: str) -> None:
+        """Get back the good release when its files are not there, say after a disk was replaced."""
+        self.why[name] = "the files of the good release are not there: " + self.seen.troubles.get(
+            digest, "fetching"
+        )
+        if release is None:
+            self.actions.append(FetchDocument(digest))
+        else:
+            self.actions.append(Fetch(digest) if release.missing_bytes else Prepare(digest))
+
+    def _try_candidate(self, target: Target, record: ApplicationRecord) -> ApplicationRecord:
+        name, release = record.application, self.seen.releases.get(record.candidate)
+        trouble = self.seen.troubles.get(record.candidate, "")
+        if release is not None and release.problem:
+            return self._refuse(target, record, release.problem)
+        if release is None or not release.prepared:
+            self._keep_good_running(record, name)
+            if release is None:
+                self.actions.append(FetchDocument(record.candidate))
+                self.why[name] = trouble or "fetching the release document"
+                return _replace(record, phase="fetching")
+            if release.missing_bytes:
+                self.actions.append(Fetch(record.candidate))
+                self.why[name] = trouble or f"fetching, {format_size(release.missing_bytes)} to go"
+                return _replace(record, phase="fetching")
+            self.actions.append(Prepare(record.candidate))
+            self.why[name] = trouble or "verifying and laying out files"
+            return _replace(record, phase="preparing")
+        return self._on_trial(target, record, release)
+
+    def _keep_good_running(self, record: ApplicationRecord, name: str) -> None:
+        good = self.seen.releases.get(record.good)
+        if good is not None and good.prepared:
+            self._run_release(name, good)
+
+    def _on_trial(self, target: Target, record: ApplicationRecord, release: ReleaseFact) -> ApplicationRecord:
+        name = record.application
+        trial = self.trials.get(name)
+        if trial is None or trial.digest != release.digest:
+            if record.trials >= MAX_TRIALS:
+                reason = f"the host or its agent restarted {MAX_TRIALS} times during the trial"
+                return self._refuse(target, record, reason)
+            trial = TrialMemory(release.digest, began=self.now)
+            self.trials[name] = trial
+            self._tell("release.trial", target.release, name)
+            # The count is durable before anything starts: a release that takes the host down is found out.
+            return _replace(record, phase="starting", trials=record.trials + 1)
+        if failure := self._trial_failure(name, release):
+            return self._refuse(target, record, failure)
+        self._run_release(name, release)
+        if not self._all_ready(name, release):
+            self.trials[name] = msgspec.structs.replace(trial, ready_since=None)
+            left = trial.began + target.deadline_s + (target.soak_s if trial.ready_since else 0) - self.now
+            if left <= 0:
+                reason = (
+                    f"not ready within {format_duration(target.deadline_s)}: {self._unready(name, release)}"
+                )
+                return self._refuse(target, record, reason)
+            self.why[name] = f"waiting for {self._unready(name, release)}"
+            self._wake(left)
+            return _replace(record, phase="starting")
+        ready_since = self.now if trial.ready_since is None else trial.ready_since
+        self.trials[name] = msgspec.structs.replace(trial, ready_since=ready_since)
+        left = ready_since + target.soak_s - self.now
+        if left > 0:
+            self.why[name] = f"ready; soaking for another {format_duration(left)}"
+            self._wake(left)
+            return _replace(record, phase="soaking")
+        self.trials.pop(name, None)
+        self._tell("release.proven", target.release, name)
+        return _replace(record, good=release.digest, previous=record.good, candidate="", phase="", trials=0)
+
+    def _refuse(self, target: Target, record: ApplicationRecord, reason: str) -> ApplicationRecord:
+        name = record.application
+        self.trials.pop(name, None)
+        self._tell("release.refused", f"{target.release}: {reason}", name)
+        refused = {**record.refused, record.candidate: Refusal(target.release, reason, target.attempt)}
+        while len(refused) > MAX_REFUSALS:
+            refused.pop(next(iter(refused)))
+        self.why[name] = f"{target.release} was refused: {reason}"
+        self._wake(0.0)
+        return _abandon(_replace(record, refused=refused))
+
+    # ── instances of one application ─────────────────────────────────────────────────────────────────
+
+    def _run_release(self, name: str, release: ReleaseFact) -> None:
+        """Bring an application's instances to exactly this release: others end before these begin."""
+        if self._clear(name, keep=release.digest):
+            return
+        wanted = {release.instance_id(name, component.name): component for component in release.components}
+        for key, component in wanted.items():
+            fact = self.seen.instances.get(key)
+            memory = self.instances.get(key, InstanceMemory())
+            if fact is not None and fact.state in ("running", "stopping"):
+                if fact.dead and fact.state == "running":
+                    grace_s = parse_duration(component.stop.grace)
+                    self._tell("component.dead", f"liveness: {fact.dead}", name, component.name)
+                    self.actions.append(StopInstance(key, component.stop.signal, grace_s))
+                continue
+            if memory.not_before > self.now:
+                self._wake(memory.not_before - self.now)
+                continue
+            self.started.add(key)
+            self.instances[key] = msgspec.structs.replace(memory, asked_to_stop=False, running_since=self.now)
+            self.actions.append(Start(key, name, release.digest, component.name))
+
+    def _clear(self, name: str, *, keep: str) -> bool:
+        """End and forget all instances of an application but those of `keep`; True while some are alive."""
+        alive = False
+        for key, fact in sorted(self.seen.instances.items()):
+            if fact.application != name or (keep and fact.release == keep):
+                continue
+            if fact.state in ("exited", "lost"):
+                self.actions.append(RemoveInstance(key))
+                self.instances.pop(key, None)
+                continue
+            alive = True
+            if fact.state == "running":
+                stop = self._stop_of(fact)
+                memory = self.instances.get(key, InstanceMemory())
+                self.instances[key] = msgspec.structs.replace(memory, asked_to_stop=True)
+                self.actions.append(StopInstance(key, stop[0], stop[1]))
+        if alive:
+            self._wake(0.2)
+        return alive
+
+    def _stop_of(self, fact: InstanceFact) -> tuple[str, float]:
+        release = self.seen.releases.get(fact.release)
+        for component in release.components if release else ():
+            if component.name == fact.component:
+                return component.stop.signal, parse_duration(component.stop.grace)
+        return "TERM", 10.0
+
+    def _notice(self, memory: InstanceMemory | None, fact: InstanceFact) -> InstanceMemory:
+        """Count an end that nobody asked for, once, and set when the instance may start again."""
+        known = memory is not None
+        memory = memory or InstanceMemory()
+        if fact.state in ("running", "stopping"):
+            since = self.now if memory.running_since is None else memory.running_since
+            memory = msgspec.structs.replace(memory, running_since=since)
+            if self.now - since >= STABLE_AFTER_S and memory.restarts and fact.state == "running":
+                memory = msgspec.structs.replace(memory, restarts=0)
+            return memory
+        if memory.handled_run == fact.run:
+            return memory
+        memory = msgspec.structs.replace(memory, handled_run=fact.run, running_since=None)
+        # An end that was asked for, or that a new agent finds, is no crash.
+        if memory.asked_to_stop or not known:
+            return memory
+        restarts = memory.restarts + 1
+        how = f"exit code {fact.exit_code}" if fact.exit_code is not None else fact.probe_why or "lost"
+        wait_s = backoff_s(restarts)
+        self._tell(
+            "component.ended", f"{how}; restart {restarts} in {wait_s:.0f}s", fact.application, fact.component
+        )
+        return msgspec.structs.replace(memory, restarts=restarts, not_before=self.now + wait_s)
+
+    def _trial_failure(self, name: str, release: ReleaseFact) -> str:
+        for component in release.components:
+            key = release.instance_id(name, component.name)
+            fact, memory = self.seen.instances.get(key), self.instances.get(key)
+            if fact and fact.fatal:
+                return f"{component.name} cannot be started: {fact.fatal}"
+            if fact and fact.dead and not fact.started:
+                return f"{component.name}: startup probe failed: {fact.dead}"
+            if memory and memory.restarts >= MAX_TRIAL_CRASHES:
+                how = f", exit code {fact.exit_code}" if fact and fact.exit_code is not None else ""
+                return f"{component.name} ended {memory.restarts} times{how}"
+        return ""
+
+    def _all_ready(self, name: str, release: ReleaseFact) -> bool:
+        return not self._unready(name, release)
+
+    def _unready(self, name: str, release: ReleaseFact) -> str:
+        parts: list[str] = []
+        for component in release.components:
+            fact = self.seen.instances.get(release.instance_id(name, component.name))
+            if fact is None or fact.state != "running":
+                parts.append(f"{component.name} ({(fact and fact.fatal) or 'not running'})")
+            elif not fact.ready:
+                parts.append(f"{component.name} ({fact.probe_why or 'not ready'})")
+        return ", ".join(parts)
+
+    def _tell(self, kind: str, message: str, application: str, component: str = "") -> None:
+        self.actions.append(Happened(kind, message, application, component))
+
+    def _wake(self, in_s: float) -> None:
+        self.wake_in_s = max(0.05, min(self.wake_in_s, in_s))
+
+
+def _replace(record: ApplicationRecord, **changes: object) -> ApplicationRecord:
+    return msgspec.structs.replace(record, **changes)
+
+
+def _abandon(record: ApplicationRecord) -> ApplicationRecord:
+    return _replace(record, candidate="", phase="", trials=0)

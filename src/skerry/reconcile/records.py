@@ -1,0 +1,198 @@
+"""What a host remembers about its applications, and what it sees of them.
+
+`ApplicationRecord` is durable and written before any action that follows from it. `Memory` lives as long as
+the agent does: losing it costs a little patience (a back-off begins anew), never safety.
+Times in `Memory` and `Seen` are monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from skerry.kit.digests import short
+from skerry.spec.application import Component
+from skerry.spec.report import VariantChoice
+
+TrialPhase = Literal["", "fetching", "preparing", "starting", "soaking"]
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A release that failed on this host: why, and at which attempt; a higher attempt lifts it."""
+
+    release: str
+    reason: str
+    attempt: int
+
+
+class ApplicationRecord(msgspec.Struct, frozen=True):
+    """One application on one host. Releases are named by the digest of their document.
+
+    `good` is the last proven release, `previous` the one before it, `candidate` the one under trial;
+    `trials` counts how often a trial of the candidate was begun, over restarts of agent and host.
+    """
+
+    application: str
+    good: str = ""
+    previous: str = ""
+    candidate: str = ""
+    phase: TrialPhase = ""
+    trials: int = 0
+    refused: Mapping[str, Refusal] = {}
+
+
+class Target(msgspec.Struct, frozen=True):
+    """What the desired state wants of one application."""
+
+    application: str
+    release: str
+    digest: str
+    attempt: int = 1
+    deadline_s: float = 300.0
+    soak_s: float = 30.0
+
+
+class ReleaseFact(msgspec.Struct, frozen=True):
+    """What is known of a release whose document is here.
+
+    `problem` says why this host can never run it (no variant fits). `missing_bytes` is what is still to be
+    fetched; `prepared` that its files are laid out.
+    """
+
+    name: str
+    digest: str
+    components: tuple[Component, ...]
+    choices: tuple[VariantChoice, ...] = ()
+    problem: str = ""
+    missing_bytes: int = 0
+    prepared: bool = False
+
+    def instance_id(self, application: str, component: str) -> str:
+        """Return the id of a component's instance: the same every time."""
+        return f"{application}.{component}.{short(self.digest)}"
+
+
+class InstanceFact(msgspec.Struct, frozen=True):
+    """An instance as the runtime and the probes see it. `run` names one life of the process.
+
+    `dead` says why a startup or liveness probe gave it up; `fatal`, why it could not be started at all.
+    """
+
+    state: Literal["running", "stopping", "exited", "lost"]
+    application: str
+    component: str
+    release: str
+    run: str = ""
+    exit_code: int | None = None
+    started: bool = False
+    ready: bool = False
+    dead: str = ""
+    fatal: str = ""
+    probe_why: str = ""
+    limits: Mapping[str, str] = {}
+    endpoints: Mapping[str, str] = {}
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """Everything the planner looks at. `troubles` says, by release digest, what hinders fetching or preparing."""
+
+    instances: Mapping[str, InstanceFact] = {}
+    releases: Mapping[str, ReleaseFact] = {}
+    laid_out: frozenset[str] = frozenset()
+    troubles: Mapping[str, str] = {}
+
+
+class InstanceMemory(msgspec.Struct, frozen=True):
+    """How often an instance has ended by itself, and when it may start again."""
+
+    restarts: int = 0
+    handled_run: str = ""
+    not_before: float = 0.0
+    asked_to_stop: bool = False
+    running_since: float | None = None
+
+
+class TrialMemory(msgspec.Struct, frozen=True):
+    """The running trial of a candidate."""
+
+    digest: str
+    began: float
+    ready_since: float | None = None
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """What the planner remembers between two plans."""
+
+    instances: Mapping[str, InstanceMemory] = {}
+    trials: Mapping[str, TrialMemory] = {}
+
+
+class FetchDocument(msgspec.Struct, frozen=True, tag=True):
+    """Fetch a release document."""
+
+    digest: str
+
+
+class Fetch(msgspec.Struct, frozen=True, tag=True):
+    """Fetch the files of a release that this host needs."""
+
+    digest: str
+
+
+class Prepare(msgspec.Struct, frozen=True, tag=True):
+    """Verify a release's files and lay them out."""
+
+    digest: str
+
+
+class Start(msgspec.Struct, frozen=True, tag=True):
+    """Start a component."""
+
+    instance: str
+    application: str
+    digest: str
+    component: str
+
+
+class StopInstance(msgspec.Struct, frozen=True, tag=True):
+    """Ask an instance to end."""
+
+    instance: str
+    signal: str
+    grace_s: float
+
+
+class RemoveInstance(msgspec.Struct, frozen=True, tag=True):
+    """Forget an ended instance."""
+
+    instance: str
+
+
+class Discard(msgspec.Struct, frozen=True, tag=True):
+    """Remove the laid-out files of a release that is needed no more."""
+
+    digest: str
+
+
+class Happened(msgspec.Struct, frozen=True, tag=True):
+    """Tell the hub about something; carries no effect of its own."""
+
+    kind: str
+    message: str = ""
+    application: str = ""
+    component: str = ""
+
+
+Action = FetchDocument | Fetch | Prepare | Start | StopInstance | RemoveInstance | Discard | Happened
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """The next records (to be made durable first), the actions in order, and when to look again at the latest."""
+
+    records: Mapping[str, ApplicationRecord]
+    memory: Memory
+    actions: tuple[Action, ...]
+    why: Mapping[str, str]
+    wake_in_s: float = 5.0

@@ -1,0 +1,79 @@
+"""Fills `${...}` references of a component's command and environment, and names what a component is told.
+
+References: `${bundle}`, `${data}`, `${port.NAME}`, `${model.NAME}`, `${site.VARIABLE}`.
+Every component finds the same values in its environment: `SKERRY_PORT_<NAME>`, `SKERRY_MODEL_<NAME>`, `SKERRY_DATA`,
+`SKERRY_BUNDLE`, and the names of site, host, application, component and release. A component's own `env` wins.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from skerry.spec.application import Component
+
+_reference_re = re.compile(r"\$\{([^}]*)\}")
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a component finds itself: directories, ports, names."""
+
+    site: str
+    host: str
+    application: str
+    release: str
+    data: str
+    bundle: str
+    models: Mapping[str, str]
+    ports: Mapping[str, int]
+    variables: Mapping[str, str]
+    path: str
+
+
+class Unresolved(msgspec.Struct, frozen=True):
+    """References that have no value here, such as a site variable the site does not set."""
+
+    names: tuple[str, ...]
+
+
+def render_component(
+    component: Component, place: Place
+) -> tuple[tuple[str, ...], dict[str, str]] | Unresolved:
+    """Return (command, environment) with every reference filled, or what could not be filled."""
+    values = {"data": place.data, "bundle": place.bundle}
+    values.update((f"port.{name}", str(port)) for name, port in place.ports.items())
+    values.update((f"model.{name}", path) for name, path in place.models.items())
+    values.update((f"site.{name}", value) for name, value in place.variables.items())
+    unknown: set[str] = set()
+
+    def fill(text: str) -> str:
+        def value(match: re.Match[str]) -> str:
+            if match[1] not in values:
+                unknown.add(match[1])
+            return values.get(match[1], "")
+
+        return _reference_re.sub(value, text)
+
+    env = {
+        "PATH": place.path,
+        "HOME": place.data,
+        "LANG": "C.UTF-8",
+        "SKERRY_SITE": place.site,
+        "SKERRY_HOST_NAME": place.host,
+        "SKERRY_APPLICATION": place.application,
+        "SKERRY_COMPONENT": component.name,
+        "SKERRY_RELEASE": place.release,
+        "SKERRY_DATA": place.data,
+        "SKERRY_BUNDLE": place.bundle,
+    }
+    env.update((f"SKERRY_PORT_{_env_name(name)}", str(port)) for name, port in place.ports.items())
+    env.update((f"SKERRY_MODEL_{_env_name(name)}", path) for name, path in place.models.items())
+    env.update((key, fill(value)) for key, value in component.env.items())
+    command = tuple(fill(argument) for argument in component.command)
+    return Unresolved(tuple(sorted(unknown))) if unknown else (command, env)
+
+
+def _env_name(name: str) -> str:
+    return name.upper().replace("-", "_")

@@ -1,0 +1,86 @@
+"""What a host tells of its applications, from what it remembers and sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from skerry.reconcile.records import ApplicationRecord, InstanceFact, Memory, ReleaseFact, Seen, Target
+from skerry.spec.report import ApplicationView, ComponentState, ComponentView, Phase
+
+
+def view_applications(
+    targets: Mapping[str, Target],
+    records: Mapping[str, ApplicationRecord],
+    seen: Seen,
+    memory: Memory,
+    why: Mapping[str, str],
+) -> dict[str, ApplicationView]:
+    """Return the view of every application that is wanted or remembered here."""
+    return {
+        name: _view(
+            targets.get(name), records.get(name) or ApplicationRecord(name), seen, memory, why.get(name, "")
+        )
+        for name in sorted({*targets, *records})
+    }
+
+
+def _view(
+    target: Target | None, record: ApplicationRecord, seen: Seen, memory: Memory, why: str
+) -> ApplicationView:
+    release = _shown_release(record, seen)
+    components: dict[str, ComponentView] = {}
+    for component in release.components if release else ():
+        key = release.instance_id(record.application, component.name) if release else ""
+        fact = seen.instances.get(key)
+        restarts = memory.instances[key].restarts if key in memory.instances else 0
+        components[component.name] = _component(release.name if release else "", fact, restarts)
+    names = {digest: fact.name for digest, fact in seen.releases.items()}
+    return ApplicationView(
+        phase=_phase(target, record, components),
+        release=names.get(record.good, record.good),
+        candidate=names.get(record.candidate, record.candidate),
+        why=why,
+        refused={digest: refusal.reason for digest, refusal in record.refused.items()},
+        components=components,
+        choices=release.choices if release else (),
+    )
+
+
+def _shown_release(record: ApplicationRecord, seen: Seen) -> ReleaseFact | None:
+    """The release whose components are on the stage: the candidate once it has been started, else the good one."""
+    on_stage = record.candidate if record.phase in ("starting", "soaking") else record.good
+    return seen.releases.get(on_stage)
+
+
+def _phase(
+    target: Target | None, record: ApplicationRecord, components: Mapping[str, ComponentView]
+) -> Phase:
+    if target is None:
+        return "stopping"
+    if record.candidate:
+        return record.phase or "pending"
+    if not record.good:
+        return "stopped" if target.digest in record.refused else "pending"
+    settled = all(view.state == "ready" for view in components.values())
+    return "running" if settled and components else "returning"
+
+
+def _component(release: str, fact: InstanceFact | None, restarts: int) -> ComponentView:
+    if fact is None:
+        return ComponentView(state="waiting", release=release, restarts=restarts)
+    state: ComponentState
+    if fact.state == "running":
+        state = "ready" if fact.ready else "unready" if fact.started else "starting"
+    elif fact.state == "stopping":
+        state = "stopping"
+    else:
+        state = "backoff" if restarts else "exited"
+    return ComponentView(
+        state=state,
+        release=release,
+        restarts=restarts,
+        exit_code=fact.exit_code,
+        endpoints=dict(fact.endpoints) if fact.state == "running" else {},
+        limits=dict(fact.limits),
+        message=fact.fatal or fact.dead or fact.probe_why,
+    )

@@ -1,0 +1,49 @@
+"""When a host takes a DesiredState: signed by its hub, for its site, newer than what it holds, not expired."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from securesystemslib.signer import Key
+
+from skerry.kit.errors import Untrusted
+from skerry.spec.desired import DESIRED_STATE_TYPE, DesiredState
+from skerry.trust.envelope import verify_document
+
+CLOCK_TOLERANCE = timedelta(minutes=5)
+_MINUTE = "%Y-%m-%d %H:%MZ"
+
+
+def verify_desired(
+    envelope: dict[str, Any], keys: Iterable[Key], *, site: str, held_generation: int, now: datetime
+) -> DesiredState:
+    """Return the DesiredState of an envelope that this host may take.
+
+    `now` is the host's trusted time (see `skerry.trust.timekeeping`).
+
+    Raises:
+        Untrusted: not signed by the hub (`envelope.*`), for another site (`desired.wrong_site`), not newer
+            than `held_generation` (`desired.not_newer`), expired (`desired.expired`) or dated ahead
+            (`desired.from_the_future`).
+    """
+    desired = verify_document(envelope, DESIRED_STATE_TYPE, DesiredState, keys)
+    if desired.site != site:
+        message = f"this is the desired state of site {desired.site}, not of {site}"
+        raise Untrusted("desired.wrong_site", message)
+    if desired.generation <= held_generation:
+        message = f"generation {desired.generation} is not newer than {held_generation}"
+        raise Untrusted("desired.not_newer", message, generation=desired.generation, held=held_generation)
+    if now > desired.expires_at:
+        message = (
+            f"generation {desired.generation} expired at {desired.expires_at:{_MINUTE}}, now {now:{_MINUTE}}"
+        )
+        hint = "if this host's clock is wrong, it is corrected at the next sync"
+        raise Untrusted("desired.expired", message, hint=hint)
+    if desired.issued_at > now + CLOCK_TOLERANCE:
+        message = (
+            f"generation {desired.generation} is dated {desired.issued_at:{_MINUTE}}, now {now:{_MINUTE}}"
+        )
+        raise Untrusted("desired.from_the_future", message, hint="this host's clock may be behind")
+    return desired

@@ -1,0 +1,41 @@
+"""When a hub takes a Report: signed by the host it names, which belongs to the site it names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from securesystemslib.signer import Key
+
+from skerry.kit.errors import Untrusted
+from skerry.spec.report import REPORT_TYPE, Report
+from skerry.trust.envelope import verify_document
+
+
+def claimed_key(envelope: dict[str, Any]) -> str:
+    """Return the key id that a Report envelope claims. Believe nothing: it only picks the key to check with.
+
+    Raises:
+        Untrusted: there is no signature with a key id (`envelope.malformed`).
+    """
+    try:
+        name = envelope["signatures"][0]["keyid"]
+    except (KeyError, IndexError, TypeError):
+        name = None
+    if not isinstance(name, str) or len(name) > 128:
+        raise Untrusted("envelope.malformed", "not a signed envelope")
+    return name
+
+
+def verify_report(envelope: dict[str, Any], key: Key, *, host: str, site: str) -> Report:
+    """Return the Report of an envelope signed by `key`.
+
+    Raises:
+        Untrusted: not signed by that key (`envelope.*`), of another host (`report.wrong_host`) or site
+            (`report.wrong_site`).
+    """
+    report = verify_document(envelope, REPORT_TYPE, Report, [key])
+    if report.host != host:
+        raise Untrusted("report.wrong_host", f"{host} signed a report of {report.host[:64]}")
+    if report.site != site:
+        raise Untrusted("report.wrong_site", f"{host} belongs to site {site}, not to {report.site[:64]}")
+    return report

@@ -1,0 +1,179 @@
+"""A host without an operating system: what the planner's actions do, at virtual time, with faults between any two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import msgspec
+
+from skerry.reconcile.plan import plan_host
+from skerry.reconcile.records import (
+    Action,
+    ApplicationRecord,
+    Discard,
+    Fetch,
+    FetchDocument,
+    InstanceFact,
+    Memory,
+    Prepare,
+    ReleaseFact,
+    RemoveInstance,
+    Seen,
+    Start,
+    StopInstance,
+    Target,
+)
+from skerry.spec.application import Component
+
+Behaviour = Literal["healthy", "crashes", "never-ready", "startup-fails", "no-variant", "cannot-start"]
+APPLICATION = "reader"
+
+
+class PowerCut(Exception):
+    """The agent dies here."""
+
+
+class World:
+    """One host, one application with two components."""
+
+    def __init__(self, behaviours: Mapping[str, Behaviour]) -> None:
+        self.behaviours = dict(behaviours)
+        self.now = 0.0
+        self.records: dict[str, ApplicationRecord] = {}
+        self.memory = Memory()
+        self.instances: dict[str, InstanceFact] = {}
+        self.documents: set[str] = set()
+        self.files: set[str] = set()
+        self.laid_out: set[str] = set()
+        self.targets: dict[str, Target] = {}
+        self.runs = 0
+        self.actions: list[Action] = []
+        self.started: list[tuple[str, int]] = []
+        self.ticks: dict[str, int] = {}
+
+    def want(self, release: str, attempt: int = 1) -> None:
+        """Let the desired state name a release."""
+        self.targets = {
+            APPLICATION: Target(APPLICATION, f"{APPLICATION}@{release}", release, attempt, 20.0, 3.0)
+        }
+
+    def fact(self, digest: str) -> ReleaseFact:
+        """Return what is known of a release."""
+        components = tuple(Component(name=name, command=("run",)) for name in ("front", "back"))
+        return ReleaseFact(
+            name=f"{APPLICATION}@{digest}",
+            digest=digest,
+            components=components,
+            problem="no variant fits" if self.behaviours[digest] == "no-variant" else "",
+            missing_bytes=0 if digest in self.files or digest in self.laid_out else 100,
+            prepared=digest in self.laid_out,
+        )
+
+    def seen(self) -> Seen:
+        """Return what the planner sees."""
+        releases = {digest: self.fact(digest) for digest in self.documents}
+        return Seen(dict(self.instances), releases, frozenset(self.laid_out))
+
+    def step(self, before_action: Callable[[Action | None], None] = lambda _: None) -> None:
+        """Plan and apply once, a second later; `before_action` may raise `PowerCut`."""
+        self.now += 1.0
+        self._live()
+        plan = plan_host(self.targets, self.records, self.seen(), self.memory, now=self.now)
+        before_action(None)
+        self.records = dict(plan.records)
+        self.memory = plan.memory
+        for action in plan.actions:
+            before_action(action)
+            self.apply(action)
+
+    def apply(self, action: Action) -> None:
+        """Do what an action says; doing it twice does no more."""
+        self.actions.append(action)
+        match action:
+            case FetchDocument():
+                self.documents.add(action.digest)
+            case Fetch():
+                self.files.add(action.digest)
+            case Prepare():
+                self.laid_out.add(action.digest)
+            case Discard():
+                self.laid_out.discard(action.digest)
+                self.files.discard(action.digest)
+            case Start():
+                self._start(action)
+            case StopInstance():
+                fact = self.instances.get(action.instance)
+                if fact is not None and fact.state == "running":
+                    self.instances[action.instance] = msgspec.structs.replace(fact, state="stopping")
+            case RemoveInstance():
+                self.instances.pop(action.instance, None)
+            case _:
+                pass
+
+    def crash(self, key: str) -> None:
+        """End a running instance behind the agent's back."""
+        fact = self.instances.get(key)
+        if fact is not None and fact.state in ("running", "stopping"):
+            self.instances[key] = msgspec.structs.replace(fact, state="exited", exit_code=1)
+
+    def restart_agent(self) -> None:
+        """Lose what is not durable."""
+        self.memory = Memory()
+
+    def reboot(self) -> None:
+        """Lose all processes as well."""
+        self.restart_agent()
+        for key, fact in self.instances.items():
+            self.instances[key] = msgspec.structs.replace(fact, state="lost")
+
+    def alive(self) -> dict[str, InstanceFact]:
+        """Return what runs now."""
+        return {key: fact for key, fact in self.instances.items() if fact.state in ("running", "stopping")}
+
+    def serving(self) -> set[tuple[str, str]]:
+        """Return (release, component) of what runs and is ready."""
+        return {(f.release, f.component) for f in self.instances.values() if f.state == "running" and f.ready}
+
+    def _start(self, action: Start) -> None:
+        self.runs += 1
+        attempt = self.targets[APPLICATION].attempt if self.targets else 0
+        self.started.append((action.digest, attempt))
+        if self.behaviours[action.digest] == "cannot-start":
+            self.instances[action.instance] = InstanceFact(
+                state="exited",
+                application=action.application,
+                component=action.component,
+                release=action.digest,
+                run=f"try-{self.runs}",
+                fatal="the command is not there",
+            )
+            return
+        self.ticks[action.instance] = 0
+        self.instances[action.instance] = InstanceFact(
+            state="running",
+            application=action.application,
+            component=action.component,
+            release=action.digest,
+            run=str(self.runs),
+        )
+
+    def _live(self) -> None:
+        """Let a second pass in every process."""
+        for key, fact in list(self.instances.items()):
+            self.ticks[key] = self.ticks.get(key, 0) + 1
+            if fact.state == "stopping" and self.ticks[key] > 1:
+                self.instances[key] = msgspec.structs.replace(fact, state="exited", exit_code=-15)
+            elif fact.state == "running":
+                self.instances[key] = self._grown(fact)
+
+    def _grown(self, fact: InstanceFact) -> InstanceFact:
+        match self.behaviours[fact.release]:
+            case "healthy":
+                return msgspec.structs.replace(fact, started=True, ready=True)
+            case "crashes":
+                return msgspec.structs.replace(fact, state="exited", exit_code=3)
+            case "startup-fails":
+                return msgspec.structs.replace(fact, dead="HTTP 503")
+            case _:
+                return msgspec.structs.replace(fact, started=True, ready=False, probe_why="HTTP 503")

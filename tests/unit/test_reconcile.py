@@ -1,0 +1,207 @@
+"""The planner, under every fault the tests can think of, at virtual time."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skerry.reconcile.plan import backoff_s
+from skerry.reconcile.records import Action, Discard, Happened, Start
+from tests.unit.host_world import APPLICATION, Behaviour, PowerCut, World
+
+BAD: tuple[Behaviour, ...] = ("crashes", "never-ready", "startup-fails", "no-variant", "cannot-start")
+
+
+def settle(world: World, steps: int = 60) -> None:
+    """Let the host work in peace."""
+    for _ in range(steps):
+        world.step()
+
+
+def settled_on(release: str, *others: tuple[str, Behaviour]) -> World:
+    """Return a host on which `release` is good."""
+    world = World({release: "healthy", **dict(others)})
+    world.want(release)
+    settle(world)
+    assert world.records[APPLICATION].good == release
+    return world
+
+
+def test_a_first_release_is_fetched_laid_out_tried_and_kept() -> None:
+    world = settled_on("a")
+    assert world.serving() == {("a", "front"), ("a", "back")}
+    assert world.records[APPLICATION].candidate == ""
+
+
+def test_a_better_release_replaces_the_good_one() -> None:
+    world = settled_on("a", ("b", "healthy"))
+    world.want("b")
+    settle(world)
+    assert world.serving() == {("b", "front"), ("b", "back")}
+    assert world.records[APPLICATION].previous == "a"
+
+
+@pytest.mark.parametrize("behaviour", BAD)
+def test_a_bad_release_is_refused_and_the_good_one_runs_again(behaviour: Behaviour) -> None:
+    world = settled_on("a", ("b", behaviour))
+    world.want("b")
+    settle(world)
+    record = world.records[APPLICATION]
+    assert record.good == "a"
+    assert "b" in record.refused
+    assert record.refused["b"].reason
+    assert world.serving() == {("a", "front"), ("a", "back")}
+
+
+@pytest.mark.parametrize("behaviour", BAD)
+def test_a_bad_first_release_leaves_nothing_running(behaviour: Behaviour) -> None:
+    world = World({"b": behaviour})
+    world.want("b")
+    settle(world)
+    assert world.alive() == {}
+    assert "b" in world.records[APPLICATION].refused
+
+
+@pytest.mark.rule("HOST-3")
+def test_a_refused_release_is_tried_again_only_at_a_higher_attempt() -> None:
+    world = settled_on("a", ("b", "crashes"))
+    world.want("b")
+    settle(world)
+    before = len(world.started)
+    settle(world, 200)
+    assert len(world.started) == before
+    world.behaviours["b"] = "healthy"
+    world.want("b", attempt=2)
+    settle(world)
+    assert world.records[APPLICATION].good == "b"
+
+
+@pytest.mark.rule("HOST-4")
+def test_everything_comes_up_again_after_a_reboot_with_nothing_but_the_disk() -> None:
+    world = settled_on("a")
+    world.reboot()
+    settle(world, 5)
+    assert world.serving() == {("a", "front"), ("a", "back")}
+
+
+def test_a_release_that_takes_the_host_down_again_and_again_is_refused() -> None:
+    world = settled_on("a", ("b", "never-ready"))
+    world.want("b")
+    for _ in range(8):
+        for _ in range(6):
+            world.step()
+        world.reboot()
+    settle(world)
+    assert "restarted" in world.records[APPLICATION].refused["b"].reason
+    assert world.serving() == {("a", "front"), ("a", "back")}
+
+
+def test_a_crashed_component_is_restarted_with_growing_patience() -> None:
+    world = settled_on("a")
+    key = next(iter(world.alive()))
+    starts: list[float] = []
+    for _ in range(40):
+        before = len(world.started)
+        world.step()
+        if len(world.started) > before:
+            starts.append(world.now)
+            world.crash(key)
+        elif not starts:
+            world.crash(key)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(starts)]
+    assert gaps == sorted(gaps)
+    assert gaps[-1] >= 4
+
+
+def test_back_off_grows_to_a_bound() -> None:
+    assert [backoff_s(n) for n in range(8)] == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0]
+    assert backoff_s(10_000) == 60.0
+
+
+def test_an_application_that_is_not_wanted_any_more_goes_without_a_trace() -> None:
+    world = settled_on("a")
+    world.targets = {}
+    settle(world, 10)
+    assert world.instances == {}
+    assert world.records == {}
+    assert world.laid_out == set()
+
+
+def test_every_step_of_an_update_is_told() -> None:
+    world = settled_on("a", ("b", "crashes"))
+    world.want("b")
+    settle(world)
+    kinds = [action.kind for action in world.actions if isinstance(action, Happened)]
+    assert kinds[:3] == ["release.offered", "release.trial", "release.proven"]
+    assert kinds[-1] == "release.refused"
+
+
+faults = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["none", "none", "cut", "reboot", "restart", "crash", "want-a", "want-b", "want-c", "retry"]
+        ),
+        st.integers(0, 6),
+        st.integers(0, 15),
+    ),
+    max_size=25,
+)
+
+
+@pytest.mark.rule("HOST-1")
+@pytest.mark.rule("HOST-2")
+@pytest.mark.rule("HOST-3")
+@settings(max_examples=150, deadline=None)
+@given(behaviour=st.sampled_from(["healthy", *BAD]), script=faults)
+def test_no_fault_breaks_a_promise(behaviour: Behaviour, script: list[tuple[str, int, int]]) -> None:
+    world = World({"a": "healthy", "b": behaviour, "c": "healthy"})
+    world.want("a")
+    attempt = 1
+
+    def guard(action: Action | None, cut_after: list[int]) -> None:
+        record = world.records.get(APPLICATION)
+        if isinstance(action, Discard) and record is not None:
+            assert action.digest != record.good, "the last good release was discarded"
+        if isinstance(action, Start):
+            doubles = [f for f in world.alive().values() if f.component == action.component]
+            assert not doubles, "a component would run twice"
+            assert record is not None
+            refusal = record.refused.get(action.digest)
+            assert refusal is None or refusal.attempt < world.targets[APPLICATION].attempt
+        cut_after[0] -= 1
+        if cut_after[0] == 0:
+            raise PowerCut
+
+    for fault, number, calm in script:
+        for _ in range(calm):
+            world.step(lambda action: guard(action, [-1]))
+        cut_after = [number + 1 if fault in ("cut", "reboot") else -1]
+        try:
+            world.step(lambda action, left=cut_after: guard(action, left))  # type: ignore[misc]
+        except PowerCut:
+            world.restart_agent()
+        if fault == "reboot":
+            world.reboot()
+        elif fault == "restart":
+            world.restart_agent()
+        elif fault == "crash" and world.alive():
+            world.crash(sorted(world.alive())[number % len(world.alive())])
+        elif fault == "retry":
+            attempt += 1
+            world.want("b", attempt)
+        elif fault.startswith("want-"):
+            attempt += 1
+            world.want(fault[-1], attempt)
+        good = world.records[APPLICATION].good if APPLICATION in world.records else ""
+        assert not good or good in world.laid_out
+
+    # In peace, the host ends where it should.
+    attempt += 1
+    world.want("c", attempt)
+    settle(world, 200)
+    assert world.records[APPLICATION].good == "c"
+    assert world.serving() == {("c", "front"), ("c", "back")}
+    assert {fact.release for fact in world.alive().values()} == {"c"}
