@@ -1,0 +1,1 @@
+"""One technology each, behind a port: SQL, object stores, files, the system's clock."""

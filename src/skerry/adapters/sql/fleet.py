@@ -1,0 +1,213 @@
+"""Sites, join tokens and hosts, and what hosts report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import msgspec
+import sqlalchemy as sa
+
+from skerry.adapters.sql import rows
+from skerry.adapters.sql.operators import add_audit
+from skerry.adapters.sql.schema import events, host_states, hosts, join_tokens, sites
+from skerry.kit.errors import Bug, Conflict, Denied, Missing
+from skerry.ports.hub_store import AppliedReport, Audit, EventRecord, HostRecord, JoinTokenRecord, SiteRecord
+
+_without_desired = [column for column in sites.c if column.name != "desired"]
+_state_columns = ("observed_at", "observed", "facts")
+_hosts_with_states = sa.select(
+    hosts, host_states.c.observed_at, host_states.c.observed, host_states.c.facts
+).outerjoin_from(hosts, host_states)
+
+# Built once: these run for each report of each host.
+_advance_host = (
+    sa.update(hosts)
+    .where(hosts.c.name == sa.bindparam("host"), hosts.c.sequence < sa.bindparam("reported"))
+    .values(
+        sequence=sa.bindparam("reported"),
+        last_seen_at=sa.bindparam("seen_at"),
+        generation_held=sa.bindparam("generation"),
+        clock_offset_s=sa.bindparam("offset_s"),
+    )
+)
+_of_host = host_states.c.host == sa.bindparam("of")
+_put_observed = (
+    sa.update(host_states)
+    .where(_of_host)
+    .values(observed=sa.bindparam("new_observed"), observed_at=sa.bindparam("new_observed_at"))
+)
+_put_facts = sa.update(host_states).where(_of_host).values(facts=sa.bindparam("new_facts"))
+_add_events = sa.insert(events)
+
+
+def put_sites(connection: sa.Connection, documents: Mapping[str, bytes]) -> None:
+    """Store site documents; an existing site keeps its generation and desired state."""
+    for name, document in documents.items():
+        if (
+            rows.changed(connection, sa.update(sites).where(sites.c.name == name).values(document=document))
+            == 0
+        ):
+            connection.execute(sa.insert(sites), {"name": name, "generation": 0, "document": document})
+
+
+def load_site(connection: sa.Connection, name: str) -> SiteRecord | None:
+    """Return a site."""
+    return rows.load_one(connection, sa.select(sites).where(sites.c.name == name), SiteRecord)
+
+
+def load_sites(connection: sa.Connection) -> Sequence[SiteRecord]:
+    """Return all sites by name, without their desired states."""
+    return rows.load_all(connection, sa.select(*_without_desired).order_by(sites.c.name), SiteRecord)
+
+
+def remove_site(connection: sa.Connection, name: str, audit: Audit) -> None:
+    """Forget a site; its join tokens and assignments go with it by their foreign keys."""
+    if rows.exists(connection, sa.select(hosts.c.name).where(hosts.c.site == name)):
+        raise Conflict("site.has_hosts", f"site {name} has hosts", hint="remove its hosts first")
+    if rows.changed(connection, sa.delete(sites).where(sites.c.name == name)) == 0:
+        raise _unknown_site(name)
+    add_audit(connection, audit)
+
+
+def issue_desired(
+    connection: sa.Connection, site: str, generation: int, desired: bytes, expires_at: datetime
+) -> None:
+    """Store a site's DesiredState if its generation is the next one."""
+    issue = sa.update(sites).where(sites.c.name == site, sites.c.generation == generation - 1)
+    values = {"generation": generation, "desired": desired, "desired_expires_at": expires_at}
+    if rows.changed(connection, issue.values(values)) == 0:
+        stored = connection.execute(
+            sa.select(sites.c.generation).where(sites.c.name == site)
+        ).scalar_one_or_none()
+        if stored is None:
+            raise _unknown_site(site)
+        message = f"site {site} is at generation {stored}, so {generation} is not the next"
+        raise Conflict("site.generation_moved", message, site=site, stored=stored)
+
+
+def add_join_token(connection: sa.Connection, token: JoinTokenRecord, audit: Audit) -> None:
+    """Store a join token of a known site."""
+    if not rows.exists(connection, sa.select(sites.c.name).where(sites.c.name == token.site)):
+        raise _unknown_site(token.site)
+    rows.add(connection, join_tokens, token)
+    add_audit(connection, audit)
+
+
+def enroll_host(connection: sa.Connection, join_hash: str, host: HostRecord, audit: Audit) -> HostRecord:
+    """Use a join token once and store the host, or return the very same host that is there."""
+    token = rows.load_one(
+        connection, sa.select(join_tokens).where(join_tokens.c.hash == join_hash), JoinTokenRecord
+    )
+    if token is None or token.site != host.site:
+        raise Denied("join.unknown", f"there is no such join token for site {host.site}")
+    known = load_host(connection, host.name)
+    if known is not None and _identity(known) == _identity(host):
+        return known  # the first answer was lost on its way
+    if token.uses_left < 1:
+        raise Denied("join.used_up", "the join token is used up", hint="ask for a new one")
+    if token.expires_at <= host.enrolled_at:
+        raise Denied(
+            "join.expired", f"the join token expired at {token.expires_at}", hint="ask for a new one"
+        )
+    if known is not None:
+        hint = "remove that host first if this one replaces it"
+        raise Conflict("host.name_taken", f"another host is named {host.name}", hint=hint)
+    use = sa.update(join_tokens).where(join_tokens.c.hash == join_hash)
+    connection.execute(use.values(uses_left=join_tokens.c.uses_left - 1))
+    _insert_host(connection, host)
+    add_audit(connection, audit)
+    return host
+
+
+def load_host(connection: sa.Connection, name: str) -> HostRecord | None:
+    """Return a host."""
+    found = _load_hosts(connection, _hosts_with_states.where(hosts.c.name == name))
+    return found[0] if found else None
+
+
+def load_hosts(connection: sa.Connection, site: str | None) -> Sequence[HostRecord]:
+    """Return all hosts, or those of a site, by name."""
+    query = _hosts_with_states.order_by(hosts.c.name)
+    return _load_hosts(connection, query if site is None else query.where(hosts.c.site == site))
+
+
+def remove_host(connection: sa.Connection, name: str, audit: Audit) -> None:
+    """Forget a host; its events stay until they are trimmed."""
+    if rows.changed(connection, sa.delete(hosts).where(hosts.c.name == name)) == 0:
+        raise _unknown_host(name)
+    add_audit(connection, audit)
+
+
+def apply_reports(connection: sa.Connection, reports: Sequence[AppliedReport]) -> int:
+    """Apply one host's reports, each once; return the sequence then stored."""
+    if not reports:
+        raise Bug("reports.none", "there must be a report to apply")
+    applied = 0
+    for report in reports:
+        advance = {
+            "host": report.host,
+            "reported": report.sequence,
+            "seen_at": report.seen_at,
+            "generation": report.generation,
+            "offset_s": report.clock_offset_s,
+        }
+        # The condition and the change are one statement: that is what makes "once" hold.
+        if connection.execute(_advance_host, advance).rowcount == 1:
+            _apply_contents(connection, report)
+            applied = report.sequence
+    return applied or _stored_sequence(connection, reports[0].host)
+
+
+def load_events(connection: sa.Connection, site: str, host: str, limit: int) -> Sequence[EventRecord]:
+    """Return the newest events, newest first."""
+    query = sa.select(events).order_by(events.c.id.desc()).limit(limit)
+    if site:
+        query = query.where(events.c.site == site)
+    if host:
+        query = query.where(events.c.host == host)
+    return rows.load_all(connection, query, EventRecord)
+
+
+def _stored_sequence(connection: sa.Connection, host: str) -> int:
+    sequence = connection.execute(
+        sa.select(hosts.c.sequence).where(hosts.c.name == host)
+    ).scalar_one_or_none()
+    if sequence is None:
+        raise _unknown_host(host)
+    return int(sequence)
+
+
+def _apply_contents(connection: sa.Connection, report: AppliedReport) -> None:
+    """Store what a report carries beyond being alive."""
+    if report.observed is not None:
+        seen = {"of": report.host, "new_observed": report.observed, "new_observed_at": report.sent_at}
+        connection.execute(_put_observed, seen)
+    if report.facts is not None:
+        connection.execute(_put_facts, {"of": report.host, "new_facts": report.facts})
+    if report.events:
+        origin = {"host": report.host, "site": report.site, "received_at": report.seen_at}
+        connection.execute(_add_events, [{**origin, "event": event} for event in report.events])
+
+
+def _insert_host(connection: sa.Connection, host: HostRecord) -> None:
+    values = msgspec.structs.asdict(host)
+    state = {name: values.pop(name) for name in _state_columns}
+    connection.execute(sa.insert(hosts), values)
+    connection.execute(sa.insert(host_states), {"host": host.name, **state})
+
+
+def _load_hosts(connection: sa.Connection, query: sa.Select[tuple[object, ...]]) -> Sequence[HostRecord]:
+    return rows.load_all(connection, query, HostRecord)
+
+
+def _identity(host: HostRecord) -> tuple[str, str, str, str]:
+    return host.name, host.site, host.sign_key, host.seal_key
+
+
+def _unknown_site(name: str) -> Missing:
+    return Missing("site.unknown", f"there is no site {name}")
+
+
+def _unknown_host(name: str) -> Missing:
+    return Missing("host.unknown", f"there is no host {name}")

@@ -1,0 +1,140 @@
+"""Releases, rollouts and what they assign to sites."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from skerry.adapters.sql import rows
+from skerry.adapters.sql.operators import add_audit
+from skerry.adapters.sql.schema import assignments, releases, rollouts
+from skerry.kit.errors import Conflict, Missing
+from skerry.ports.hub_store import AssignmentRecord, Audit, ReleaseRecord, RolloutRecord
+
+_running = rollouts.c.state == "running"
+_unassign = sa.delete(assignments).where(
+    assignments.c.site == sa.bindparam("at_site"), assignments.c.application == sa.bindparam("of")
+)
+
+
+def add_release(connection: sa.Connection, release: ReleaseRecord, audit: Audit) -> bool:
+    """Store a release once and for all; False when the very same is there."""
+    stored = load_release(connection, release.name)
+    if stored is None:
+        rows.add(connection, releases, release)
+        add_audit(connection, audit)
+        return True
+    if (stored.digest, stored.document) == (release.digest, release.document):
+        return False
+    hint = "a release never changes: give the new content a new version"
+    raise Conflict(
+        "release.immutable", f"{release.name} is there with other content", hint=hint, stored=stored.digest
+    )
+
+
+def load_release(connection: sa.Connection, name: str) -> ReleaseRecord | None:
+    """Return a release."""
+    return rows.load_one(connection, sa.select(releases).where(releases.c.name == name), ReleaseRecord)
+
+
+def load_releases(connection: sa.Connection) -> Sequence[ReleaseRecord]:
+    """Return all releases by application, oldest first."""
+    order = (releases.c.application, releases.c.created_at, releases.c.name)
+    return rows.load_all(connection, sa.select(releases).order_by(*order), ReleaseRecord)
+
+
+def remove_release(connection: sa.Connection, name: str, audit: Audit) -> None:
+    """Forget a release that nothing names, nor would go back to."""
+    assigned = sa.select(assignments.c.site).where(assignments.c.release == name)
+    site = connection.execute(assigned.limit(1)).scalar_one_or_none()
+    if site is not None:
+        raise Conflict(
+            "release.in_use", f"{name} is assigned to site {site}", hint="roll another release out first"
+        )
+    for rollout in load_rollouts(connection, running_only=True):
+        if rollout.release == name or any(progress.previous == name for progress in rollout.sites.values()):
+            raise Conflict("release.in_use", f"{name} is needed by the running rollout {rollout.name}")
+    if rows.changed(connection, sa.delete(releases).where(releases.c.name == name)) == 0:
+        raise Missing("release.unknown", f"there is no release {name}")
+    add_audit(connection, audit)
+
+
+def add_rollouts(connection: sa.Connection, new: Sequence[RolloutRecord]) -> None:
+    """Store new rollouts."""
+    for rollout in new:
+        if load_rollout(connection, rollout.name) is not None:
+            hint = "a rollout cannot be changed: give the new one another name"
+            raise Conflict("rollout.name_taken", f"there is a rollout named {rollout.name}", hint=hint)
+        rows.add(connection, rollouts, rollout)
+
+
+def load_rollout(connection: sa.Connection, name: str) -> RolloutRecord | None:
+    """Return a rollout."""
+    return rows.load_one(connection, sa.select(rollouts).where(rollouts.c.name == name), RolloutRecord)
+
+
+def load_rollouts(connection: sa.Connection, *, running_only: bool) -> Sequence[RolloutRecord]:
+    """Return rollouts, oldest first."""
+    query = sa.select(rollouts).order_by(rollouts.c.created_at, rollouts.c.name)
+    return rows.load_all(connection, query.where(_running) if running_only else query, RolloutRecord)
+
+
+def advance_rollout(connection: sa.Connection, rollout: RolloutRecord) -> None:
+    """Store where a rollout is, if nobody else moved it; what it was started with stays."""
+    same = sa.update(rollouts).where(rollouts.c.name == rollout.name, rollouts.c.version == rollout.version)
+    values = {
+        "state": rollout.state,
+        "why": rollout.why,
+        "ended_at": rollout.ended_at,
+        "sites": rollout.sites,
+        "attempt": rollout.attempt,
+        "version": rollout.version + 1,
+    }
+    if rows.changed(connection, same.values(values)) == 0:
+        if load_rollout(connection, rollout.name) is None:
+            raise _unknown_rollout(rollout.name)
+        raise Conflict("rollout.moved", f"rollout {rollout.name} is no longer at version {rollout.version}")
+
+
+def put_assignments(connection: sa.Connection, wanted: Sequence[AssignmentRecord]) -> None:
+    """Set assignments; `Conflict` when a site has gone meanwhile."""
+    newest = {(assignment.site, assignment.application): assignment for assignment in wanted}
+    remove_assignments(connection, list(newest))
+    try:
+        if newest:
+            connection.execute(
+                sa.insert(assignments), [msgspec.structs.asdict(one) for one in newest.values()]
+            )
+    except exc.IntegrityError as error:
+        raise Conflict("assignment.site_unknown", "a site to assign to is not there any more") from error
+
+
+def remove_assignments(connection: sa.Connection, pairs: Sequence[tuple[str, str]]) -> None:
+    """Forget assignments by site and application; unknown ones are fine."""
+    if pairs:
+        connection.execute(_unassign, [{"at_site": site, "of": application} for site, application in pairs])
+
+
+def load_assignments(connection: sa.Connection, site: str | None) -> Sequence[AssignmentRecord]:
+    """Return all assignments, or those of a site, by site and application."""
+    query = sa.select(assignments).order_by(assignments.c.site, assignments.c.application)
+    query = query if site is None else query.where(assignments.c.site == site)
+    return rows.load_all(connection, query, AssignmentRecord)
+
+
+def remove_rollout(connection: sa.Connection, name: str, audit: Audit) -> None:
+    """Forget a rollout that has ended."""
+    if rows.changed(connection, sa.delete(rollouts).where(rollouts.c.name == name, sa.not_(_running))) == 0:
+        if load_rollout(connection, name) is None:
+            raise _unknown_rollout(name)
+        raise Conflict(
+            "rollout.running", f"rollout {name} is running", hint="wait for its end, or supersede it"
+        )
+    add_audit(connection, audit)
+
+
+def _unknown_rollout(name: str) -> Missing:
+    return Missing("rollout.unknown", f"there is no rollout {name}")

@@ -1,0 +1,196 @@
+"""The hub's tables.
+
+- Instants are microseconds since 1970-01-01T00:00:00Z: exact, sortable, the same in every database.
+- Columns with structs are the bytes that msgspec writes; nothing asks into them with SQL.
+- A host's row is rewritten at each of its reports, so what is large and changes rarely is in another table.
+- Each change here needs a migration; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from skerry.spec.api import SiteProgress
+from skerry.spec.facts import HostFacts
+from skerry.spec.report import Event, Observed
+
+_epoch = datetime(1970, 1, 1, tzinfo=UTC)
+_microsecond = timedelta(microseconds=1)
+
+
+class Instant(sa.TypeDecorator[datetime]):
+    """An aware datetime, stored as microseconds since the epoch."""
+
+    impl = sa.BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> int | None:
+        return None if value is None else (value - _epoch) // _microsecond
+
+    def process_result_value(self, value: int | None, dialect: sa.Dialect) -> datetime | None:
+        return None if value is None else _epoch + value * _microsecond
+
+
+class Encoded(sa.TypeDecorator[Any]):
+    """A value of one type, stored as its JSON."""
+
+    impl = sa.LargeBinary
+    cache_ok = True
+
+    def __init__(self, kind: Any) -> None:
+        super().__init__()
+        self.kind = kind
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(kind)
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> bytes | None:
+        return None if value is None else _encoder.encode(value)
+
+    def process_result_value(self, value: bytes | None, dialect: sa.Dialect) -> Any:
+        return None if value is None else self._decoder.decode(value)
+
+
+_encoder = msgspec.json.Encoder()
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+# SQLite numbers rows by itself only where the type is exactly INTEGER.
+_row_id = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+settings = sa.Table(
+    "settings",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("value", sa.LargeBinary, nullable=False),
+)
+
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, index=True),
+    sa.Column("hash", sa.Text, nullable=False, unique=True),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("expires_at", Instant),
+    sa.Column("last_used_at", Instant),
+    sa.Column("once", sa.Boolean, nullable=False),
+)
+
+audits = sa.Table(
+    "audits",
+    metadata,
+    sa.Column("id", _row_id, primary_key=True),
+    sa.Column("at", Instant, nullable=False),
+    sa.Column("who", sa.Text, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("outcome", sa.Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+sites = sa.Table(
+    "sites",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("generation", sa.BigInteger, nullable=False),
+    sa.Column("desired_expires_at", Instant),
+    sa.Column("document", sa.LargeBinary, nullable=False),
+    sa.Column("desired", sa.LargeBinary),
+)
+
+join_tokens = sa.Table(
+    "join_tokens",
+    metadata,
+    sa.Column("hash", sa.Text, primary_key=True),
+    sa.Column("site", sa.Text, sa.ForeignKey("sites.name", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("expires_at", Instant, nullable=False),
+    sa.Column("uses_left", sa.Integer, nullable=False),
+)
+
+hosts = sa.Table(
+    "hosts",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("site", sa.Text, sa.ForeignKey("sites.name"), nullable=False, index=True),
+    sa.Column("sign_key", sa.Text, nullable=False),
+    sa.Column("seal_key", sa.Text, nullable=False),
+    sa.Column("enrolled_at", Instant, nullable=False),
+    sa.Column("last_seen_at", Instant),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("generation_held", sa.BigInteger, nullable=False),
+    sa.Column("clock_offset_s", sa.Float),
+)
+
+host_states = sa.Table(
+    "host_states",
+    metadata,
+    sa.Column("host", sa.Text, sa.ForeignKey("hosts.name", ondelete="CASCADE"), primary_key=True),
+    sa.Column("observed_at", Instant),
+    sa.Column("observed", Encoded(Observed)),
+    sa.Column("facts", Encoded(HostFacts)),
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("id", _row_id, primary_key=True),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("site", sa.Text, nullable=False),
+    sa.Column("received_at", Instant, nullable=False),
+    sa.Column("event", Encoded(Event), nullable=False),
+    sa.Index("ix_events_host", "host", "id"),
+    sa.Index("ix_events_site", "site", "id"),
+    sqlite_autoincrement=True,
+)
+
+releases = sa.Table(
+    "releases",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("application", sa.Text, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("created_by", sa.Text, nullable=False),
+    sa.Column("document", sa.LargeBinary, nullable=False),
+)
+
+rollouts = sa.Table(
+    "rollouts",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("release", sa.Text, nullable=False),
+    sa.Column("application", sa.Text, nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("created_by", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False, index=True),
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("ended_at", Instant),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("document", sa.LargeBinary, nullable=False),
+    sa.Column("sites", Encoded(dict[str, SiteProgress]), nullable=False),
+)
+
+assignments = sa.Table(
+    "assignments",
+    metadata,
+    sa.Column("site", sa.Text, sa.ForeignKey("sites.name", ondelete="CASCADE"), primary_key=True),
+    sa.Column("application", sa.Text, primary_key=True),
+    sa.Column("release", sa.Text, nullable=False, index=True),
+    sa.Column("rollout", sa.Text, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+)

@@ -1,0 +1,178 @@
+"""SqlHubStore: the hub's store in SQLite. Each method is one transaction of the one writer, or one read.
+
+What each method promises stands at the port; what it does, in `operators`, `fleet` and `releases`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from skerry.adapters.sql import fleet, operators, releases
+from skerry.adapters.sql.database import Database, open_file, open_memory
+from skerry.ports.hub_store import (
+    AppliedReport,
+    AssignmentRecord,
+    Audit,
+    AuditRecord,
+    EventRecord,
+    HostRecord,
+    HubStore,
+    JoinTokenRecord,
+    ReleaseRecord,
+    RolloutRecord,
+    SiteRecord,
+    TokenRecord,
+)
+
+
+class SqlHubStore(HubStore):
+    """Usable from any number of threads at a time."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    def open(cls, path: Path | None) -> SqlHubStore:
+        """Open the database at `path`, creating or migrating it as needed; None is one in memory, for tests.
+
+        Raises:
+            Rejected: it is damaged (`hub.database_corrupt`), newer than this version (`hub.database_newer`)
+                or another program's (`hub.database_foreign`); the file is left untouched.
+            Unavailable: it cannot be opened.
+        """
+        return cls(open_memory() if path is None else open_file(path))
+
+    def close(self) -> None:
+        self._database.close()
+
+    def setting(self, key: str) -> bytes | None:
+        return self._database.read(lambda connection: operators.load_setting(connection, key))
+
+    def put_setting(self, key: str, value: bytes) -> None:
+        self._database.write(lambda connection: operators.put_setting(connection, key, value))
+
+    # operators
+    def add_token(self, token: TokenRecord, audit: Audit) -> None:
+        self._database.write(lambda connection: operators.add_token(connection, token, audit))
+
+    def token_by_hash(self, hash: str) -> TokenRecord | None:
+        return self._database.read(lambda connection: operators.token_by_hash(connection, hash))
+
+    def tokens(self) -> Sequence[TokenRecord]:
+        return self._database.read(operators.load_tokens)
+
+    def remove_token(self, token_id: str, audit: Audit) -> None:
+        self._database.write(lambda connection: operators.remove_token(connection, token_id, audit))
+
+    def exchange_token(self, once_hash: str, token: TokenRecord, audit: Audit) -> bool:
+        return self._database.write(
+            lambda connection: operators.exchange_token(connection, once_hash, token, audit)
+        )
+
+    def touch_token(self, token_id: str, at: datetime) -> None:
+        self._database.write(lambda connection: operators.touch_token(connection, token_id, at))
+
+    def add_audit(self, audit: Audit) -> None:
+        self._database.write(lambda connection: operators.add_audit(connection, audit))
+
+    def audits(self, limit: int) -> Sequence[AuditRecord]:
+        return self._database.read(lambda connection: operators.load_audits(connection, limit))
+
+    def trim(self, *, keep_events: int, keep_audits: int) -> None:
+        self._database.write(lambda connection: operators.trim(connection, keep_events, keep_audits))
+
+    # sites and hosts
+    def apply_documents(
+        self, *, sites: Mapping[str, bytes], rollouts: Sequence[RolloutRecord], audits: Sequence[Audit]
+    ) -> None:
+        def apply(connection: sa.Connection) -> None:
+            fleet.put_sites(connection, sites)
+            releases.add_rollouts(connection, rollouts)
+            for audit in audits:
+                operators.add_audit(connection, audit)
+
+        self._database.write(apply)
+
+    def site(self, name: str) -> SiteRecord | None:
+        return self._database.read(lambda connection: fleet.load_site(connection, name))
+
+    def sites(self) -> Sequence[SiteRecord]:
+        return self._database.read(fleet.load_sites)
+
+    def remove_site(self, name: str, audit: Audit) -> None:
+        self._database.write(lambda connection: fleet.remove_site(connection, name, audit))
+
+    def issue_desired(self, site: str, generation: int, desired: bytes, expires_at: datetime) -> None:
+        self._database.write(
+            lambda connection: fleet.issue_desired(connection, site, generation, desired, expires_at)
+        )
+
+    def add_join_token(self, token: JoinTokenRecord, audit: Audit) -> None:
+        self._database.write(lambda connection: fleet.add_join_token(connection, token, audit))
+
+    def enroll_host(self, join_hash: str, host: HostRecord, audit: Audit) -> HostRecord:
+        return self._database.write(lambda connection: fleet.enroll_host(connection, join_hash, host, audit))
+
+    def host(self, name: str) -> HostRecord | None:
+        return self._database.read(lambda connection: fleet.load_host(connection, name))
+
+    def hosts(self, site: str | None = None) -> Sequence[HostRecord]:
+        return self._database.read(lambda connection: fleet.load_hosts(connection, site))
+
+    def remove_host(self, name: str, audit: Audit) -> None:
+        self._database.write(lambda connection: fleet.remove_host(connection, name, audit))
+
+    def apply_reports(self, reports: Sequence[AppliedReport]) -> int:
+        return self._database.write(lambda connection: fleet.apply_reports(connection, reports))
+
+    def events(self, *, site: str = "", host: str = "", limit: int = 100) -> Sequence[EventRecord]:
+        return self._database.read(lambda connection: fleet.load_events(connection, site, host, limit))
+
+    # releases
+    def add_release(self, release: ReleaseRecord, audit: Audit) -> bool:
+        return self._database.write(lambda connection: releases.add_release(connection, release, audit))
+
+    def release(self, name: str) -> ReleaseRecord | None:
+        return self._database.read(lambda connection: releases.load_release(connection, name))
+
+    def releases(self) -> Sequence[ReleaseRecord]:
+        return self._database.read(releases.load_releases)
+
+    def remove_release(self, name: str, audit: Audit) -> None:
+        self._database.write(lambda connection: releases.remove_release(connection, name, audit))
+
+    # rollouts and assignments
+    def rollout(self, name: str) -> RolloutRecord | None:
+        return self._database.read(lambda connection: releases.load_rollout(connection, name))
+
+    def rollouts(self, *, running_only: bool = False) -> Sequence[RolloutRecord]:
+        return self._database.read(
+            lambda connection: releases.load_rollouts(connection, running_only=running_only)
+        )
+
+    def advance_rollout(
+        self,
+        rollout: RolloutRecord,
+        *,
+        assign: Sequence[AssignmentRecord] = (),
+        unassign: Sequence[tuple[str, str]] = (),
+        audit: Audit | None = None,
+    ) -> None:
+        def advance(connection: sa.Connection) -> None:
+            releases.advance_rollout(connection, rollout)
+            releases.remove_assignments(connection, unassign)
+            releases.put_assignments(connection, assign)
+            if audit is not None:
+                operators.add_audit(connection, audit)
+
+        self._database.write(advance)
+
+    def remove_rollout(self, name: str, audit: Audit) -> None:
+        self._database.write(lambda connection: releases.remove_rollout(connection, name, audit))
+
+    def assignments(self, site: str | None = None) -> Sequence[AssignmentRecord]:
+        return self._database.read(lambda connection: releases.load_assignments(connection, site))

@@ -1,0 +1,61 @@
+"""AgentStore: what a host remembers: a few documents by key, and reports the hub has not acknowledged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+
+class QueuedReport(msgspec.Struct, frozen=True):
+    """A signed Report envelope on its way. One that was `sent` is never changed again."""
+
+    sequence: int
+    envelope: bytes
+    sent: bool = False
+
+
+class AgentStore(Protocol):
+    """Durable after each call; a power cut leaves the state before or after it."""
+
+    def load(self, key: str) -> bytes | None:
+        """Return a document."""
+        ...
+
+    def save(self, documents: Mapping[str, bytes | None]) -> None:
+        """Store documents together, all or none; None removes.
+
+        Raises:
+            Unavailable: no room (`disk.full`).
+        """
+        ...
+
+    def put_report(self, report: QueuedReport) -> None:
+        """Queue a report, or replace one of the same sequence that was not sent.
+
+        Raises:
+            Conflict: a report of that sequence was sent already.
+            Unavailable: no room.
+        """
+        ...
+
+    def reports(self, limit: int) -> Sequence[QueuedReport]:
+        """Return the oldest reports, in order."""
+        ...
+
+    def mark_sent(self, up_to: int) -> None:
+        """Freeze all reports up to a sequence."""
+        ...
+
+    def acknowledge(self, up_to: int) -> None:
+        """Forget all reports up to a sequence."""
+        ...
+
+    def drop_oldest(self, keep: int) -> int:
+        """Forget all but the newest `keep` reports and return how many were dropped."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the files."""
+        ...

@@ -1,0 +1,319 @@
+"""HubStore: what the hub remembers. Synchronous; call it in a thread.
+
+Every method is one transaction: when it returns, its effect is durable; when it raises, nothing has changed.
+Records are stored values; views for people are made from them elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+
+from skerry.spec.api import Role, SiteProgress
+from skerry.spec.facts import HostFacts
+from skerry.spec.report import Event, Observed
+
+
+class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An API token by the SHA-256 of its secret. A one-time token is consumed by login."""
+
+    id: str
+    name: str
+    hash: str
+    role: Role
+    created_at: datetime
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+    once: bool = False
+
+
+class JoinTokenRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A join token by the SHA-256 of its secret."""
+
+    hash: str
+    site: str
+    created_at: datetime
+    expires_at: datetime
+    uses_left: int
+
+
+class SiteRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A site: its document (canonical JSON) and the signed DesiredState it was last issued."""
+
+    name: str
+    document: bytes
+    generation: int = 0
+    desired: bytes | None = None
+    desired_expires_at: datetime | None = None
+
+
+class HostRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A host, its public keys (base64) and what it last reported."""
+
+    name: str
+    site: str
+    sign_key: str
+    seal_key: str
+    enrolled_at: datetime
+    last_seen_at: datetime | None = None
+    sequence: int = 0
+    generation_held: int = 0
+    clock_offset_s: float | None = None
+    observed: Observed | None = None
+    observed_at: datetime | None = None
+    facts: HostFacts = {}
+
+
+class ReleaseRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A release; `document` is the exact bytes whose SHA-256 is `digest`. `size_bytes` counts its files."""
+
+    name: str
+    application: str
+    version: str
+    digest: str
+    document: bytes
+    size_bytes: int
+    created_at: datetime
+    created_by: str
+
+
+class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A rollout: its document and where it is. `version` rises with each change (optimistic locking)."""
+
+    name: str
+    document: bytes
+    release: str
+    application: str
+    created_at: datetime
+    created_by: str
+    state: str = "running"
+    why: str = ""
+    ended_at: datetime | None = None
+    sites: dict[str, SiteProgress] = {}
+    attempt: int = 1
+    version: int = 0
+
+
+class AssignmentRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What a site shall run of one application. `previous` is where a failed rollout goes back to."""
+
+    site: str
+    application: str
+    release: str
+    rollout: str
+    attempt: int = 1
+
+
+class AppliedReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What one verified Report changes on the hub."""
+
+    host: str
+    site: str
+    sequence: int
+    seen_at: datetime
+    sent_at: datetime
+    clock_offset_s: float
+    generation: int
+    observed: Observed | None = None
+    facts: HostFacts | None = None
+    events: tuple[Event, ...] = ()
+
+
+class EventRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An event as stored."""
+
+    id: int
+    host: str
+    site: str
+    received_at: datetime
+    event: Event
+
+
+class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Who did what; written in the transaction that did it, or alone when it was refused."""
+
+    id: int
+    at: datetime
+    who: str
+    action: str
+    subject: str
+    outcome: str = "done"
+
+
+class Audit(msgspec.Struct, frozen=True, kw_only=True):
+    """The audit entry that goes with a change."""
+
+    at: datetime
+    who: str
+    action: str
+    subject: str
+    outcome: str = "done"
+
+
+class HubStore(Protocol):
+    """All methods raise `Unavailable` when the database is locked for too long, full or gone."""
+
+    def close(self) -> None:
+        """Finish what is queued and let go of the database."""
+        ...
+
+    def setting(self, key: str) -> bytes | None:
+        """Return a setting, such as the hub's keys' ids or its schema of names."""
+        ...
+
+    def put_setting(self, key: str, value: bytes) -> None:
+        """Store a setting."""
+        ...
+
+    # operators
+    def add_token(self, token: TokenRecord, audit: Audit) -> None:
+        """Store an API token; `Conflict` when the name is taken by one that is valid."""
+        ...
+
+    def token_by_hash(self, hash: str) -> TokenRecord | None:
+        """Return the API token with that hash."""
+        ...
+
+    def tokens(self) -> Sequence[TokenRecord]:
+        """Return all API tokens, oldest first."""
+        ...
+
+    def remove_token(self, token_id: str, audit: Audit) -> None:
+        """Forget an API token; `Missing` when there is none."""
+        ...
+
+    def exchange_token(self, once_hash: str, token: TokenRecord, audit: Audit) -> bool:
+        """Consume a one-time token and store `token` in its place; False when it is used up or unknown."""
+        ...
+
+    def touch_token(self, token_id: str, at: datetime) -> None:
+        """Note that a token was used."""
+        ...
+
+    def add_audit(self, audit: Audit) -> None:
+        """Write an audit entry of its own."""
+        ...
+
+    def audits(self, limit: int) -> Sequence[AuditRecord]:
+        """Return the newest audit entries, newest first."""
+        ...
+
+    # sites and hosts
+    def apply_documents(
+        self, *, sites: Mapping[str, bytes], rollouts: Sequence[RolloutRecord], audits: Sequence[Audit]
+    ) -> None:
+        """Store site documents and new rollouts together, all or none.
+
+        An existing site keeps its generation and desired state. `Conflict` when a rollout's name is taken.
+        """
+        ...
+
+    def site(self, name: str) -> SiteRecord | None:
+        """Return a site."""
+        ...
+
+    def sites(self) -> Sequence[SiteRecord]:
+        """Return all sites by name (without `desired`, which can be large)."""
+        ...
+
+    def remove_site(self, name: str, audit: Audit) -> None:
+        """Forget a site, its join tokens and assignments; `Conflict` while it has hosts, `Missing` when unknown."""
+        ...
+
+    def issue_desired(self, site: str, generation: int, desired: bytes, expires_at: datetime) -> None:
+        """Store a site's new DesiredState; `Conflict` unless `generation` is exactly one above the stored."""
+        ...
+
+    def add_join_token(self, token: JoinTokenRecord, audit: Audit) -> None:
+        """Store a join token; `Missing` when its site is unknown."""
+        ...
+
+    def enroll_host(self, join_hash: str, host: HostRecord, audit: Audit) -> HostRecord:
+        """Use a join token once and store the host, in one transaction.
+
+        A host with the same name, site and keys is returned as it is without using the token up.
+
+        Raises:
+            Denied: the token is unknown (`join.unknown`), used up (`join.used_up`) or expired at
+                `host.enrolled_at` (`join.expired`).
+            Conflict: another host has that name (`host.name_taken`).
+        """
+        ...
+
+    def host(self, name: str) -> HostRecord | None:
+        """Return a host."""
+        ...
+
+    def hosts(self, site: str | None = None) -> Sequence[HostRecord]:
+        """Return all hosts, or those of a site, by name."""
+        ...
+
+    def remove_host(self, name: str, audit: Audit) -> None:
+        """Forget a host; `Missing` when unknown."""
+        ...
+
+    def apply_reports(self, reports: Sequence[AppliedReport]) -> int:
+        """Apply one host's reports in order, those above its stored sequence only; return the sequence now stored.
+
+        `Missing` when the host is unknown. Grouped with other callers into one commit.
+        """
+        ...
+
+    def events(self, *, site: str = "", host: str = "", limit: int = 100) -> Sequence[EventRecord]:
+        """Return the newest events, newest first."""
+        ...
+
+    def trim(self, *, keep_events: int, keep_audits: int) -> None:
+        """Forget the oldest events and audit entries beyond these numbers."""
+        ...
+
+    # releases
+    def add_release(self, release: ReleaseRecord, audit: Audit) -> bool:
+        """Store a release; False when the very same is there; `Conflict` when other content has that name."""
+        ...
+
+    def release(self, name: str) -> ReleaseRecord | None:
+        """Return a release."""
+        ...
+
+    def releases(self) -> Sequence[ReleaseRecord]:
+        """Return all releases by application, oldest first."""
+        ...
+
+    def remove_release(self, name: str, audit: Audit) -> None:
+        """Forget a release; `Conflict` while an assignment or a running rollout names it; `Missing` when unknown."""
+        ...
+
+    # rollouts and assignments
+    def rollout(self, name: str) -> RolloutRecord | None:
+        """Return a rollout."""
+        ...
+
+    def rollouts(self, *, running_only: bool = False) -> Sequence[RolloutRecord]:
+        """Return rollouts, oldest first."""
+        ...
+
+    def advance_rollout(
+        self,
+        rollout: RolloutRecord,
+        *,
+        assign: Sequence[AssignmentRecord] = (),
+        unassign: Sequence[tuple[str, str]] = (),
+        audit: Audit | None = None,
+    ) -> None:
+        """Store a decision: the rollout's new state, assignments set, and (site, application) pairs removed.
+
+        `Conflict` unless the stored version is `rollout.version`; the stored one then rises by one.
+        """
+        ...
+
+    def remove_rollout(self, name: str, audit: Audit) -> None:
+        """Forget a rollout that has ended; `Conflict` while it runs; `Missing` when unknown."""
+        ...
+
+    def assignments(self, site: str | None = None) -> Sequence[AssignmentRecord]:
+        """Return all assignments, or those of a site."""
+        ...

@@ -1,0 +1,33 @@
+"""Link: the way up, to a hub or a relay. Blocking; call it in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from skerry.spec.carrier import EnrollAnswer, EnrollRequest, SyncAnswer, SyncRequest
+
+
+class Link(Protocol):
+    """Carries messages; believes nothing of them. Every call has a time limit.
+
+    All methods raise `Unavailable` when the upstream cannot be reached or is busy, and the family the
+    upstream's answer names otherwise.
+    """
+
+    def enroll(self, request: EnrollRequest) -> EnrollAnswer:
+        """Ask to belong to a site."""
+        ...
+
+    def sync(self, request: SyncRequest) -> SyncAnswer:
+        """Hand over reports and wait up to `request.wait_s` for news."""
+        ...
+
+    def blob(self, digest: str, *, offset: int, token: str) -> AbstractContextManager[Iterator[bytes]]:
+        """Open a blob from a byte on; what arrives is not verified yet."""
+        ...
+
+    def close(self) -> None:
+        """Cut the connection; a call that waits ends with `Unavailable`."""
+        ...

@@ -1,0 +1,70 @@
+"""A program to be killed: it writes without end and prints what it was told is stored.
+
+Usage: crashing.py hub|agent|blobs PATH
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from skerry.adapters.directory_blobs import DirectoryBlobs
+from skerry.adapters.sql.store import SqlHubStore
+from skerry.adapters.sqlite_agent_store import SqliteAgentStore
+from skerry.kit.digests import digest_of
+from skerry.ports.agent_store import QueuedReport
+from tests.contract.hub_records import populate, report
+
+HOSTS = ("cam-1", "cam-2", "cam-3", "cam-4")
+
+
+def say(*words: object) -> None:
+    """Print in one write, so that lines of threads do not mix and nothing waits in a buffer."""
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
+
+
+def run_hub(path: Path) -> None:
+    store = SqlHubStore.open(path)
+    populate(store, hosts=HOSTS)
+
+    def send(host: str) -> None:
+        sequence = 1
+        while True:
+            sequence = store.apply_reports([report(sequence + 1, host=host)])
+            say(host, sequence)
+
+    for host in HOSTS:
+        threading.Thread(target=send, args=(host,)).start()
+
+
+def run_agent(path: Path) -> None:
+    store, _ = SqliteAgentStore.open(path)
+    number = 0
+    while True:
+        number += 1
+        store.save({"a": b"%d" % number, "b": b"%d" % number})
+        store.put_report(QueuedReport(number, b"%d" % number))
+        say(number)
+
+
+def run_blobs(path: Path) -> None:
+    blobs = DirectoryBlobs(path)
+    number = 0
+    while True:
+        number += 1
+        content = b"%d" % number * 50_000
+        digest = digest_of(content)
+        if number % 2:
+            blobs.put(digest, content)
+        else:
+            blobs.append(digest, [content], offset=0, limit=len(content))
+            blobs.finish(digest)
+        say(digest)
+
+
+if __name__ == "__main__":
+    {"hub": run_hub, "agent": run_agent, "blobs": run_blobs}[sys.argv[1]](Path(sys.argv[2]))

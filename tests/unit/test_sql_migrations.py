@@ -1,0 +1,77 @@
+"""The steps of the hub's schema lead exactly to its tables."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import event
+from sqlalchemy.pool import StaticPool
+
+from skerry.adapters.sql import migrations
+from skerry.adapters.sql.schema import metadata
+from skerry.adapters.sql.store import SqlHubStore
+
+
+def engine(path: Path | str = ":memory:") -> sa.Engine:
+    made = sa.create_engine(
+        "sqlite://", creator=lambda: sqlite3.connect(path, isolation_level=None), poolclass=StaticPool
+    )
+
+    def begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    event.listen(made, "begin", begin)
+    return made
+
+
+def statements(connection: sa.Connection) -> dict[str, str]:
+    rows = connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").all()
+    return {name: " ".join(sql.split()) for name, sql in rows if name != "alembic_version"}
+
+
+def test_upgrading_from_nothing_gives_exactly_the_tables_of_the_schema() -> None:
+    with engine().begin() as connection:
+        migrations.upgrade(connection)
+        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+        assert compare_metadata(context, metadata) == []
+        migrated = statements(connection)
+    with engine().begin() as connection:
+        metadata.create_all(connection)
+        assert statements(connection) == migrated
+
+
+def test_upgrading_again_changes_nothing() -> None:
+    with engine().begin() as connection:
+        migrations.upgrade(connection)
+        before = statements(connection)
+        migrations.upgrade(connection)
+        assert statements(connection) == before
+
+
+def test_an_upgrade_that_is_interrupted_leaves_the_database_as_it_was() -> None:
+    made = engine()
+
+    def upgrade_and_break() -> None:
+        with made.begin() as connection:
+            migrations.upgrade(connection)
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        upgrade_and_break()
+    with made.begin() as connection:
+        assert statements(connection) == {}
+
+
+def test_there_is_one_newest_version_and_each_step_is_known() -> None:
+    assert "0001" in migrations.known_revisions()
+
+
+def test_a_store_that_is_opened_has_the_newest_schema(tmp_path: Path) -> None:
+    SqlHubStore.open(tmp_path / "hub 100%.db").close()
+    with engine(tmp_path / "hub 100%.db").begin() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
