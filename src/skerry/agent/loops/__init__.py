@@ -1,0 +1,1 @@
+"""The agent's loops: load, decide, apply. The deciding is in the cores."""

@@ -1,0 +1,203 @@
+"""The sync loop: hands reports up, takes desired state down, and learns the time.
+
+Two callers share `exchange`: the poller, which waits at the upstream for news, and the flusher, which hands a
+change up at once while the poller waits. Nothing here believes an answer that is not signed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+
+import msgspec
+import structlog
+
+from skerry.agent.identity import Identity
+from skerry.agent.outbox import Outbox
+from skerry.agent.retrying import Retry
+from skerry.kit.canonical import encode_canonical
+from skerry.kit.errors import SkerryError, Untrusted
+from skerry.ports.agent_store import AgentStore
+from skerry.ports.clock import Clock
+from skerry.ports.link import Link
+from skerry.spec.carrier import JsonEnvelope, SyncAnswer, SyncRequest
+from skerry.spec.desired import DESIRED_STATE_TYPE, DesiredState
+from skerry.spec.facts import HostFacts
+from skerry.spec.report import Event, Observed
+from skerry.trust.desired import verify_desired
+from skerry.trust.envelope import verify_document
+from skerry.trust.timekeeping import TimeTrust, raise_floor, trusted_now, verify_time
+
+_log = structlog.get_logger()
+
+WAIT_S = 240.0
+
+
+class Syncer:
+    """What a host tells its upstream and hears from it."""
+
+    def __init__(self, identity: Identity, store: AgentStore, link: Link, clock: Clock) -> None:
+        self._identity = identity
+        self._store = store
+        self._link = link
+        self._clock = clock
+        self._outbox = Outbox(identity, store)
+        self._time = msgspec.json.decode(store.load("time") or b"{}", type=TimeTrust)
+        self._observed = Observed()
+        self._facts: HostFacts = {}
+        self._acknowledged: dict[str, bytes] = {}
+        self._token = ""
+        self._want_token = False
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        self._failing = ""
+        self.desired = self._load_desired()
+        self.last_contact: datetime | None = None
+        self.on_desired: Callable[[], None] = lambda: None
+
+    def now(self) -> datetime:
+        """Return the time this host believes."""
+        return trusted_now(self._clock.now(), self._time)
+
+    def token(self, *, renew: bool = False) -> str:
+        """Return the blob token; `renew` asks for another at the next exchange, which it hastens."""
+        if renew or not self._token:
+            self._want_token = True
+            # The fetcher asks from its threads.
+            self._loop.call_soon_threadsafe(self._changed.set)
+        return self._token
+
+    def note(self, kind: str, message: str = "", *, application: str = "", component: str = "") -> None:
+        """Remember an event for the hub."""
+        facts = {"message": message, "application": application, "component": component}
+        _log.info(kind, **{key: value for key, value in facts.items() if value})
+        event = Event(
+            at=self.now(), kind=kind, message=message[:4096], application=application, component=component
+        )
+        self._outbox.note(event)
+
+    def tell(self, observed: Observed, facts: HostFacts) -> None:
+        """Say how things stand now, and make noted events durable; a change goes up at once.
+
+        Raises:
+            Unavailable: the disk is full; nothing is lost.
+        """
+        changed = observed != self._observed or facts != self._facts
+        self._observed, self._facts = observed, facts
+        if self._outbox.flush(sent_at=self.now(), clock=self._clock.now()) or changed:
+            self._changed.set()
+
+    async def poll_forever(self) -> None:
+        """Wait at the upstream for news, for ever; wait longer after each failure."""
+        retry = Retry()
+        while True:
+            try:
+                await self.exchange(WAIT_S)
+                retry.reset()
+            except SkerryError as error:
+                self._fail(error)
+                await self._clock.sleep(retry.next_wait_s())
+
+    async def flush_forever(self) -> None:
+        """Hand changes up at once, at most five times a second; the poller retries what fails."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            if not self._failing:
+                try:
+                    await self.exchange(0.0)
+                except SkerryError as error:
+                    self._fail(error)
+            await self._clock.sleep(0.2)
+
+    async def exchange(self, wait_s: float) -> None:
+        """Exchange once with the upstream.
+
+        Raises:
+            SkerryError: what went wrong; everything not acknowledged is kept.
+        """
+        body = {"observed": encode_canonical(self._observed), "facts": encode_canonical(self._facts)}
+        news = {key for key, value in body.items() if self._acknowledged.get(key) != value}
+        envelopes, fresh = self._outbox.collect(
+            sent_at=self.now(),
+            clock=self._clock.now(),
+            generation=self.desired.generation if self.desired else 0,
+            observed=self._observed if "observed" in news else None,
+            facts=self._facts if "facts" in news else None,
+        )
+        request = SyncRequest(
+            reports=tuple(envelopes),
+            wait_s=wait_s if fresh and not self._failing else 0.0,
+            want_token=self._want_token,
+        )
+        answer = await asyncio.to_thread(self._link.sync, request)
+        self._outbox.acknowledge(answer.acknowledged)
+        if fresh is not None and answer.acknowledged >= fresh:
+            self._acknowledged.update((key, body[key]) for key in news)
+        self._succeed()
+        self._take(answer, fresh)
+
+    def _take(self, answer: SyncAnswer, fresh: int | None) -> None:
+        if answer.time is not None and fresh is not None:
+            self._take_time(answer.time, fresh)
+        if answer.blob_token:
+            self._token, self._want_token = answer.blob_token, False
+        if answer.desired is not None:
+            self._take_desired(answer.desired)
+        if answer.blob_token:
+            self.on_desired()
+
+    def _take_time(self, envelope: JsonEnvelope, fresh: int) -> None:
+        keys = list(self._identity.hub_keys)
+        system = self._clock.now()
+        self._time = verify_time(
+            envelope, keys, host=self._identity.place.host, sequence=fresh, system=system
+        )
+        self._store.save({"time": msgspec.json.encode(self._time)})
+        _log.warning("clock.corrected", offset_s=round(self._time.offset_s))
+
+    def _take_desired(self, envelope: JsonEnvelope) -> None:
+        held = self.desired.generation if self.desired else 0
+        try:
+            desired = verify_desired(
+                envelope,
+                self._identity.hub_keys,
+                site=self._identity.place.site,
+                held_generation=held,
+                now=self.now(),
+            )
+        except Untrusted as error:
+            if error.code == "desired.not_newer" and error.facts.get("generation") == held:
+                return  # poller and flusher asked at the same time; the other was first
+            raise
+        self._time = raise_floor(self._time, desired.issued_at)
+        self._store.save({"desired": msgspec.json.encode(envelope), "time": msgspec.json.encode(self._time)})
+        self.desired = desired
+        _log.info("desired.taken", generation=desired.generation)
+        self.on_desired()
+
+    def _load_desired(self) -> DesiredState | None:
+        raw = self._store.load("desired")
+        if raw is None:
+            return None
+        try:
+            envelope = msgspec.json.decode(raw, type=JsonEnvelope)
+            # What was taken stays taken: neither its age nor the clock matters now, the signature does.
+            return verify_document(envelope, DESIRED_STATE_TYPE, DesiredState, self._identity.hub_keys)
+        except (msgspec.DecodeError, Untrusted):
+            _log.exception("desired.damaged")
+            return None
+
+    def _fail(self, error: SkerryError) -> None:
+        if self._failing != error.code:
+            _log.warning("sync.failing", code=error.code, reason=str(error))
+            if isinstance(error, Untrusted):
+                self.note("sync.untrusted", f"{error.code}: {error.message}")
+        self._failing = error.code
+
+    def _succeed(self) -> None:
+        if self._failing:
+            _log.info("sync.restored")
+        self._failing = ""
+        self.last_contact = self.now()

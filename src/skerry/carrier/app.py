@@ -1,0 +1,116 @@
+"""The carrier API as one Starlette app over a `CarrierBackend`.
+
+Rules: a body is bounded before it is parsed; an error is a problem document; a blob is immutable and served by
+ranges; nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+import msgspec
+import structlog
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from skerry.kit.digests import parse_digest
+from skerry.kit.errors import Bug, Missing, Rejected, SkerryError, Unauthenticated
+from skerry.ports.carrier_backend import CarrierBackend
+from skerry.spec.carrier import MAX_BODY_BYTES, EnrollRequest, SyncRequest
+from skerry.spec.problem_details import PROBLEM_MEDIA_TYPE, problem_of
+
+_log = structlog.get_logger()
+_range_re = re.compile(r"^bytes=(\d{1,18})-(\d{0,18})$")
+_encode = msgspec.json.encode
+
+T = TypeVar("T")
+
+
+def carrier_app(backend: CarrierBackend) -> Starlette:
+    """Return the app; mount it at the root, its paths begin with `/v1/`."""
+
+    async def trust_root(_: Request) -> Response:
+        return Response(await backend.trust_root(), media_type="application/json")
+
+    async def enroll(request: Request) -> Response:
+        answer = await backend.enroll(await _read(request, EnrollRequest))
+        return Response(_encode(answer), media_type="application/json")
+
+    async def sync(request: Request) -> Response:
+        answer = await backend.sync(await _read(request, SyncRequest))
+        return Response(_encode(answer), media_type="application/json")
+
+    async def blob(request: Request) -> Response:
+        return await _serve_blob(request, backend)
+
+    return Starlette(
+        routes=[
+            Route("/v1/sync", sync, methods=["POST"]),
+            Route("/v1/blobs/{digest}", blob, methods=["GET", "HEAD"]),
+            Route("/v1/enroll", enroll, methods=["POST"]),
+            Route("/v1/trust-root", trust_root, methods=["GET"]),
+        ],
+        exception_handlers={SkerryError: _answer_error, Exception: _answer_bug},
+    )
+
+
+async def _read(request: Request, kind: type[T]) -> T:
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                raise Rejected("body.too_large", f"a body may have {MAX_BODY_BYTES} bytes at most")
+    except ClientDisconnect as error:
+        raise Rejected("body.cut", "the body did not arrive whole") from error
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Rejected("body.malformed", f"not a {kind.__name__}: {str(error)[:200]}") from error
+
+
+async def _serve_blob(request: Request, backend: CarrierBackend) -> Response:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise Unauthenticated("blob_token.absent", "a blob token is needed", hint="sync gives one")
+    backend.check_blob_token(token)
+    digest = parse_digest(request.path_params["digest"])
+    size = await backend.blobs.size(digest)
+    if size is None:
+        raise Missing("blob.missing", f"there is no blob {digest}")
+    headers = {
+        "Accept-Ranges": "bytes",
+        "Cache-Control": "private, max-age=31536000, immutable",
+        "ETag": f'"{digest}"',
+        "Content-Type": "application/octet-stream",
+    }
+    start, end, status = 0, size, 200
+    if asked := request.headers.get("range"):
+        match = _range_re.match(asked)
+        # A range we do not understand is ignored, as RFC 9110 14.2 allows; one past the end is an error.
+        if match:
+            start, end, status = int(match[1]), min(size, int(match[2]) + 1 if match[2] else size), 206
+            if start >= size or end <= start:
+                return Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+    headers["Content-Length"] = str(end - start)
+    if request.method == "HEAD":
+        return Response(status_code=status, headers=headers)
+    return StreamingResponse(
+        backend.blobs.read(digest, start=start, end=end), status_code=status, headers=headers
+    )
+
+
+async def _answer_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, SkerryError)
+    headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthenticated) else None
+    body = _encode(problem_of(error))
+    return Response(body, status_code=error.http_status, media_type=PROBLEM_MEDIA_TYPE, headers=headers)
+
+
+async def _answer_bug(request: Request, error: Exception) -> Response:
+    _log.error("carrier.bug", path=request.url.path, exc_info=error)
+    return await _answer_error(request, Bug("internal", "an error of the hub; its log says more"))

@@ -1,0 +1,243 @@
+"""The way up: urllib3 over TLS to a hub or relay. Blocking; used in worker threads.
+
+The upstream's certificate must chain to the pinned CA and name the host that was dialled. Its dates are not
+checked: a device whose clock stands at 1970 must still be able to learn the time. What counts is signed anyway
+(see the decision record on TLS and wrong clocks).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import socket
+import ssl
+import threading
+import warnings
+from collections.abc import Generator, Iterator
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+import urllib3
+from urllib3.connection import HTTPSConnection
+
+from skerry.kit.errors import Rejected, SkerryError, Unavailable, Untrusted
+from skerry.spec.carrier import EnrollAnswer, EnrollRequest, SyncAnswer, SyncRequest, TrustRoot
+from skerry.spec.problem_details import error_of
+
+CONNECT_TIMEOUT_S = 10.0
+ANSWER_TIMEOUT_S = 30.0
+MAX_ANSWER_BYTES = 8 << 20
+CHUNK_BYTES = 256 << 10
+_X509_V_FLAG_NO_CHECK_TIME = 0x200000  # OpenSSL's x509_vfy.h; the ssl module has no name for it
+
+T = TypeVar("T")
+
+
+def upstream_context(ca_pem: str) -> ssl.SSLContext:
+    """Return a context that trusts one CA and nothing else, whatever the local clock says."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_flags |= _X509_V_FLAG_NO_CHECK_TIME
+    try:
+        context.load_verify_locations(cadata=ca_pem)
+    except ssl.SSLError as error:
+        raise Untrusted("trust_root.bad_ca", "the trust root holds no usable CA certificate") from error
+    return context
+
+
+class HttpLink:
+    """A `Link` over HTTPS."""
+
+    def __init__(self, url: str, ca_pem: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme != "https" or not parts.hostname:
+            raise Rejected("link.bad_address", f"not an https address: {url[:200]!r}")
+        self._prefix = parts.path.rstrip("/")
+        self._connections: set[HTTPSConnection] = set()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._pool = urllib3.HTTPSConnectionPool(
+            parts.hostname,
+            parts.port or 443,
+            maxsize=4,
+            ssl_context=upstream_context(ca_pem),
+            retries=False,
+        )
+        self._pool.ConnectionCls = self._connection_class()  # pyright: ignore[reportAttributeAccessIssue]
+
+    def enroll(self, request: EnrollRequest) -> EnrollAnswer:
+        """Ask to belong to a site."""
+        return self._exchange("/v1/enroll", request, EnrollAnswer, ANSWER_TIMEOUT_S)
+
+    def sync(self, request: SyncRequest) -> SyncAnswer:
+        """Hand over reports and wait up to `request.wait_s` for news."""
+        return self._exchange("/v1/sync", request, SyncAnswer, request.wait_s + ANSWER_TIMEOUT_S)
+
+    @contextlib.contextmanager
+    def blob(self, digest: str, *, offset: int, token: str) -> Generator[Iterator[bytes]]:
+        """Open a blob from a byte on. A cut in the middle is raised from the iterator as `Unavailable`."""
+        headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        response = self._request("GET", f"/v1/blobs/{digest}", None, headers, ANSWER_TIMEOUT_S)
+        try:
+            if response.status == 416:
+                yield iter(())
+            elif response.status not in (200, 206):
+                raise _error_of(response.status, _read_bounded(response))
+            else:
+                # An upstream that ignores Range sends all; skip what is held already.
+                skip = offset if response.status == 200 else 0
+                yield _chunks(response, skip)
+        finally:
+            response.close()
+            response.release_conn()
+
+    def close(self) -> None:
+        """Cut all connections; a call that waits for an answer ends with `Unavailable`."""
+        with self._lock:
+            self._closed = True
+            connections = list(self._connections)
+        for connection in connections:
+            if connection.sock is not None:
+                with contextlib.suppress(OSError):
+                    connection.sock.shutdown(socket.SHUT_RDWR)
+        self._pool.close()
+
+    def _exchange(self, path: str, message: msgspec.Struct, answer: type[T], timeout_s: float) -> T:
+        headers = {"Content-Type": "application/json"}
+        response = self._request("POST", path, msgspec.json.encode(message), headers, timeout_s)
+        try:
+            body = _read_bounded(response)
+        finally:
+            response.release_conn()
+        if response.status != 200:
+            raise _error_of(response.status, body)
+        try:
+            return msgspec.json.decode(body, type=answer)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise Unavailable(
+                "link.strange_answer", f"the upstream's answer is no {answer.__name__}"
+            ) from error
+
+    def _request(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str], timeout_s: float
+    ) -> urllib3.BaseHTTPResponse:
+        if self._closed:
+            raise Unavailable("link.closed", "the link is closed")
+        timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=timeout_s)
+        try:
+            return self._pool.urlopen(
+                method,
+                self._prefix + path,
+                body=body,
+                headers=headers,
+                timeout=timeout,
+                preload_content=False,
+            )
+        except urllib3.exceptions.SSLError as error:
+            raise Untrusted(
+                "link.tls", f"the upstream at {self._pool.host} is not trusted: {error}"
+            ) from error
+        except (urllib3.exceptions.HTTPError, OSError, AttributeError) as error:
+            # AttributeError: urllib3 meets a socket that `close` has just taken away.
+            message = f"cannot reach {self._pool.host}:{self._pool.port}: {_reason(error)}"
+            raise Unavailable("link.unreachable", message) from error
+
+    def _connection_class(self) -> type[HTTPSConnection]:
+        link = self
+
+        class TrackedConnection(HTTPSConnection):
+            """Known to the link while it is open, so that `close` can cut it."""
+
+            def connect(self) -> None:
+                super().connect()
+                with link._lock:
+                    link._connections.add(self)
+
+            def close(self) -> None:
+                with link._lock:
+                    link._connections.discard(self)
+                super().close()
+
+        return TrackedConnection
+
+
+def fetch_trust_root(url: str, root_digest: str) -> tuple[TrustRoot, bytes]:
+    """Fetch the trust root from a hub or relay and check it against the digest that a join token pins.
+
+    The connection itself is not trusted (nothing is yet); only the digest counts.
+
+    Raises:
+        Untrusted: the document has another digest (`trust_root.mismatch`).
+        Unavailable: the upstream cannot be reached.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname:
+        raise Rejected("link.bad_address", f"not an https address: {url[:200]!r}")
+    timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=ANSWER_TIMEOUT_S)
+    pool = urllib3.HTTPSConnectionPool(parts.hostname, parts.port or 443, ssl_context=context, retries=False)
+    try:
+        with warnings.catch_warnings():
+            # Unverified on purpose: nobody who joins a host should be told that this is dangerous.
+            warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
+            response = pool.urlopen(
+                "GET", parts.path.rstrip("/") + "/v1/trust-root", timeout=timeout, preload_content=False
+            )
+        body = _read_bounded(response)
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        raise Unavailable("link.unreachable", f"cannot reach {url}: {_reason(error)}") from error
+    finally:
+        pool.close()
+    if "sha256:" + hashlib.sha256(body).hexdigest() != root_digest:
+        message = f"{url} shows another root of trust than the one that was stated"
+        hint = "somebody may be in between, or the hub was made anew: ask for a new token"
+        raise Untrusted("trust_root.mismatch", message, hint=hint)
+    try:
+        return msgspec.json.decode(body, type=TrustRoot), body
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Untrusted("trust_root.malformed", "the trust root is not readable by this version") from error
+
+
+def _read_bounded(response: urllib3.BaseHTTPResponse) -> bytes:
+    try:
+        body = response.read(MAX_ANSWER_BYTES + 1)
+    except (urllib3.exceptions.HTTPError, OSError, AttributeError) as error:
+        raise Unavailable("link.cut", f"the answer did not arrive whole: {_reason(error)}") from error
+    if len(body) > MAX_ANSWER_BYTES:
+        response.close()
+        raise Unavailable("link.strange_answer", f"the answer has more than {MAX_ANSWER_BYTES} bytes")
+    return body
+
+
+def _error_of(status: int, body: bytes) -> SkerryError:
+    strange = Unavailable(
+        "link.strange_answer", f"the upstream answered HTTP {status} without a problem document"
+    )
+    return error_of(body) or strange
+
+
+def _chunks(response: urllib3.BaseHTTPResponse, skip: int) -> Generator[bytes]:
+    try:
+        while chunk := response.read(CHUNK_BYTES):
+            if skip >= len(chunk):
+                skip -= len(chunk)
+                continue
+            yield chunk[skip:]
+            skip = 0
+    except (urllib3.exceptions.HTTPError, OSError, AttributeError) as error:
+        raise Unavailable("link.cut", f"the blob was cut off: {_reason(error)}") from error
+
+
+def _reason(error: Any) -> str:
+    if isinstance(error, SkerryError):
+        return error.message
+    cause = error
+    while getattr(cause, "reason", None) and not isinstance(cause.reason, str):
+        cause = cause.reason
+    text = str(cause).split(": ", 1)[-1] if "object at 0x" in str(cause) else str(cause)
+    return text[:200] or type(cause).__name__

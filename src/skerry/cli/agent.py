@@ -1,0 +1,146 @@
+"""`skerry agent`: join a site, run, and look at how things stand at the host."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from skerry.cli.leaving_out import DECORATION, left_out
+
+_data = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("/var/lib/skerry-agent"),
+    show_default=True,
+    help="Data directory.",
+)
+
+
+@click.group()
+def agent() -> None:
+    """Run a host's agent."""
+
+
+@agent.command()
+@click.argument("token", default="-")
+@_data
+@click.option("--name", default="", help="The host's name; its host name if not given.")
+def join(token: str, data: Path, name: str) -> None:
+    r"""Make this host part of a site. TOKEN is what skerry site token printed; - reads it from standard input.
+
+    \b
+    Example:
+      skerry site token harbour | ssh edge-1 skerry agent join - --data /var/lib/skerry-agent
+    """
+    from skerry.agent.commands import join_site
+
+    text = sys.stdin.read() if token == "-" else token  # noqa: S105
+    place = join_site(data.absolute(), text, host=name)
+    click.echo(f"joined site {place.site} as {place.host}; now run: skerry agent run --data {data}")
+
+
+@agent.command()
+@_data
+@click.option(
+    "--fact", "facts", multiple=True, metavar="NAME=VALUE", help="State a fact instead of detecting it."
+)
+@click.option("--log-json", is_flag=True, help="Write the log as JSON lines.")
+def run(data: Path, facts: tuple[str, ...], log_json: bool) -> None:
+    r"""Run the agent. Applications it started outlive it and are found again.
+
+    \b
+    Example:
+      skerry agent run --data /var/lib/skerry-agent --fact memory=512MiB
+    """
+    with left_out(*DECORATION):
+        from skerry.agent.wiring import run_agent
+        from skerry.cli.logs import configure_logs
+
+    overrides: dict[str, str] = {}
+    for fact in facts:
+        name, equals, value = fact.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{fact!r} is not NAME=VALUE", param_hint="--fact")
+        overrides[name] = value
+    configure_logs(json=log_json)
+    run_agent(data.absolute(), overrides)
+
+
+@agent.command()
+@_data
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="How to print.")
+def status(data: Path, output: str) -> None:
+    r"""Say how things stand at this host; needs no hub.
+
+    \b
+    Example:
+      skerry agent status --data /var/lib/skerry-agent
+    """
+    import json
+
+    from skerry.agent.commands import read_status
+
+    found = read_status(data.absolute())
+    if output == "json":
+        click.echo(json.dumps(found, indent=2))
+        return
+    click.echo(f"host {found['host']} at site {found['site']}, upstream {found['upstream']}")
+    click.echo(f"agent: {'running' if found['agent_running'] else 'NOT running'}")
+    click.echo(f"last contact: {found.get('last_contact') or 'never'}")
+    observed: dict[str, Any] = found.get("observed") or {}
+    click.echo(f"desired state: generation {observed.get('generation', 0)}")
+    applications: dict[str, dict[str, Any]] = observed.get("applications") or {}
+    for name, view in applications.items():
+        _print_application(name, view)
+
+
+def _print_application(name: str, view: dict[str, Any]) -> None:
+    why = f" ({view['why']})" if view.get("why") else ""
+    candidate = f", trying {view['candidate']}" if view.get("candidate") else ""
+    click.echo(f"{name}: {view.get('phase')} {view.get('release') or '-'}{candidate}{why}")
+    components: dict[str, dict[str, Any]] = view.get("components") or {}
+    for component, seen in components.items():
+        endpoints: dict[str, str] = seen.get("endpoints") or {}
+        places = ", ".join(f"{port} at {place}" for port, place in endpoints.items())
+        click.echo(f"  {component}: {seen.get('state')}{', ' + places if places else ''}")
+
+
+@agent.command()
+@_data
+def down(data: Path) -> None:
+    r"""End all applications on this host, for maintenance. The agent must be stopped; they begin again with it.
+
+    \b
+    Example:
+      systemctl stop skerry-agent && skerry agent down --data /var/lib/skerry-agent
+    """
+    from skerry.agent.commands import stop_applications
+
+    ended = stop_applications(data.absolute())
+    click.echo("\n".join(f"ended {instance}" for instance in ended) or "nothing was running")
+
+
+@agent.command()
+@click.argument("application")
+@click.argument("component", default="")
+@_data
+@click.option(
+    "--tail", default=16384, show_default=True, type=click.IntRange(1, 1 << 24), help="Bytes to show."
+)
+def logs(application: str, component: str, data: Path, tail: int) -> None:
+    r"""Show the last output of an application's components; needs no hub.
+
+    \b
+    Example:
+      skerry agent logs meter-reader --data /var/lib/skerry-agent
+    """
+    from skerry.agent.commands import read_logs
+
+    found = read_logs(data.absolute(), application, component, tail_bytes=tail)
+    for instance, content in found.items():
+        if len(found) > 1:
+            click.echo(f"== {instance} ==")
+        click.echo(content.decode(errors="replace"), nl=not content.endswith(b"\n"))

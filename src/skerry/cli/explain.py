@@ -1,0 +1,104 @@
+"""`skerry explain`: why things are as they are, in sentences made from what the hub knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+import click
+
+from skerry.cli.session import connect
+from skerry.cli.text import age, clean, examples, now, plural
+from skerry.kit.digests import short
+from skerry.kit.errors import Missing
+from skerry.spec.api import HostView, RolloutView, SiteProgress
+
+_meanings = {
+    "pending": "has not been offered the release yet",
+    "offered": "has been offered the release, but no host there has said that it knows",
+    "applying": "is at work on it",
+    "succeeded": "runs it for good",
+    "failed": "refused it and went back",
+    "superseded": "is no longer this rollout's business",
+}
+
+
+@click.group(
+    epilog=examples("skerry explain variant meter-reader --host press-3", "skerry explain rollout spring")
+)
+def explain() -> None:
+    """Say in sentences why a variant was chosen or a rollout stands where it does."""
+
+
+@explain.command(epilog=examples("skerry explain variant meter-reader --host press-3"))
+@click.argument("application", metavar="APP")
+@click.option("--host", required=True, help="The host whose choice it is.")
+def variant(application: str, host: str) -> None:
+    """Say which model variants an application uses on a host, and why not the others."""
+    with connect() as client:
+        view = client.host(host)
+    for line in variant_sentences(view, application, at=now()):
+        click.echo(clean(line))
+
+
+@explain.command(epilog=examples("skerry explain rollout spring --site zurich"))
+@click.argument("name")
+@click.option("--site", default="", help="Only this site.")
+def rollout(name: str, site: str) -> None:
+    """Say where a rollout stands, and why each site is where it is."""
+    with connect() as client:
+        view = client.rollout(name)
+    for line in rollout_sentences(view, site, at=now()):
+        click.echo(clean(line))
+
+
+def variant_sentences(view: HostView, application: str, *, at: datetime) -> Iterator[str]:
+    """Yield why a host uses the variants it uses.
+
+    Raises:
+        Missing: the host has said nothing about the application.
+    """
+    seen = view.applications.get(application)
+    if seen is None:
+        known = ", ".join(sorted(view.applications)) or "none"
+        hint = f"applications it has reported: {known}"
+        raise Missing("app.missing", f"{view.name} has not reported an application {application}", hint=hint)
+    yield f"As of {age(view.observed_at, at)}, {view.name} says about {application}:"
+    if not seen.choices:
+        yield "It has chosen no variant" + (
+            f": {seen.why}." if seen.why else ", because no component mounts a model."
+        )
+    for choice in seen.choices:
+        if choice.variant:
+            yield f"Of model {choice.model} {choice.version} it uses the variant {choice.variant}."
+        else:
+            yield f"Of model {choice.model} {choice.version} no variant fits this host."
+        yield "It looked at the variants in their author's order and took the first that fits:"
+        yield from (f"  {reason}" for reason in choice.why)
+    for digest, reason in sorted(seen.refused.items()):
+        yield f"It refused release {short(digest)}: {reason}"
+
+
+def rollout_sentences(view: RolloutView, site: str, *, at: datetime) -> Iterator[str]:
+    """Yield why a rollout, or one site of it, stands where it does.
+
+    Raises:
+        Missing: the rollout does not concern the site.
+    """
+    if site and site not in view.sites:
+        hint = "its selector is " + str(view.document.get("spec", {}).get("sites", ""))
+        raise Missing("site.not_in_rollout", f"rollout {view.name} does not concern site {site}", hint=hint)
+    if not site:
+        ended = f", ended {age(view.ended_at, at)}" if view.ended_at else ""
+        started = f"started {age(view.created_at, at)} by {view.created_by}{ended}"
+        yield f"Rollout {view.name} brings {view.release} to {plural(len(view.sites), 'site')}; it was {started}."
+        yield f"It is {view.state}: {view.why}."
+    for name, progress in sorted(view.sites.items()):
+        if site in ("", name):
+            yield _site_sentence(name, progress, at)
+
+
+def _site_sentence(name: str, progress: SiteProgress, at: datetime) -> str:
+    before = f" Before, it ran {progress.previous}." if progress.previous else ""
+    as_of = f" (as of {age(progress.as_of, at)})" if progress.as_of else ""
+    return f"{name} {_meanings[progress.state]}{as_of}: {progress.why}.{before}"

@@ -1,0 +1,59 @@
+"""`skerry hub`: serve a hub, and let its owner in."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from skerry.cli.leaving_out import DECORATION, left_out
+
+
+@click.group()
+def hub() -> None:
+    """Serve a hub."""
+
+
+@hub.command()
+@click.option(
+    "--data", type=click.Path(path_type=Path, file_okay=False), required=True, help="Data directory."
+)
+@click.option(
+    "--listen", default="127.0.0.1:8443", show_default=True, metavar="HOST:PORT", help="Where to listen."
+)
+@click.option("--url", default="", metavar="URL", help="Where hosts find the hub, if not where it listens.")
+@click.option("--log-json", is_flag=True, help="Write the log as JSON lines.")
+def serve(data: Path, listen: str, url: str, log_json: bool) -> None:
+    r"""Serve a hub from a data directory, which is made at the first start.
+
+    The first start makes a certificate authority and the hub's keys, and prints a one-time secret.
+
+    \b
+    Example:
+      skerry hub serve --data /var/lib/skerry --listen 0.0.0.0:8443 --url https://hub.example.org:8443
+    """
+    with left_out(*DECORATION):
+        from skerry.cli.logs import configure_logs
+        from skerry.hub.wiring import serve as run
+
+    configure_logs(json=log_json)
+    run(data.absolute(), listen, url, lambda line: print(line, file=sys.stdout, flush=True))
+
+
+@hub.command("admin-secret")
+@click.option(
+    "--data", type=click.Path(path_type=Path, file_okay=False), required=True, help="Data directory."
+)
+def admin_secret(data: Path) -> None:
+    r"""Make a new one-time secret for skerry login; works while the hub serves.
+
+    \b
+    Example:
+      skerry hub admin-secret --data /var/lib/skerry
+    """
+    from skerry.hub.wiring import new_admin_secret
+
+    secret, root = new_admin_secret(data.absolute())
+    click.echo(f"one-time secret:   {secret}")
+    click.echo(f"log in with:       skerry login URL --root {root}")

@@ -1,0 +1,237 @@
+"""Views as lines of text that say everything about one thing, each figure with its age; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+
+import msgspec
+
+from skerry.cli.text import age, local_time, plural
+from skerry.kit.digests import short
+from skerry.kit.quantities import format_size
+from skerry.spec.api import (
+    AppView,
+    EventView,
+    HostView,
+    JsonDocument,
+    ModelView,
+    ReleaseView,
+    RolloutView,
+    SiteView,
+)
+from skerry.spec.model import FileSpec, Requirements
+from skerry.spec.release import Release
+from skerry.spec.report import ApplicationView, ComponentView
+
+Lines = Iterator[str]
+_HEAD_WIDTH = 15
+_FREE_PORT = "(chosen by the host)"
+
+
+def field(head: str, text: str) -> str:
+    """Return one line `Head:  text`, aligned with its neighbours."""
+    return f"{head + ':':<{_HEAD_WIDTH}}{text or '-'}"
+
+
+def indent(lines: Iterable[str], by: int = 2) -> Lines:
+    """Yield lines further to the right."""
+    for line in lines:
+        yield " " * by + line
+
+
+def site_lines(
+    view: SiteView, hosts: Sequence[HostView], events: Sequence[EventView], *, at: datetime
+) -> Lines:
+    """Say everything about a site."""
+    spec = view.document.get("spec", {})
+    yield field("Site", view.name)
+    yield field("State", _seen(view, at))
+    yield field("Labels", _pairs(view.labels))
+    yield field("Time zone", str(spec.get("time_zone", "UTC")))
+    if variables := spec.get("variables"):
+        yield field("Variables", _pairs(variables))
+    yield field("Generation", str(view.generation))
+    yield field("Assigned", ", ".join(sorted(view.assignments.values())))
+    yield field("Hosts", f"{view.hosts_online} of {view.hosts} online")
+    for host in hosts:
+        runs = ", ".join(f"{v.release or name} ({v.phase})" for name, v in sorted(host.applications.items()))
+        yield f"  {host.name}: {_seen(host, at)}; runs {runs or 'nothing'}"
+    yield from event_lines(events)
+
+
+def host_lines(view: HostView, events: Sequence[EventView], *, at: datetime) -> Lines:
+    """Say everything about a host: what it runs, which variants and why, what it refused, its facts."""
+    yield field("Host", view.name)
+    yield field("Site", view.site)
+    yield field("State", _seen(view, at))
+    yield field("Enrolled", age(view.enrolled_at, at))
+    yield field("Desired state", _step(view))
+    if view.clock_offset_s is not None and abs(view.clock_offset_s) >= 1:
+        yield field("Clock", f"off by {view.clock_offset_s:+.0f} s")
+    yield field("Applications", f"as of {age(view.observed_at, at)}" if view.applications else "none")
+    for name, application in sorted(view.applications.items()):
+        yield from indent(application_lines(name, application))
+    if view.facts:
+        yield "Facts:"
+        for name, fact in sorted(view.facts.items()):
+            value = ", ".join(fact.value) if isinstance(fact.value, tuple) else _fact(name, fact.value)
+            yield f"  {name}: {value}  [{fact.source}]"
+    yield from event_lines(events)
+
+
+def application_lines(name: str, view: ApplicationView) -> Lines:
+    """Say how one application stands on its host."""
+    trying = f", trying {view.candidate}" if view.candidate else ""
+    yield f"{name}: {view.phase} {view.release or 'nothing yet'}{trying}"
+    if view.why:
+        yield f"  {view.why}"
+    for component, seen in sorted(view.components.items()):
+        yield from indent(_component_lines(component, seen))
+    for choice in view.choices:
+        yield f"  model {choice.model} {choice.version}: variant {choice.variant or 'none'}"
+        yield from indent(choice.why, 4)
+    for digest, reason in sorted(view.refused.items()):
+        yield f"  refused release {short(digest)}: {reason}"
+
+
+def app_lines(
+    view: AppView, releases: Sequence[ReleaseView], hosts: Sequence[HostView], *, at: datetime
+) -> Lines:
+    """Say everything about an application over the fleet."""
+    yield field("Application", view.name)
+    yield "Releases:" if view.releases else field("Releases", "none")
+    for release in sorted(releases, key=lambda release: release.created_at, reverse=True):
+        count = plural(view.running.get(release.name, 0), "host")
+        yield f"  {release.name}: pushed {age(release.created_at, at)} by {release.created_by}, runs on {count}"
+    running = [(host, host.applications[view.name]) for host in hosts if view.name in host.applications]
+    yield field("Hosts", str(len(running)))
+    for host, seen in running:
+        trying = f", trying {seen.candidate}" if seen.candidate else ""
+        as_of = age(host.observed_at, at)
+        yield f"  {host.name} ({host.site}): {seen.phase} {seen.release or 'nothing yet'}{trying}, as of {as_of}"
+
+
+def model_lines(views: Sequence[ModelView], hosts: Sequence[HostView], *, at: datetime) -> Lines:
+    """Say everything about a model: its versions, and which host runs which variant."""
+    yield field("Model", views[0].name)
+    for view in views:
+        yield f"Version {view.version}:"
+        yield f"  variants: {', '.join(view.variants)}"
+        yield f"  releases: {', '.join(view.releases) or 'none'}"
+        for host in hosts:
+            for seen in host.applications.values():
+                for choice in seen.choices:
+                    if (choice.model, choice.version) == (view.name, view.version):
+                        as_of = age(host.observed_at, at)
+                        yield f"  {host.name} ({host.site}): {choice.variant or 'no variant fits'}, as of {as_of}"
+
+
+def release_lines(view: ReleaseView, *, at: datetime) -> Lines:
+    """Say everything about a release."""
+    yield field("Release", view.name)
+    yield field("Digest", view.digest)
+    yield field("Pushed", f"{age(view.created_at, at)} by {view.created_by}")
+    yield field("Size", f"{format_size(view.size_bytes)} over all variants")
+    release = _release(view.document)
+    if release is None:
+        return
+    for component in release.application.spec.components:
+        yield f"Component {component.name}:"
+        yield f"  command: {' '.join(component.command)}"
+        if component.ports:
+            yield f"  ports: {', '.join(f'{port.name} {port.port or _FREE_PORT}' for port in component.ports)}"
+        if component.bundle:
+            yield from indent(_file_lines(component.bundle.files))
+    for model in release.models:
+        yield f"Model {model.metadata.name} {model.spec.version}:"
+        for variant in model.spec.variants:
+            kind = "/".join(part for part in (variant.format, variant.precision) if part)
+            yield f"  variant {variant.name} ({kind}){_needs(variant.requires)}"
+            yield from indent(_file_lines(variant.files), 4)
+
+
+def rollout_lines(view: RolloutView, *, at: datetime) -> Lines:
+    """Say everything about a rollout: where each site is, since when, and why."""
+    spec = view.document.get("spec", {})
+    yield field("Rollout", view.name)
+    yield field("Release", view.release)
+    yield field("State", f"{view.state}: {view.why}")
+    yield field("Selector", str(spec.get("sites", "")))
+    yield field("Started", f"{age(view.created_at, at)} by {view.created_by}")
+    if view.ended_at:
+        yield field("Ended", age(view.ended_at, at))
+    if view.attempt > 1:
+        yield field("Attempt", str(view.attempt))
+    yield field("Sites", str(len(view.sites)) if view.sites else "none match yet")
+    for name, progress in sorted(view.sites.items()):
+        before = f" (before: {progress.previous})" if progress.previous else ""
+        as_of = f", as of {age(progress.as_of, at)}" if progress.as_of else ""
+        yield f"  {name}: {progress.state}{as_of}: {progress.why}{before}"
+
+
+def event_lines(events: Sequence[EventView]) -> Lines:
+    """Say what happened last, the newest first."""
+    if events:
+        yield "Events:"
+    for view in sorted(events, key=lambda view: view.event.at, reverse=True):
+        subject = "/".join(part for part in (view.host, view.event.application, view.event.component) if part)
+        message = f": {view.event.message}" if view.event.message else ""
+        yield f"  {local_time(view.event.at)}  {subject}  {view.event.kind}{message}"
+
+
+def _component_lines(name: str, view: ComponentView) -> Lines:
+    restarts = f", {plural(view.restarts, 'restart')}" if view.restarts else ""
+    code = f", exit code {view.exit_code}" if view.exit_code is not None else ""
+    yield f"component {name}: {view.state}{restarts}{code}"
+    if view.message:
+        yield f"  {view.message}"
+    for port, place in sorted(view.endpoints.items()):
+        yield f"  {port}: {place}"
+    for limit, how in sorted(view.limits.items()):
+        yield f"  limit {limit}: {how}"
+
+
+def _seen(view: SiteView | HostView, at: datetime) -> str:
+    if view.last_seen_at is None:
+        return "never seen"
+    return f"{view.presence}, last seen {age(view.last_seen_at, at)}"
+
+
+def _step(view: HostView) -> str:
+    if view.generation_held >= view.generation_wanted:
+        return f"in step, generation {view.generation_held}"
+    return (
+        f"queued: holds generation {view.generation_held}, generation {view.generation_wanted} waits for it"
+    )
+
+
+def _fact(name: str, value: object) -> str:
+    return format_size(value) if name.endswith("_bytes") and isinstance(value, int) else str(value)
+
+
+def _pairs(pairs: Mapping[str, object]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in sorted(pairs.items()))
+
+
+def _release(document: JsonDocument | None) -> Release | None:
+    """A hub of another version may know fields that this client does not; then less is told, not nothing."""
+    try:
+        return msgspec.convert(document, type=Release) if document else None
+    except msgspec.ValidationError:
+        return None
+
+
+def _file_lines(files: Sequence[FileSpec]) -> Lines:
+    for file in files:
+        yield f"file {file.path}: {format_size(file.size_bytes)}, {short(file.digest or '')}"
+
+
+def _needs(requires: Requirements) -> str:
+    either = {"arch": requires.arch, "os": requires.os}
+    texts = [f"{what} {' or '.join(values)}" for what, values in either.items() if values]
+    if requires.cpu_flags:
+        texts.append(f"CPU flags {', '.join(requires.cpu_flags)}")
+    if requires.memory:
+        texts.append(f"memory {requires.memory}")
+    return f", needs {', '.join(texts)}" if texts else ""

@@ -1,0 +1,82 @@
+"""Shows how a push gets on: a bar on a terminal, a line per file elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import click
+
+from skerry.cli.text import clean, colours_wanted
+from skerry.client.push import PushProgress
+from skerry.kit.quantities import format_size
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+class PushDisplay:
+    """Callbacks for hashing and pushing; use it in a `with`, so that the bar is taken away again."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._bar = _bar(stream) if stream.isatty() else None
+        self._tasks: dict[str, TaskID] = {}
+        self._file = ""
+
+    def __enter__(self) -> PushDisplay:  # noqa: PYI034 - nobody inherits from it
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def hashing(self, path: Path, done_bytes: int, total_bytes: int) -> None:
+        """Show how far the hashing of a file is."""
+        if self._bar:
+            self._show("hash", f"hashing {path.name}", done_bytes, total_bytes)
+        elif done_bytes == total_bytes:
+            click.echo(clean(f"hashed {path.name} ({format_size(total_bytes)})"), err=True)
+
+    def pushing(self, progress: PushProgress) -> None:
+        """Show how far the push is, and why it waits."""
+        if progress.step == "wait":
+            click.echo(clean(progress.message), err=True)
+        elif self._bar:
+            text = f"pushing {Path(progress.path).name}" if progress.step == "upload" else "publishing"
+            self._show("push", text, progress.done_bytes, progress.total_bytes)
+        elif progress.step == "upload" and progress.path != self._file:
+            self._file = progress.path
+            total = format_size(progress.total_bytes)
+            line = f"pushing {Path(progress.path).name} ({format_size(progress.done_bytes)} of {total} sent)"
+            click.echo(clean(line), err=True)
+
+    def _show(self, key: str, text: str, done_bytes: int, total_bytes: int) -> None:
+        assert self._bar is not None
+        if key not in self._tasks:
+            self._tasks[key] = self._bar.add_task(clean(text), total=total_bytes)
+        self._bar.update(self._tasks[key], description=clean(text), completed=done_bytes, total=total_bytes)
+
+
+def _bar(stream: TextIO) -> Progress:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    console = Console(file=stream, no_color=not colours_wanted(err=True))
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )

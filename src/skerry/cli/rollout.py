@@ -1,0 +1,152 @@
+"""`skerry rollout`: bring a release to sites, and follow it there."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+
+import click
+
+from skerry.cli.apply import print_changes
+from skerry.cli.describe import show_described
+from skerry.cli.options import DURATION
+from skerry.cli.output import output_option, print_view
+from skerry.cli.session import connect
+from skerry.cli.text import clean, colour, examples, local_time, now
+from skerry.client.client import Client
+from skerry.kit.errors import Rejected, Unavailable
+from skerry.kit.ids import split_release_name
+from skerry.spec.api import RolloutView
+from skerry.spec.metadata import API_VERSION
+from skerry.spec.parsing import parse_raw
+
+_POLL_S = 1.0
+
+
+@click.group(epilog=examples("skerry rollout start meter-reader@1.1.0 --sites region=north"))
+def rollout() -> None:
+    """Bring a release to sites, and follow it there."""
+
+
+@rollout.command(
+    epilog=examples(
+        "skerry rollout start meter-reader@1.1.0 --sites region=north",
+        'skerry rollout start meter-reader@1.1.0 --sites "*" --name spring --soak 10m',
+    )
+)
+@click.argument("release")
+@click.option("--sites", "selector", required=True, help="Which sites, by their labels; * for all.")
+@click.option("--name", default="", help="Name of the rollout; made from the release if not given.")
+@click.option("--deadline", default="5m", show_default=True, help="How long a host may take to get ready.")
+@click.option(
+    "--soak", default="30s", show_default=True, help="How long it must stay ready to keep the release."
+)
+@click.option("--dry-run", is_flag=True, help="Check it, start nothing.")
+@output_option("table", "json", "yaml")
+def start(release: str, selector: str, name: str, output: str, *, dry_run: bool, **health: str) -> None:
+    """Bring RELEASE, APPLICATION@VERSION, to the sites a selector names."""
+    document = {
+        "apiVersion": API_VERSION,
+        "kind": "Rollout",
+        "metadata": {"name": name or default_name(release)},
+        "spec": {"release": release, "sites": selector, "health": health},
+    }
+    parse_raw(document)
+    with connect() as client:
+        print_changes(client.apply([document], dry_run=dry_run), output)
+    if output == "table" and not dry_run:
+        click.echo(clean(f"follow it with: skerry rollout watch {name or default_name(release)}"), err=True)
+
+
+@rollout.command(epilog=examples("skerry rollout status spring"))
+@click.argument("name")
+@output_option("table", "json", "yaml")
+def status(name: str, output: str) -> None:
+    """Show where a rollout stands, site by site."""
+    show_described("rollout", name, output)
+
+
+@rollout.command(epilog=examples("skerry rollout watch spring --timeout 30m"))
+@click.argument("name")
+@click.option("--timeout", type=DURATION, default=None, help="Give up after so long; exit code 69.")
+@click.pass_context
+def watch(context: click.Context, name: str, timeout: float | None) -> None:
+    """Follow a rollout until it ends: one line per change. The exit code is 0 if it succeeded, else 1."""
+    with connect() as client:
+        view = follow(client, name, timeout_s=timeout, say=click.echo)
+    context.exit(0 if view.state == "succeeded" else 1)
+
+
+@rollout.command(epilog=examples("skerry rollout retry spring"))
+@click.argument("name")
+@output_option("table", "json", "yaml")
+def retry(name: str, output: str) -> None:
+    """Try a failed rollout again at the sites that did not get there."""
+    with connect() as client:
+        view = client.retry_rollout(name)
+    print_view(view, [clean(f"rollout/{view.name} is tried again (attempt {view.attempt})")], output)
+
+
+def default_name(release: str) -> str:
+    """Return the name of a release's rollout when none is given: always the same, so that a repeated start is one.
+
+    Raises:
+        Rejected: `release` is no release's name.
+    """
+    parts = split_release_name(release)
+    if parts is None:
+        hint = "write APPLICATION@VERSION; `skerry get releases` lists them"
+        raise Rejected("release.name", f"not a release: {release[:120]!r}", hint=hint)
+    return re.sub(r"[^a-z0-9]+", "-", f"{parts[0]}-{parts[1]}".lower())[:63].strip("-")
+
+
+def follow(
+    client: Client,
+    name: str,
+    *,
+    timeout_s: float | None,
+    say: Callable[[str], None],
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> RolloutView:
+    """Say every change of a rollout until it ends, and return it as it ended. A hub that is away is waited for.
+
+    Raises:
+        Unavailable: it has not ended after `timeout_s` seconds (`rollout.timeout`).
+    """
+    ends_at = clock() + timeout_s if timeout_s is not None else None
+    before: RolloutView | None = None
+    away = False
+    while True:
+        try:
+            view = client.rollout(name)
+        except Unavailable as error:
+            if not away:
+                say(_stamped(f"{error.message}; still trying"))
+            away = True
+        else:
+            away = False
+            for line in change_lines(before, view):
+                say(_stamped(line))
+            before = view
+            if view.state != "running":
+                return view
+        if ends_at is not None and clock() >= ends_at:
+            hint = "it goes on without you; `skerry rollout status` shows it"
+            raise Unavailable("rollout.timeout", f"rollout {name} has not ended yet", hint=hint)
+        sleep(_POLL_S)
+
+
+def change_lines(before: RolloutView | None, view: RolloutView) -> Iterator[str]:
+    """Yield one line for each thing that is not as it was."""
+    for site, progress in sorted(view.sites.items()):
+        past = before.sites.get(site) if before else None
+        if past is None or (past.state, past.why) != (progress.state, progress.why):
+            yield f"{site}: {progress.state}: {progress.why}"
+    if before is None or (before.state, before.why) != (view.state, view.why):
+        yield f"rollout {view.name}: {view.state}: {view.why}"
+
+
+def _stamped(line: str) -> str:
+    return f"{colour(local_time(now()), 'bright_black')}  {clean(line)}"

@@ -1,0 +1,98 @@
+"""Text for a terminal: safe to print, coloured only where that is wanted, with ages instead of instants."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from datetime import UTC, datetime
+
+import click
+
+from skerry.kit.quantities import format_duration
+
+# Names and reasons come from hosts: they must not be able to steer the terminal of whoever reads them.
+_control_re = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+STATE_COLOURS = {
+    "online": "green",
+    "running": "green",
+    "ready": "green",
+    "succeeded": "green",
+    "silent": "yellow",
+    "offered": "yellow",
+    "applying": "yellow",
+    "unready": "yellow",
+    "returning": "yellow",
+    "failed": "red",
+    "backoff": "red",
+    "exited": "red",
+    "never": "bright_black",
+    "superseded": "bright_black",
+}
+
+_state_re = re.compile(rf"(: +|\()({'|'.join(STATE_COLOURS)})\b")
+_head_re = re.compile(r"^[A-Z][A-Za-z ]{0,20}:")
+
+
+def clean(text: str) -> str:
+    """Return one line without control characters; tabs become spaces."""
+    return _control_re.sub("�", text.replace("\r\n", " ").replace("\n", " ").replace("\t", " "))
+
+
+def colours_wanted(*, err: bool = False) -> bool:
+    """Tell whether to colour: on a terminal, unless NO_COLOR is set (https://no-color.org)."""
+    stream = sys.stderr if err else sys.stdout
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()
+
+
+def colour(text: str, name: str, *, err: bool = False) -> str:
+    """Return the text in a colour, where colours are wanted."""
+    return click.style(text, fg=name) if colours_wanted(err=err) else text
+
+
+def painted(line: str) -> str:
+    """Return a cleaned line of a description with its head and the states in it coloured, where that is wanted."""
+    line = clean(line)
+    if not colours_wanted():
+        return line
+    line = _state_re.sub(lambda match: match[1] + click.style(match[2], fg=STATE_COLOURS[match[2]]), line)
+    return _head_re.sub(lambda match: click.style(match[0], bold=True), line)
+
+
+def examples(*lines: str) -> str:
+    """Return the last part of a command's help: how it is used, each example on its own line."""
+    # The backspace is click's mark for lines that are not to be wrapped.
+    return "\n".join(["\b", "Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)])
+
+
+def now() -> datetime:
+    """Return the present instant on this machine, against which ages are told."""
+    return datetime.now(UTC)
+
+
+def age(instant: datetime | None, at: datetime) -> str:
+    """Return how long before `at` something was: `3m ago`, `just now`, or `never`."""
+    if instant is None:
+        return "never"
+    seconds = (at - instant).total_seconds()
+    # Clocks differ; what seems to come from the near future has just happened.
+    return "just now" if seconds < 2 else f"{format_duration(seconds).split()[0]} ago"
+
+
+def until(instant: datetime | None, at: datetime) -> str:
+    """Return how long after `at` something will be: `in 3h`, `expired`, or `never`."""
+    if instant is None:
+        return "never"
+    seconds = (instant - at).total_seconds()
+    return f"in {format_duration(seconds).split()[0]}" if seconds > 0 else "expired"
+
+
+def local_time(instant: datetime) -> str:
+    """Return an instant in the reader's own time zone, to the second."""
+    return instant.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def plural(count: int, noun: str) -> str:
+    """Return `1 site`, `2 sites`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

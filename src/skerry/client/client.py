@@ -1,0 +1,181 @@
+"""The operator API of the hub, one method per call, with the types of `skerry.spec.api`.
+
+Every method may raise what `Connection.request` raises: `Rejected`, `Missing`, `Conflict`, `Denied`,
+`Unauthenticated`, `Untrusted` as the hub says it, and `Unavailable` when no answer came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Literal, Self, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from skerry.client.answers import decode_answer
+from skerry.client.connection import Connection, context_of
+from skerry.spec.api import (
+    ApplyAnswer,
+    ApplyRequest,
+    AppView,
+    AuditView,
+    BlobRef,
+    EventView,
+    HostView,
+    JoinTokenAnswer,
+    JoinTokenRequest,
+    JsonDocument,
+    LoginRequest,
+    MissingAnswer,
+    MissingRequest,
+    ModelView,
+    NewToken,
+    ReleaseView,
+    RolloutView,
+    SiteView,
+    TokenRequest,
+    TokenView,
+    UploadAnswer,
+    WhoAmI,
+)
+
+Deletable = Literal["sites", "hosts", "releases", "rollouts"]
+T = TypeVar("T")
+
+
+class Client:
+    """One hub, as one caller sees it. Use it in a `with`, or close it."""
+
+    def __init__(self, hub: str, *, ca_pem: str, token: str = "") -> None:
+        self._connection = Connection(hub, context=context_of(ca_pem), token=token)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def login(self, secret: str) -> NewToken:
+        """Trade the hub's one-time secret for a token."""
+        return self._post("/login", LoginRequest(secret=secret), NewToken)
+
+    def whoami(self) -> WhoAmI:
+        """Return who the hub takes the caller for."""
+        return self._get("/whoami", WhoAmI)
+
+    def apply(self, documents: Sequence[JsonDocument], *, dry_run: bool = False) -> ApplyAnswer:
+        """Store documents, all or none; in a dry run, say what that would do."""
+        return self._post("/apply", ApplyRequest(documents=tuple(documents), dry_run=dry_run), ApplyAnswer)
+
+    def sites(self, selector: str = "") -> list[SiteView]:
+        """Return the sites a label selector names, or all."""
+        return self._get("/sites", list[SiteView], selector=selector)
+
+    def site(self, name: str) -> SiteView:
+        """Return a site."""
+        return self._get(f"/sites/{_part(name)}", SiteView)
+
+    def hosts(self, site: str = "") -> list[HostView]:
+        """Return the hosts of a site, or of all."""
+        return self._get("/hosts", list[HostView], site=site)
+
+    def host(self, name: str) -> HostView:
+        """Return a host."""
+        return self._get(f"/hosts/{_part(name)}", HostView)
+
+    def applications(self) -> list[AppView]:
+        """Return the applications over the fleet."""
+        return self._get("/applications", list[AppView])
+
+    def models(self) -> list[ModelView]:
+        """Return the models over the fleet, one entry per version."""
+        return self._get("/models", list[ModelView])
+
+    def releases(self, application: str = "") -> list[ReleaseView]:
+        """Return the releases of an application, or of all."""
+        return self._get("/releases", list[ReleaseView], application=application)
+
+    def release(self, name: str) -> ReleaseView:
+        """Return the release `application@version`."""
+        return self._get(f"/releases/{_part(name)}", ReleaseView)
+
+    def post_release(self, content: bytes) -> tuple[ReleaseView, bool]:
+        """Publish the canonical JSON of a release whose blobs the hub holds; tell whether it is new there."""
+        status, body = self._connection.request("POST", "/api/v1/releases", content=content)
+        return decode_answer(body, ReleaseView), status == 201
+
+    def rollouts(self) -> list[RolloutView]:
+        """Return all rollouts."""
+        return self._get("/rollouts", list[RolloutView])
+
+    def rollout(self, name: str) -> RolloutView:
+        """Return a rollout."""
+        return self._get(f"/rollouts/{_part(name)}", RolloutView)
+
+    def retry_rollout(self, name: str) -> RolloutView:
+        """Try a failed rollout again, on its sites that did not get there."""
+        return self._post(f"/rollouts/{_part(name)}/retry", None, RolloutView)
+
+    def delete(self, what: Deletable, name: str) -> None:
+        """Delete a site, host, release or ended rollout."""
+        self._connection.request("DELETE", f"/api/v1/{what}/{_part(name)}")
+
+    def join_token(self, site: str, request: JoinTokenRequest) -> JoinTokenAnswer:
+        """Return a fresh join token of a site."""
+        return self._post(f"/sites/{_part(site)}/join-tokens", request, JoinTokenAnswer)
+
+    def tokens(self) -> list[TokenView]:
+        """Return the API tokens, without their secrets."""
+        return self._get("/tokens", list[TokenView])
+
+    def create_token(self, request: TokenRequest) -> NewToken:
+        """Return a fresh API token with its secret."""
+        return self._post("/tokens", request, NewToken)
+
+    def revoke_token(self, id: str) -> None:
+        """Revoke an API token."""
+        self._connection.request("DELETE", f"/api/v1/tokens/{_part(id)}")
+
+    def events(self, *, site: str = "", host: str = "", limit: int = 100) -> list[EventView]:
+        """Return the newest events, at most `limit`."""
+        return self._get("/events", list[EventView], site=site, host=host, limit=str(limit))
+
+    def audit(self, *, limit: int = 100) -> list[AuditView]:
+        """Return who did what, the newest first, at most `limit`."""
+        return self._get("/audit", list[AuditView], limit=str(limit))
+
+    def missing(self, blobs: Sequence[BlobRef]) -> MissingAnswer:
+        """Return which of these blobs the hub lacks, and where their uploads stand."""
+        return self._post("/blobs/missing", MissingRequest(blobs=tuple(blobs)), MissingAnswer)
+
+    def upload(self, blob: BlobRef, *, offset: int, chunk: bytes) -> UploadAnswer:
+        """Append a chunk to a blob's upload, which must stand at `offset`."""
+        _, body = self._connection.request(
+            "PUT",
+            f"/api/v1/uploads/{_part(blob.digest)}",
+            params={"offset": str(offset), "size": str(blob.size_bytes)},
+            content=chunk,
+            media_type="application/octet-stream",
+        )
+        return decode_answer(body, UploadAnswer)
+
+    def _get(self, path: str, kind: type[T], **params: str) -> T:
+        _, body = self._connection.request("GET", f"/api/v1{path}", params=params)
+        return decode_answer(body, kind)
+
+    def _post(self, path: str, request: msgspec.Struct | None, kind: type[T]) -> T:
+        content = msgspec.json.encode(request) if request is not None else b""
+        _, body = self._connection.request("POST", f"/api/v1{path}", content=content)
+        return decode_answer(body, kind)
+
+
+def _part(name: str) -> str:
+    """Return a name as one part of a path, whatever is in it."""
+    return quote(name, safe="@:")

@@ -1,0 +1,1 @@
+"""The hub: the control plane. It keeps what is wanted, signs it, and hears what is."""

@@ -1,0 +1,1 @@
+"""The operator API: one module per subject, Litestar handlers that load, check and store."""

@@ -1,0 +1,102 @@
+"""The operator API as a Litestar app, and its OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import msgspec
+import structlog
+from litestar import Litestar, MediaType, Request, Response, Router, get
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.middleware import DefineMiddleware
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
+
+from skerry import __version__
+from skerry.hub.api import documents, fleet, operators, releases
+from skerry.hub.api.auth import TokenAuth, require_role
+from skerry.hub.services import Hub
+from skerry.kit.errors import Bug, Denied, Missing, Rejected, SkerryError, Unauthenticated
+from skerry.spec.problem_details import PROBLEM_MEDIA_TYPE, problem_of
+
+_log = structlog.get_logger()
+
+API_PATH = "/api/v1"
+AnyRequest = Request[object, object, State]
+
+
+@get("/healthz", opt={"open": True, "exclude_from_auth": True}, media_type=MediaType.TEXT)
+async def healthz(hub: Hub) -> str:
+    """Say that the hub serves."""
+    assert hub is not None
+    return "ok\n"
+
+
+def operator_app(hub: Hub) -> Litestar:
+    """Return the operator API over a hub."""
+    handlers = [*operators.HANDLERS, *fleet.HANDLERS, *releases.HANDLERS, *documents.HANDLERS]
+    router = Router(
+        path=API_PATH,
+        route_handlers=handlers,
+        guards=[require_role],
+        middleware=[DefineMiddleware(TokenAuth, exclude_from_auth_key="exclude_from_auth")],
+    )
+    app = Litestar(
+        route_handlers=[router, healthz],
+        dependencies={"hub": Provide(lambda: hub, sync_to_thread=False)},
+        exception_handlers={SkerryError: _answer, HTTPException: _answer_http, Exception: _answer_bug},
+        openapi_config=OpenAPIConfig(
+            title="Skerry hub",
+            version=__version__,
+            description="The operator API of a Skerry hub.",
+            path="/api",
+            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+            components=Components(security_schemes={"token": SecurityScheme(type="http", scheme="bearer")}),
+            security=[{"token": []}],
+        ),
+        request_max_body_size=2 << 20,
+        logging_config=None,
+    )
+    app.state["hub"] = hub
+    return app
+
+
+def _answer(_: AnyRequest, error: SkerryError) -> Response[bytes]:
+    headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthenticated) else {}
+    return Response(
+        msgspec.json.encode(problem_of(error)),
+        status_code=error.http_status,
+        media_type=PROBLEM_MEDIA_TYPE,
+        headers=headers,
+    )
+
+
+def _answer_http(request: AnyRequest, error: HTTPException) -> Response[bytes]:
+    """Turn what the framework itself refuses into a problem document."""
+    detail = str(error.detail)[:500]
+    if error.extra:
+        detail = "; ".join(_extra(item) for item in error.extra) if isinstance(error.extra, list) else detail
+    family: type[SkerryError] = {404: Missing, 401: Unauthenticated, 403: Denied}.get(
+        error.status_code, Rejected
+    )
+    problem = problem_of(family(f"http.{error.status_code}", detail))
+    body = msgspec.json.encode(msgspec.structs.replace(problem, status=error.status_code))
+    if error.status_code >= 500:
+        return _answer_bug(request, error)
+    return Response(body, status_code=error.status_code, media_type=PROBLEM_MEDIA_TYPE)
+
+
+def _extra(item: object) -> str:
+    if isinstance(item, dict):
+        item = cast(dict[str, object], item)
+        key, message = item.get("key", ""), item.get("message", "")
+        return f"{key}: {message}" if key else str(message)
+    return str(item)
+
+
+def _answer_bug(request: AnyRequest, error: Exception) -> Response[bytes]:
+    _log.error("api.bug", path=request.url.path, exc_info=error)
+    return _answer(request, Bug("internal", "an error of the hub; its log says more"))

@@ -1,0 +1,182 @@
+"""Applying documents, and rollouts."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+import msgspec
+from litestar import delete, get, post
+
+from skerry.hub.api.operators import ApiRequest, audit_of
+from skerry.hub.services import Hub
+from skerry.hub.views import as_json, view_rollout
+from skerry.kit.canonical import encode_canonical
+from skerry.kit.errors import Conflict, Missing, Rejected
+from skerry.kit.ids import split_release_name
+from skerry.matching.selector import parse_selector
+from skerry.ports.hub_store import RolloutRecord
+from skerry.spec.api import ApplyAnswer, ApplyRequest, Change, RolloutView
+from skerry.spec.documents import AnyDocument, kind_of
+from skerry.spec.parsing import parse_raw
+from skerry.spec.problems import DocumentRejected, Problem
+from skerry.spec.rollout import Rollout
+from skerry.spec.site import Site
+
+
+@post("/apply", status_code=200, opt={"role": "operator"}, request_max_body_size=32 << 20)
+async def apply_documents(data: ApplyRequest, hub: Hub, request: ApiRequest) -> ApplyAnswer:
+    """Store documents together, all or none; a dry run says what would change."""
+    changes, sites, rollouts = await asyncio.to_thread(_plan, data, hub, request.user.name)
+    if data.dry_run:
+        return ApplyAnswer(changes=tuple(changes), dry_run=True)
+    audits = [
+        audit_of(
+            hub, request, f"{change.kind.lower()}.{change.action}", f"{change.kind.lower()}:{change.name}"
+        )
+        for change in changes
+        if change.action != "unchanged"
+    ]
+    if audits:
+        await asyncio.to_thread(hub.store.apply_documents, sites=sites, rollouts=rollouts, audits=audits)
+    for name in sites:
+        await hub.issuer.issue(name)
+    hub.rollouts.wake()
+    return ApplyAnswer(changes=tuple(changes))
+
+
+@get("/rollouts", opt={"role": "viewer"}, sync_to_thread=True)
+def list_rollouts(hub: Hub) -> list[RolloutView]:
+    """List rollouts, the oldest first."""
+    return [view_rollout(record) for record in hub.store.rollouts()]
+
+
+@get("/rollouts/{name:str}", opt={"role": "viewer"}, sync_to_thread=True)
+def show_rollout(name: str, hub: Hub) -> RolloutView:
+    """Show one rollout."""
+    record = hub.store.rollout(name)
+    if record is None:
+        raise Missing("rollout.missing", f"there is no rollout {name}", hint="skerry get rollouts lists them")
+    return view_rollout(record)
+
+
+@delete("/rollouts/{name:str}", opt={"role": "operator"}, sync_to_thread=True)
+def remove_rollout(name: str, hub: Hub, request: ApiRequest) -> None:
+    """Forget a rollout that has ended; what it assigned stays."""
+    hub.store.remove_rollout(name, audit_of(hub, request, "rollout.remove", f"rollout:{name}"))
+
+
+@post("/rollouts/{name:str}/retry", status_code=200, opt={"role": "operator"})
+async def retry_rollout(name: str, hub: Hub, request: ApiRequest) -> RolloutView:
+    """Try a failed rollout again: hosts that refused the release take it once more."""
+    audit = audit_of(hub, request, "rollout.retry", f"rollout:{name}")
+    return view_rollout(await hub.rollouts.retry(name, audit))
+
+
+def _plan(
+    data: ApplyRequest, hub: Hub, who: str
+) -> tuple[list[Change], dict[str, bytes], list[RolloutRecord]]:
+    """Check every document against what is there; collect all problems before anything is stored."""
+    documents = _parse(data)
+    changes: list[Change] = []
+    sites: dict[str, bytes] = {}
+    rollouts: list[RolloutRecord] = []
+    problems: list[Problem] = []
+    for document in documents:
+        before = _stored(hub, document)
+        content = encode_canonical(document)
+        name = document.metadata.name
+        same = before == content
+        if isinstance(document, Site) and not same:
+            sites[name] = content
+        elif isinstance(document, Rollout) and not same:
+            if before is not None:
+                hint = "a rollout cannot be changed once it has started: give another name"
+                raise Conflict("rollout.immutable", f"rollout {name} is there with other content", hint=hint)
+            problems += _check_rollout(hub, document, [d for d in documents if isinstance(d, Site)])
+            rollouts.append(_new_rollout(hub, document, content, who))
+        action: Literal["create", "update", "unchanged"]
+        action = "unchanged" if same else "create" if before is None else "update"
+        changes.append(
+            Change(
+                kind=kind_of(document),
+                name=name,
+                action=action,
+                before=as_json(before) if before else None,
+                after=as_json(content),
+            )
+        )
+    if problems:
+        raise DocumentRejected(problems)
+    return changes, sites, rollouts
+
+
+def _parse(data: ApplyRequest) -> list[AnyDocument]:
+    documents: list[AnyDocument] = []
+    problems: list[Problem] = []
+    seen: set[tuple[str, str]] = set()
+    for index, raw in enumerate(data.documents):
+        try:
+            document = parse_raw(raw)
+        except DocumentRejected as error:
+            problems.extend(
+                msgspec.structs.replace(
+                    p, path=f"documents[{index}].{p.path}" if p.path else f"documents[{index}]"
+                )
+                for p in error.problems
+            )
+            continue
+        key = (kind_of(document), document.metadata.name)
+        if key in seen:
+            problems.append(Problem(f"documents[{index}]", f"{key[0]} {key[1]} is there twice"))
+        seen.add(key)
+        if not isinstance(document, Site | Rollout):
+            hint = "applications and models come with a release: skerry release push FILE"
+            problems.append(Problem(f"documents[{index}].kind", f"a {key[0]} is not applied", hint))
+        documents.append(document)
+    if problems:
+        raise DocumentRejected(problems)
+    return documents
+
+
+def _stored(hub: Hub, document: AnyDocument) -> bytes | None:
+    name = document.metadata.name
+    record = hub.store.site(name) if isinstance(document, Site) else hub.store.rollout(name)
+    return record.document if record else None
+
+
+def _check_rollout(hub: Hub, rollout: Rollout, new_sites: list[Site]) -> list[Problem]:
+    problems: list[Problem] = []
+    where = f"Rollout {rollout.metadata.name}: spec"
+    if hub.store.release(rollout.spec.release) is None:
+        known = ", ".join(release.name for release in hub.store.releases()[-5:]) or "none"
+        problems.append(
+            Problem(
+                f"{where}.release", f"there is no release {rollout.spec.release}", f"the newest here: {known}"
+            )
+        )
+    try:
+        selector = parse_selector(rollout.spec.sites)
+    except Rejected as error:
+        return [*problems, Problem(f"{where}.sites", error.message, error.hint)]
+    there = [msgspec.json.decode(site.document, type=Site) for site in hub.store.sites()]
+    if not any(selector.matches(site.metadata.name, site.metadata.labels) for site in [*there, *new_sites]):
+        hint = "skerry get sites shows names and labels"
+        problems.append(Problem(f"{where}.sites", f"no site matches {rollout.spec.sites!r}", hint))
+    return problems
+
+
+def _new_rollout(hub: Hub, document: Rollout, content: bytes, who: str) -> RolloutRecord:
+    parts = split_release_name(document.spec.release)
+    return RolloutRecord(
+        name=document.metadata.name,
+        document=content,
+        release=document.spec.release,
+        application=parts[0] if parts else "",
+        created_at=hub.clock.now(),
+        created_by=who,
+        why="not looked at yet",
+    )
+
+
+HANDLERS = [apply_documents, list_rollouts, show_rollout, remove_rollout, retry_rollout]

@@ -1,0 +1,95 @@
+"""Operators: login, API tokens, the audit."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from datetime import timedelta
+
+from litestar import Request, delete, get, post
+from litestar.datastructures import State
+
+from skerry.hub.services import Hub
+from skerry.hub.views import view_token
+from skerry.kit.errors import Denied
+from skerry.kit.ids import new_secret
+from skerry.ports.hub_store import Audit, TokenRecord
+from skerry.spec.api import AuditView, LoginRequest, NewToken, TokenRequest, TokenView, WhoAmI
+from skerry.trust.tokens import hash_secret
+
+ApiRequest = Request[TokenRecord, str, State]
+
+
+@post("/login", status_code=200, opt={"open": True, "exclude_from_auth": True})
+async def login(data: LoginRequest, hub: Hub) -> NewToken:
+    """Exchange the one-time secret that the hub printed for an API token."""
+    now = hub.clock.now()
+    record, secret = _new_token(TokenRequest(name=f"admin-{secrets.token_hex(3)}", role="admin"), hub)
+    audit = Audit(at=now, who=record.name, action="login", subject=f"token:{record.id}")
+    if not await asyncio.to_thread(hub.store.exchange_token, hash_secret(data.secret.strip()), record, audit):
+        refused = Audit(at=now, who="unknown", action="login", subject="one-time secret", outcome="denied")
+        await asyncio.to_thread(hub.store.add_audit, refused)
+        hint = "make a new one on the hub's machine with skerry hub admin-secret"
+        raise Denied("login.refused", "this one-time secret is wrong, used up or expired", hint=hint)
+    return NewToken(secret=secret, token=view_token(record))
+
+
+@get("/whoami", opt={"role": "viewer"})
+async def whoami(request: ApiRequest) -> WhoAmI:
+    """Say who the hub takes the caller for."""
+    return WhoAmI(name=request.user.name, role=request.user.role)
+
+
+@get("/tokens", opt={"role": "admin"})
+async def list_tokens(hub: Hub) -> list[TokenView]:
+    """List API tokens."""
+    return [view_token(token) for token in await asyncio.to_thread(hub.store.tokens) if not token.once]
+
+
+@post("/tokens", opt={"role": "admin"})
+async def create_token(data: TokenRequest, hub: Hub, request: ApiRequest) -> NewToken:
+    """Make an API token; its secret is shown this once."""
+    record, secret = _new_token(data, hub)
+    await asyncio.to_thread(
+        hub.store.add_token, record, audit_of(hub, request, "token.create", f"token:{data.name}")
+    )
+    return NewToken(secret=secret, token=view_token(record))
+
+
+@delete("/tokens/{token_id:str}", opt={"role": "admin"})
+async def revoke_token(token_id: str, hub: Hub, request: ApiRequest) -> None:
+    """Revoke an API token at once."""
+    audit = audit_of(hub, request, "token.revoke", f"token:{token_id}")
+    await asyncio.to_thread(hub.store.remove_token, token_id, audit)
+
+
+@get("/audit", opt={"role": "admin"})
+async def list_audit(hub: Hub, limit: int = 100) -> list[AuditView]:
+    """List who did what, the newest first."""
+    records = await asyncio.to_thread(hub.store.audits, max(1, min(limit, 1000)))
+    return [
+        AuditView(id=r.id, at=r.at, who=r.who, action=r.action, subject=r.subject, outcome=r.outcome)
+        for r in records
+    ]
+
+
+def audit_of(hub: Hub, request: ApiRequest, action: str, subject: str) -> Audit:
+    """Return the audit entry of what the caller is about to do."""
+    return Audit(at=hub.clock.now(), who=request.user.name, action=action, subject=subject)
+
+
+def _new_token(asked: TokenRequest, hub: Hub) -> tuple[TokenRecord, str]:
+    secret = new_secret("skerry")
+    now = hub.clock.now()
+    record = TokenRecord(
+        id=secrets.token_hex(6),
+        name=asked.name,
+        hash=hash_secret(secret),
+        role=asked.role,
+        created_at=now,
+        expires_at=now + timedelta(seconds=asked.ttl_s) if asked.ttl_s else None,
+    )
+    return record, secret
+
+
+HANDLERS = [login, whoami, list_tokens, create_token, revoke_token, list_audit]

@@ -1,0 +1,149 @@
+"""Releases, the applications and models they carry, and the uploads that make them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+from litestar import Response, delete, get, post, put
+
+from skerry.hub.api.operators import ApiRequest, audit_of
+from skerry.hub.services import Hub
+from skerry.hub.views import view_applications, view_models, view_release
+from skerry.kit.digests import digest_of, parse_digest
+from skerry.kit.errors import Conflict, Missing, Rejected
+from skerry.ports.hub_store import ReleaseRecord
+from skerry.spec.api import (
+    AppView,
+    MissingAnswer,
+    MissingBlob,
+    MissingRequest,
+    ModelView,
+    ReleaseView,
+    UploadAnswer,
+)
+from skerry.spec.documents import check_release
+from skerry.spec.problems import DocumentRejected, Problem
+from skerry.spec.release import Release
+
+MAX_RELEASE_BYTES = 4 << 20
+MAX_CHUNK_BYTES = 8 << 20
+MAX_BLOB_BYTES = 1 << 40
+
+
+@get("/applications", opt={"role": "viewer"}, sync_to_thread=True)
+def list_applications(hub: Hub) -> list[AppView]:
+    """List applications over the fleet."""
+    return view_applications(hub.store.releases(), hub.store.hosts())
+
+
+@get("/models", opt={"role": "viewer"}, sync_to_thread=True)
+def list_models(hub: Hub) -> list[ModelView]:
+    """List models over the fleet."""
+    return view_models(hub.store.releases(), hub.store.hosts())
+
+
+@get("/releases", opt={"role": "viewer"}, sync_to_thread=True)
+def list_releases(hub: Hub, application: str = "") -> list[ReleaseView]:
+    """List releases, of one application or all."""
+    return [view_release(r) for r in hub.store.releases() if application in ("", r.application)]
+
+
+@get("/releases/{name:str}", opt={"role": "viewer"}, sync_to_thread=True)
+def show_release(name: str, hub: Hub) -> ReleaseView:
+    """Show one release with its document."""
+    record = hub.store.release(name)
+    if record is None:
+        raise Missing("release.missing", f"there is no release {name}", hint="skerry get releases lists them")
+    return view_release(record, whole=True)
+
+
+@delete("/releases/{name:str}", opt={"role": "operator"}, sync_to_thread=True)
+def remove_release(name: str, hub: Hub, request: ApiRequest) -> None:
+    """Forget a release that no site is assigned and no running rollout names."""
+    hub.store.remove_release(name, audit_of(hub, request, "release.remove", f"release:{name}"))
+
+
+@post("/releases", opt={"role": "operator"}, request_max_body_size=MAX_RELEASE_BYTES)
+async def create_release(request: ApiRequest, hub: Hub) -> Response[ReleaseView]:
+    """Accept a release whose files are all here: 201 when it is new, 200 when the very same was here before."""
+    body = await request.body()
+    release = _decode_release(body)
+    if problems := check_release(release):
+        raise DocumentRejected(problems)
+    files = {str(file.digest): file.size_bytes for file in release.files()}
+    lacking = [digest for digest, size in files.items() if await hub.blobs.size(digest) != size]
+    if lacking:
+        hint = "upload them first; skerry release push does"
+        raise Rejected(
+            "release.incomplete", f"{len(lacking)} files are not here, such as {lacking[0]}", hint=hint
+        )
+    digest = digest_of(body)
+    await hub.blobs.put(digest, body)
+    record = ReleaseRecord(
+        name=release.name,
+        application=release.application.metadata.name,
+        version=release.application.spec.version,
+        digest=digest,
+        document=body,
+        size_bytes=sum(files.values()),
+        created_at=hub.clock.now(),
+        created_by=request.user.name,
+    )
+    audit = audit_of(hub, request, "release.create", f"release:{release.name}")
+    new = await asyncio.to_thread(hub.store.add_release, record, audit)
+    stored = record if new else await asyncio.to_thread(hub.store.release, release.name)
+    assert stored is not None
+    return Response(view_release(stored), status_code=201 if new else 200)
+
+
+@post("/blobs/missing", status_code=200, opt={"role": "operator"})
+async def find_missing(data: MissingRequest, hub: Hub) -> MissingAnswer:
+    """Say which blobs are not here, and how much of each has arrived."""
+    missing = [
+        MissingBlob(digest=blob.digest, offset=hub.uploads.partial_size(blob.digest))
+        for blob in data.blobs
+        if await hub.blobs.size(blob.digest) is None
+    ]
+    return MissingAnswer(missing=tuple(missing))
+
+
+@put("/uploads/{digest:str}", opt={"role": "operator"}, request_max_body_size=MAX_CHUNK_BYTES)
+async def upload(digest: str, offset: int, size: int, request: ApiRequest, hub: Hub) -> UploadAnswer:
+    """Take a piece of a blob; the last piece makes it whole. A cut loses at most the piece under way."""
+    parse_digest(digest)
+    if not 0 <= offset <= size <= MAX_BLOB_BYTES:
+        raise Rejected("upload.bad_range", f"offset {offset} and size {size} do not fit")
+    if await hub.blobs.size(digest) is not None:
+        return UploadAnswer(offset=size, complete=True)
+    chunk = await request.body()
+    try:
+        held = await asyncio.to_thread(hub.uploads.append, digest, [chunk], offset=offset, limit=size)
+    except Conflict as error:
+        held = hub.uploads.partial_size(digest)
+        raise Conflict("upload.elsewhere", f"the upload stands at {held}", offset=held) from error
+    if held < size:
+        return UploadAnswer(offset=held, complete=False)
+    file = await asyncio.to_thread(hub.uploads.finish, digest)
+    await hub.blobs.adopt(digest, file)
+    return UploadAnswer(offset=size, complete=True)
+
+
+def _decode_release(body: bytes) -> Release:
+    try:
+        return msgspec.json.decode(body, type=Release)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise DocumentRejected([Problem("", f"not a release: {str(error)[:300]}")]) from error
+
+
+HANDLERS: list[Any] = [
+    list_applications,
+    list_models,
+    list_releases,
+    show_release,
+    remove_release,
+    create_release,
+    find_missing,
+    upload,
+]

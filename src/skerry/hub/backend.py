@@ -1,0 +1,192 @@
+"""The hub behind the carrier API: enrols hosts, takes their reports, answers with what is new.
+
+The hot path is `sync` of a host that has nothing to say: one signature check, one grouped update, no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import msgspec
+import structlog
+from securesystemslib.signer import Key
+
+from skerry.hub.issuing import Issuer
+from skerry.hub.keeping import HubKeys
+from skerry.hub.notifier import Notifier
+from skerry.kit.errors import Missing, Unauthenticated, Untrusted
+from skerry.ports.blobs import Blobs
+from skerry.ports.clock import Clock
+from skerry.ports.hub_store import AppliedReport, Audit, HostRecord, HubStore
+from skerry.spec.carrier import (
+    TIME_TYPE,
+    EnrollAnswer,
+    EnrollRequest,
+    HubTime,
+    JsonEnvelope,
+    SyncAnswer,
+    SyncRequest,
+)
+from skerry.spec.report import REPORT_TYPE, Report
+from skerry.trust.envelope import sign_document, verify_document
+from skerry.trust.keys import key_id, public_key
+from skerry.trust.report import claimed_key, verify_report
+from skerry.trust.timekeeping import OFFSET_WORTH_CORRECTING
+from skerry.trust.tokens import hash_secret, issue_blob_token, verify_blob_token
+
+_log = structlog.get_logger()
+
+BLOB_TOKEN_TTL = timedelta(hours=1)
+
+
+class _KnownHost(msgspec.Struct):
+    """A host at hand: its key, and the newest sequence this process has applied."""
+
+    name: str
+    site: str
+    key: Key
+    sequence: int
+
+
+class HubBackend:
+    """A `CarrierBackend` over the hub's store."""
+
+    def __init__(
+        self,
+        store: HubStore,
+        blobs: Blobs,
+        keys: HubKeys,
+        clock: Clock,
+        *,
+        issuer: Issuer,
+        notifier: Notifier,
+    ) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._keys = keys
+        self._clock = clock
+        self._issuer = issuer
+        self._notifier = notifier
+        self._hosts: dict[str, _KnownHost] = {}
+        self._verifiers = {keys.key.key_id: keys.key.verifier}
+        self.on_news: Callable[[], None] = lambda: None
+
+    @property
+    def blobs(self) -> Blobs:
+        """Where blobs are read."""
+        return self._blobs
+
+    async def trust_root(self) -> bytes:
+        """Return what join tokens pin."""
+        return self._keys.trust_root_bytes
+
+    async def enroll(self, request: EnrollRequest) -> EnrollAnswer:
+        """Give a host its place. The proof shows that it holds the private half of the key it names.
+
+        The store checks that the site it names is the token's.
+        """
+        report = verify_document(request.proof, REPORT_TYPE, Report, [public_key(request.sign_key)])
+        if report.host != request.host:
+            raise Untrusted("report.wrong_host", "the proof is not of this host")
+        now = self._clock.now()
+        host = HostRecord(
+            name=request.host,
+            site=report.site,
+            sign_key=request.sign_key,
+            seal_key=request.seal_key,
+            enrolled_at=now,
+        )
+        audit = Audit(at=now, who=f"host:{request.host}", action="host.enroll", subject=f"site:{report.site}")
+        record = await asyncio.to_thread(self._store.enroll_host, hash_secret(request.secret), host, audit)
+        await self._issuer.issue(record.site)
+        self.on_news()
+        _log.info("host.enrolled", host=record.name, site=record.site)
+        return EnrollAnswer(site=record.site, host=record.name)
+
+    async def sync(self, request: SyncRequest) -> SyncAnswer:
+        """Take reports in order, then answer with what is new, waiting for it up to `request.wait_s`."""
+        host = await self._known(claimed_key(request.reports[0]))
+        reports = [
+            verify_report(envelope, host.key, host=host.name, site=host.site) for envelope in request.reports
+        ]
+        newest = reports[-1]
+        replayed = newest.sequence <= host.sequence
+        now = self._clock.now()
+        applied = [_applied(report, now) for report in reports if report.sequence > host.sequence]
+        acknowledged = host.sequence
+        if applied:
+            try:
+                acknowledged = await asyncio.to_thread(self._store.apply_reports, applied)
+            except Missing:
+                self.forget_host(host.name)
+                raise Unauthenticated("host.unknown", f"{host.name} is not enrolled here any more") from None
+            host.sequence = max(host.sequence, acknowledged)
+            if any(report.observed is not None or report.events for report in applied):
+                self.on_news()
+        if replayed:
+            # Perhaps a host whose answer was lost, perhaps somebody else: the number helps the one, not the other.
+            return SyncAnswer(acknowledged=acknowledged)
+        return await self._answer(host, newest, request, acknowledged)
+
+    def check_blob_token(self, token: str) -> None:
+        """Return when the token is good."""
+        verify_blob_token(token, self._verifiers, self._clock.now())
+
+    def forget_host(self, name: str) -> None:
+        """Drop what is at hand of a removed host."""
+        self._hosts = {key: host for key, host in self._hosts.items() if host.name != name}
+
+    async def _answer(
+        self, host: _KnownHost, newest: Report, request: SyncRequest, acknowledged: int
+    ) -> SyncAnswer:
+        issued = await self._issuer.issued(host.site)
+        wrong_clock = abs(newest.sent_at - self._clock.now()) > OFFSET_WORTH_CORRECTING
+        hurry = wrong_clock or request.want_token
+        if issued.generation <= newest.generation and request.wait_s > 0 and not hurry:
+            await self._notifier.wait(host.site, request.wait_s)
+            issued = await self._issuer.issued(host.site)
+        news = issued.envelope if issued.generation > newest.generation else None
+        return SyncAnswer(
+            acknowledged=acknowledged,
+            desired=news,
+            time=self._time(host, newest) if wrong_clock else None,
+            blob_token=self._blob_token(host) if news is not None or request.want_token else "",
+        )
+
+    def _time(self, host: _KnownHost, newest: Report) -> JsonEnvelope:
+        answer = HubTime(host=host.name, sequence=newest.sequence, now=self._clock.now())
+        return sign_document(answer, TIME_TYPE, self._keys.key)
+
+    def _blob_token(self, host: _KnownHost) -> str:
+        return issue_blob_token(host.name, host.site, self._clock.now() + BLOB_TOKEN_TTL, self._keys.key)
+
+    async def _known(self, claimed: str) -> _KnownHost:
+        host = self._hosts.get(claimed)
+        if host is None:
+            for record in await asyncio.to_thread(self._store.hosts):
+                self._hosts.setdefault(
+                    key_id(record.sign_key),
+                    _KnownHost(record.name, record.site, public_key(record.sign_key), record.sequence),
+                )
+            host = self._hosts.get(claimed)
+        if host is None:
+            hint = "it was removed, or never joined: join again with a new token"
+            raise Unauthenticated("host.unknown", "no host with this key is enrolled here", hint=hint)
+        return host
+
+
+def _applied(report: Report, now: datetime) -> AppliedReport:
+    return AppliedReport(
+        host=report.host,
+        site=report.site,
+        sequence=report.sequence,
+        seen_at=now,
+        sent_at=report.sent_at,
+        clock_offset_s=(report.clock - now).total_seconds(),
+        generation=report.generation,
+        observed=report.observed,
+        facts=report.facts,
+        events=report.events,
+    )

@@ -1,0 +1,209 @@
+"""The rollout loop: for every running rollout, load the fleet, decide, apply with a version check."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import structlog
+
+from skerry.hub.issuing import Issuer
+from skerry.kit.errors import Conflict, Missing, SkerryError
+from skerry.matching.selector import parse_selector
+from skerry.ports.clock import Clock
+from skerry.ports.hub_store import (
+    AssignmentRecord,
+    Audit,
+    HostRecord,
+    HubStore,
+    ReleaseRecord,
+    RolloutRecord,
+    SiteRecord,
+)
+from skerry.rollout.decide import (
+    Assign,
+    Decision,
+    HostFact,
+    RolloutFact,
+    SiteFact,
+    decide_rollout,
+    retry_rollout,
+)
+from skerry.spec.api import RolloutState
+from skerry.spec.rollout import Rollout
+from skerry.spec.site import Site
+
+_log = structlog.get_logger()
+
+LOOK_EVERY_S = 30.0
+REST_S = 0.2
+
+
+class RolloutLoop:
+    """Drives all running rollouts."""
+
+    def __init__(self, store: HubStore, issuer: Issuer, clock: Clock) -> None:
+        self._store = store
+        self._issuer = issuer
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._failing = ""
+
+    def wake(self) -> None:
+        """Look again soon: something changed."""
+        self._wake.set()
+
+    async def run_forever(self) -> None:
+        """Look at every change and every half minute, for ever."""
+        while True:
+            self._wake.clear()
+            try:
+                await self.step()
+            except SkerryError as error:
+                if self._failing != error.code:
+                    _log.error("rollouts.failing", code=error.code, reason=str(error))
+                self._failing = error.code
+                await self._clock.sleep(1.0)
+                continue
+            if self._failing:
+                _log.info("rollouts.restored")
+                self._failing = ""
+            await self._clock.sleep(REST_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await self._wake.wait()
+
+    async def step(self) -> None:
+        """Decide every running rollout once."""
+        for record in await asyncio.to_thread(self._store.rollouts, running_only=True):
+            changed = await asyncio.to_thread(self._decide, record)
+            for site in changed:
+                await self._issuer.issue(site)
+
+    async def retry(self, name: str, audit: Audit) -> RolloutRecord:
+        """Try a failed rollout again, because a person says so.
+
+        Raises:
+            Missing: there is no such rollout.
+            Conflict: it has not failed (`rollout.not_failed`).
+        """
+        record = await asyncio.to_thread(self._store.rollout, name)
+        if record is None:
+            raise Missing("rollout.missing", f"there is no rollout {name}")
+        if record.state != "failed":
+            raise Conflict("rollout.not_failed", f"rollout {name} has not failed: it is {record.state}")
+        again = msgspec.structs.replace(
+            record,
+            state="running",
+            why="to be tried again",
+            ended_at=None,
+            attempt=record.attempt + 1,
+            sites=dict(retry_rollout(_fact(record))),
+        )
+        await asyncio.to_thread(self._store.advance_rollout, again, audit=audit)
+        self.wake()
+        return again
+
+    def _decide(self, record: RolloutRecord) -> list[str]:
+        """Decide one rollout and store the decision; return the sites whose desired state changes."""
+        fleet, assigned = self._load_fleet(record)
+        now = self._clock.now()
+        decision = decide_rollout(_fact(record), fleet, now=now)
+        if decision.state == record.state and decision.sites == record.sites and not decision.effects:
+            return []
+        ended = now if decision.state != "running" else None
+        updated = msgspec.structs.replace(
+            record, state=decision.state, why=decision.why, ended_at=ended, sites=dict(decision.sites)
+        )
+        assign = [
+            AssignmentRecord(
+                site=effect.site,
+                application=record.application,
+                release=effect.release,
+                rollout=record.name,
+                # A new assignment is a person's word: it lifts a refusal of the same release.
+                attempt=(assigned[effect.site].attempt if effect.site in assigned else 0) + 1,
+            )
+            for effect in decision.effects
+            if isinstance(effect, Assign)
+        ]
+        unassign = [(e.site, record.application) for e in decision.effects if not isinstance(e, Assign)]
+        try:
+            self._store.advance_rollout(updated, assign=assign, unassign=unassign)
+        except Conflict:
+            # Somebody retried or removed it meanwhile; the next look sees what is there then.
+            self._wake.set()
+            return []
+        self._log_decision(record, decision)
+        return [effect.site for effect in decision.effects]
+
+    def _log_decision(self, record: RolloutRecord, decision: Decision) -> None:
+        if decision.effects or decision.state != record.state:
+            _log.info(
+                "rollout.decided",
+                rollout=record.name,
+                state=decision.state,
+                why=decision.why,
+                effects=len(decision.effects),
+            )
+
+    def _load_fleet(self, record: RolloutRecord) -> tuple[list[SiteFact], Mapping[str, AssignmentRecord]]:
+        rollout = msgspec.json.decode(record.document, type=Rollout)
+        selector = parse_selector(rollout.spec.sites)
+        release = self._store.release(record.release)
+        assigned = {a.site: a for a in self._store.assignments() if a.application == record.application}
+        hosts: dict[str, list[HostRecord]] = {}
+        for host in self._store.hosts():
+            hosts.setdefault(host.site, []).append(host)
+        taken = self._taken(record)
+        fleet = [
+            SiteFact(
+                name=site.name,
+                hosts=_host_facts(site, hosts.get(site.name, ()), record, release),
+                assigned=assigned[site.name].release if site.name in assigned else "",
+                assigned_by=assigned[site.name].rollout if site.name in assigned else "",
+                taken_by=taken.get(site.name, ""),
+            )
+            for site in self._store.sites()
+            if selector.matches(site.name, msgspec.json.decode(site.document, type=Site).metadata.labels)
+        ]
+        return fleet, assigned
+
+    def _taken(self, record: RolloutRecord) -> dict[str, str]:
+        """Return, by site, the newest rollout of the same application that was made later and has that site."""
+        taken: dict[str, str] = {}
+        later = False
+        for other in self._store.rollouts():
+            if other.name == record.name:
+                later = True
+            elif later and other.application == record.application:
+                taken.update(dict.fromkeys(other.sites, other.name))
+        return taken
+
+
+def _fact(record: RolloutRecord) -> RolloutFact:
+    state: RolloutState = msgspec.convert(record.state, RolloutState)
+    return RolloutFact(record.name, record.release, state, record.sites)
+
+
+def _host_facts(
+    site: SiteRecord, hosts: Sequence[HostRecord], record: RolloutRecord, release: ReleaseRecord | None
+) -> tuple[HostFact, ...]:
+    facts: list[HostFact] = []
+    for host in hosts:
+        observed = host.observed
+        view = observed.applications.get(record.application) if observed else None
+        facts.append(
+            HostFact(
+                name=host.name,
+                holds_offer=observed is not None and observed.generation >= site.generation,
+                running=view.release if view else "",
+                candidate=view.candidate if view else "",
+                refused=view.refused.get(release.digest, "") if view and release else "",
+                why=view.why if view else "",
+                as_of=host.observed_at,
+            )
+        )
+    return tuple(facts)

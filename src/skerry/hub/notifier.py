@@ -1,0 +1,41 @@
+"""Wakes long-polls when their site's desired state changes. Lives in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+
+class Notifier:
+    """Waiting by key, waking by key."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+
+    async def wait(self, key: str, seconds: float) -> bool:
+        """Return True when `key` was notified, False when the time ran out."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(key, set()).add(future)
+        try:
+            async with asyncio.timeout(seconds):
+                await future
+        except TimeoutError:
+            return False
+        finally:
+            waiting = self._waiting.get(key)
+            if waiting is not None:
+                waiting.discard(future)
+                if not waiting:
+                    del self._waiting[key]
+        return True
+
+    def notify(self, key: str) -> None:
+        """Wake everybody who waits for `key` now."""
+        for future in self._waiting.pop(key, ()):
+            with contextlib.suppress(asyncio.InvalidStateError):
+                future.set_result(None)
+
+    def notify_all(self) -> None:
+        """Wake everybody."""
+        for key in list(self._waiting):
+            self.notify(key)

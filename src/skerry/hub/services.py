@@ -1,0 +1,27 @@
+"""What the hub's API and loops share."""
+
+from __future__ import annotations
+
+import msgspec
+
+from skerry.hub.backend import HubBackend
+from skerry.hub.issuing import Issuer
+from skerry.hub.keeping import HubKeys
+from skerry.hub.loops.rollouts import RolloutLoop
+from skerry.ports.blobs import Blobs, LocalBlobs
+from skerry.ports.clock import Clock
+from skerry.ports.hub_store import HubStore
+
+
+class Hub(msgspec.Struct, frozen=True):
+    """The hub's parts. `uploads` keeps blobs that are still arriving; `url` is where hosts find the hub."""
+
+    store: HubStore
+    blobs: Blobs
+    uploads: LocalBlobs
+    keys: HubKeys
+    clock: Clock
+    issuer: Issuer
+    backend: HubBackend
+    rollouts: RolloutLoop
+    url: str

@@ -1,0 +1,281 @@
+"""Names the adapters of a hub and serves it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import secrets
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Generator
+from datetime import timedelta
+from pathlib import Path
+from typing import cast
+from urllib.parse import urlsplit
+
+import structlog
+import uvicorn
+from litestar import Litestar
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from skerry.adapters.directory_blobs import DirectoryBlobs
+from skerry.adapters.object_blobs import ObjectBlobs
+from skerry.adapters.sql.store import SqlHubStore
+from skerry.adapters.system_clock import SystemClock
+from skerry.carrier.app import carrier_app
+from skerry.hub.api.app import operator_app
+from skerry.hub.backend import HubBackend
+from skerry.hub.issuing import Issuer
+from skerry.hub.keeping import HubKeys, open_keys, open_server_certificate
+from skerry.hub.loops.rollouts import RolloutLoop
+from skerry.hub.notifier import Notifier
+from skerry.hub.services import Hub
+from skerry.kit.errors import Conflict, Rejected, SkerryError, Unavailable
+from skerry.kit.ids import new_secret
+from skerry.ports.hub_store import Audit, HubStore, TokenRecord
+from skerry.trust.tokens import hash_secret
+
+_log = structlog.get_logger()
+
+KEEP_EVENTS = 200_000
+KEEP_AUDITS = 50_000
+MAINTAIN_EVERY_S = 600.0
+ADMIN_SECRET_TTL = timedelta(days=1)
+# Longer than an agent's pause between two exchanges, so that the TLS session is used again.
+KEEP_ALIVE_S = 90
+SHUTDOWN_S = 5
+
+
+def serve(data: Path, listen: str, url: str, say: Callable[[str], None]) -> None:
+    """Serve a hub until SIGTERM or SIGINT. `say` is told, line by line, what the person at the console needs.
+
+    Raises:
+        Rejected: a malformed address, damaged files or a damaged database.
+        Conflict: another hub serves this directory.
+        Unavailable: the port is in use, the disk is full.
+    """
+    host, port = _parse_listen(listen)
+    with _lock(data):
+        clock = SystemClock()
+        keys = open_keys(data, clock.now())
+        with contextlib.ExitStack() as stack:
+            store = stack.enter_context(contextlib.closing(SqlHubStore.open(data / "hub.db")))
+            door = stack.enter_context(contextlib.closing(_bind(host, port)))
+            url = url or f"https://{_shown_host(host)}:{door.getsockname()[1]}"
+            runner = stack.enter_context(asyncio.Runner(loop_factory=_new_loop))
+            runner.run(_serve(data, door, url, _Opened(keys, store, clock), say))
+
+
+def new_admin_secret(data: Path) -> tuple[str, str]:
+    """Make a one-time secret for `skerry login` on the hub's machine; return it and the root digest.
+
+    Raises:
+        Rejected: no hub was ever served from this directory (`hub.absent`).
+    """
+    if not (data / "trust-root.json").exists():
+        raise Rejected("hub.absent", f"no hub has been served from {data}", hint="run skerry hub serve first")
+    clock = SystemClock()
+    with contextlib.closing(SqlHubStore.open(data / "hub.db")) as store:
+        return _admin_secret(store, clock), open_keys(data, clock.now()).root_digest
+
+
+class _Opened:
+    """What was opened before the loop began."""
+
+    def __init__(self, keys: HubKeys, store: HubStore, clock: SystemClock) -> None:
+        self.keys = keys
+        self.store = store
+        self.clock = clock
+
+
+async def _serve(
+    data: Path, door: socket.socket, url: str, opened: _Opened, say: Callable[[str], None]
+) -> None:
+    notifier = Notifier()
+    hub = _assemble(data, url, opened, notifier)
+    names = _certificate_names(url)
+    key, cert, _ = open_server_certificate(data, names, opened.clock.now())
+    config = uvicorn.Config(
+        _dispatch(carrier_app(hub.backend), operator_app(hub)),
+        http="httptools",
+        ssl_keyfile=str(key),
+        ssl_certfile=str(cert),
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        backlog=1024,
+    )
+    config.load()
+    assert config.ssl is not None
+    config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+    server = uvicorn.Server(config)
+    await hub.issuer.renew_all()
+    background = [
+        asyncio.create_task(hub.rollouts.run_forever()),
+        asyncio.create_task(_maintain(data, hub, names, config.ssl)),
+    ]
+    _announce(hub, opened, say)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _stop, server, notifier)
+    try:
+        # Not `serve`: it would put its own signal handlers in the place of ours.
+        await server._serve([door])  # pyright: ignore[reportPrivateUsage]
+    finally:
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+    say("hub stopped")
+
+
+def _assemble(data: Path, url: str, opened: _Opened, notifier: Notifier) -> Hub:
+    blobs = ObjectBlobs.in_directory(data / "blobs")
+    issuer = Issuer(opened.store, opened.keys.key, opened.clock, notifier)
+    backend = HubBackend(opened.store, blobs, opened.keys, opened.clock, issuer=issuer, notifier=notifier)
+    rollouts = RolloutLoop(opened.store, issuer, opened.clock)
+    backend.on_news = rollouts.wake
+    return Hub(
+        store=opened.store,
+        blobs=blobs,
+        uploads=DirectoryBlobs(data / "uploads"),
+        keys=opened.keys,
+        clock=opened.clock,
+        issuer=issuer,
+        backend=backend,
+        rollouts=rollouts,
+        url=url,
+    )
+
+
+def _dispatch(carrier: ASGIApp, operators: Litestar) -> ASGIApp:
+    """Send `/v1/` to the carrier app and all else to the operator API; the hot path crosses one framework only."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("/v1/"):
+            await carrier(scope, receive, send)
+        else:
+            # The same protocol, typed more narrowly by Litestar than by Starlette.
+            await cast(ASGIApp, operators)(scope, receive, send)
+
+    return app
+
+
+async def _maintain(data: Path, hub: Hub, names: list[str], context: ssl.SSLContext) -> None:
+    """Now and then: renew what expires, forget what is too much."""
+    while True:
+        try:
+            await hub.issuer.renew_all()
+            await asyncio.to_thread(hub.store.trim, keep_events=KEEP_EVENTS, keep_audits=KEEP_AUDITS)
+            key, cert, renewed = await asyncio.to_thread(
+                open_server_certificate, data, names, hub.clock.now()
+            )
+            if renewed:
+                context.load_cert_chain(cert, key)
+                _log.info("certificate.renewed")
+        except SkerryError as error:
+            _log.error("maintenance.failing", code=error.code, reason=str(error))
+        await hub.clock.sleep(MAINTAIN_EVERY_S)
+
+
+def _announce(hub: Hub, opened: _Opened, say: Callable[[str], None]) -> None:
+    say(f"hub ready at {hub.url}")
+    login = f"skerry login {hub.url} --root {hub.keys.root_digest}"
+    if any(token.role == "admin" and not token.once for token in hub.store.tokens()):
+        say(f"log in with:       {login}")
+        return
+    say(f"one-time secret:   {_admin_secret(opened.store, opened.clock)}")
+    say(f"log in with:       {login}")
+
+
+def _admin_secret(store: HubStore, clock: SystemClock) -> str:
+    """Store a one-time secret in the place of any earlier one."""
+    now = clock.now()
+    audit = Audit(at=now, who="console", action="admin-secret", subject="hub")
+    for token in store.tokens():
+        if token.once:
+            store.remove_token(token.id, audit)
+    secret = new_secret("once")
+    record = TokenRecord(
+        id=secrets.token_hex(6),
+        name="one-time-secret",
+        hash=hash_secret(secret),
+        role="admin",
+        created_at=now,
+        expires_at=now + ADMIN_SECRET_TTL,
+        once=True,
+    )
+    store.add_token(record, audit)
+    return secret
+
+
+def _stop(server: uvicorn.Server, notifier: Notifier) -> None:
+    server.should_exit = True
+    # Long-polls answer at once, so that the hub need not wait for them or cut them.
+    notifier.notify_all()
+
+
+def _parse_listen(listen: str) -> tuple[str, int]:
+    host, colon, port = listen.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise Rejected(
+            "hub.bad_listen", f"not an address: {listen!r}", hint="write HOST:PORT, such as 0.0.0.0:8443"
+        )
+    return host.strip("[]"), int(port)
+
+
+def _shown_host(host: str) -> str:
+    if host in ("", "0.0.0.0", "::"):  # noqa: S104
+        return socket.getfqdn()
+    return f"[{host}]" if ":" in host else host
+
+
+def _certificate_names(url: str) -> list[str]:
+    named = urlsplit(url).hostname
+    return sorted({"localhost", "127.0.0.1", "::1", socket.gethostname(), *([named] if named else [])})
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    door = socket.socket(family, socket.SOCK_STREAM)
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        door.bind((host, port))
+        # At once, not when the loop runs: two hubs with SO_REUSEADDR could both bind before either listens.
+        door.listen(1024)
+    except OSError as error:
+        door.close()
+        message = f"cannot listen on {host or '*'}:{port}: {error.strerror}"
+        raise Unavailable(
+            "hub.port_in_use", message, hint="choose another with --listen HOST:PORT"
+        ) from error
+    return door
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    import uvloop
+
+    return uvloop.new_event_loop()
+
+
+@contextlib.contextmanager
+def _lock(data: Path) -> Generator[None]:
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(data / "hub.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Unavailable("hub.data_unusable", f"cannot use {data}: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise Conflict("hub.running", f"another hub serves {data}") from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)

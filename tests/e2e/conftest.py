@@ -1,0 +1,75 @@
+"""A fleet of real processes for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from skerry.testing.fleet import AgentProcess, Fleet
+from skerry.testing.waiting import eventually_sync
+from tests.e2e.releases import ask, write_release
+
+T = TypeVar("T")
+
+SITE = """
+apiVersion: skerry/v1
+kind: Site
+metadata: {{name: {name}, labels: {{region: {region}}}}}
+spec: {{variables: {{greeting: hello from {name}}}}}
+"""
+
+
+class TestFleet(Fleet):
+    """A fleet with the few sentences the tests speak."""
+
+    __test__ = False
+
+    def make_site(self, name: str, region: str = "north") -> None:
+        """Apply a site document that sets the variable the test application asks for."""
+        self.run("apply", "-f", "-", stdin=SITE.format(name=name, region=region))
+
+    def push(self, version: str, mood: str = "well", **how: object) -> None:
+        """Write and push a release of the test application."""
+        path = write_release(self.folder / "release", version, mood, **how)  # type: ignore[arg-type]
+        self.run("release", "push", str(path))
+
+    def roll_out(self, version: str, *, sites: str = "*", name: str = "", soak: str = "300ms") -> str:
+        """Start a rollout and return its name."""
+        name = name or f"to-{version.replace('.', '-')}"
+        gate = ("--soak", soak, "--deadline", "20s")
+        self.run("rollout", "start", f"talker@{version}", "--sites", sites, "--name", name, *gate)
+        return name
+
+    def until_runs(self, agent: AgentProcess, version: str, *, not_pid: str = "") -> str:
+        """Wait until a host runs a release for good and answers; return the answer."""
+
+        def answer() -> str:
+            view = agent.application("talker")
+            said = ask(agent.endpoint("talker", "mouth"))
+            good = view.get("phase") == "running" and view.get("release") == f"talker@{version}"
+            fresh = not not_pid or said.split()[-1:] != [not_pid]
+            return said if good and fresh and said.startswith(f"talker@{version} ") else ""
+
+        return self.until(answer, lambda: f"{agent.status()}\n{agent.log.read_text()[-3000:]}")
+
+    def until(self, condition: Callable[[], T], explain: Callable[[], str] = str) -> T:
+        """Wait until a condition holds and return its value; `explain` tells more when it never does."""
+        try:
+            return eventually_sync(condition, limit_s=60.0)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{explain()}") from error
+
+    def rollout_state(self, name: str) -> str:
+        """Return the state of a rollout on the hub."""
+        return str(self.get("get", "rollouts", name)["state"])
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[TestFleet]:
+    """A hub that runs, logged in, with no sites yet."""
+    with TestFleet(tmp_path) as made:
+        made.start()
+        yield made

@@ -1,0 +1,289 @@
+"""A small hub over real HTTPS: canned views, and an upload endpoint whose connections can be cut."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import ipaddress
+import json
+import re
+import socket
+import ssl
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from skerry.kit.digests import digest_of
+from skerry.spec.api import (
+    ApplyAnswer,
+    ApplyRequest,
+    Change,
+    MissingAnswer,
+    MissingBlob,
+    MissingRequest,
+    UploadAnswer,
+)
+from skerry.spec.carrier import TrustRoot
+
+SECRET = "one-time"
+TOKEN = "skerry_token"
+
+
+class HubDouble:
+    """What the hub holds and has seen, and how it shall misbehave."""
+
+    def __init__(self, url: str, trust_root: bytes, ca_pem: str) -> None:
+        self.url = url
+        self.trust_root = trust_root
+        self.ca_pem = ca_pem
+        self.root = digest_of(trust_root)
+        self.views: dict[str, Any] = {}
+        self.refusals: dict[str, tuple[int, dict[str, Any]]] = {}
+        self.documents: dict[tuple[str, str], dict[str, Any]] = {}
+        self.uploads: dict[str, bytearray] = {}
+        self.blobs: dict[str, bytes] = {}
+        self.releases: dict[str, bytes] = {}
+        self.requests: list[str] = []
+        self.offsets: list[int] = []
+        self.received_bytes = 0
+        self.cuts: list[int] = []
+        """After how many bytes of each next upload request of a large blob the connection is cut."""
+
+    def refuse(self, call: str, status: int, **details: Any) -> None:
+        """Answer a call such as `GET /sites` with a problem document."""
+        self.refusals[call] = (
+            status,
+            {"type": "urn:skerry:error", "status": status, "detail": "no", **details},
+        )
+
+
+@contextmanager
+def serve_hub(directory: Path) -> Generator[HubDouble]:
+    """Serve a hub on a free port of this machine."""
+    ca_pem, chain = _make_certificates(directory)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain)
+    server = _Server(("127.0.0.1", 0), _Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    url = f"https://127.0.0.1:{server.server_address[1]}"
+    root = msgspec.json.encode(TrustRoot(hub=url, ca_pem=ca_pem, hub_keys={}))
+    server.hub = HubDouble(url, root, ca_pem)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server.hub
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    hub: HubDouble
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that go away in the middle are what these tests are about."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        hub, path, _ = self._begin()
+        if path == "/v1/trust-root":
+            return self._send(200, hub.trust_root)
+        return self._answer_view(hub, path)
+
+    def do_DELETE(self) -> None:
+        hub, path, _ = self._begin()
+        if self._refused(hub, path):
+            return
+        if hub.views.pop(path, None) is None:
+            self._problem(404, {"code": "missing", "title": "missing", "detail": f"no {path}"})
+        else:
+            self._send(204, b"")
+
+    def do_POST(self) -> None:
+        hub, path, _ = self._begin()
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if self._refused(hub, path):
+            return None
+        if path == "/login" and json.loads(body) != {"secret": SECRET}:
+            return self._problem(
+                401, {"code": "login.secret", "title": "unauthenticated", "detail": "wrong secret"}
+            )
+        if path == "/apply":
+            return self._send(
+                200, msgspec.json.encode(_apply(hub, msgspec.json.decode(body, type=ApplyRequest)))
+            )
+        if path == "/blobs/missing":
+            return self._send(
+                200, msgspec.json.encode(_missing(hub, msgspec.json.decode(body, type=MissingRequest)))
+            )
+        if path == "/releases":
+            return self._publish(hub, body)
+        return self._answer_view(hub, path)
+
+    def do_PUT(self) -> None:
+        hub, path, query = self._begin()
+        digest = path.removeprefix("/uploads/")
+        upload = hub.uploads.setdefault(digest, bytearray())
+        offset, size = int(query["offset"][0]), int(query["size"][0])
+        hub.offsets.append(offset)
+        length = int(self.headers["content-length"])
+        if offset != len(upload):
+            self.rfile.read(length)
+            problem = {"code": "upload.offset", "title": "conflict", "facts": {"offset": len(upload)}}
+            return self._problem(409, problem)
+        cut_after = hub.cuts.pop(0) if hub.cuts and size > 1000 else None
+        taken = self.rfile.read(length if cut_after is None else min(cut_after, length))
+        upload.extend(taken)
+        hub.received_bytes += len(taken)
+        if cut_after is not None:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return None
+        if len(upload) == size:
+            assert digest == f"sha256:{hashlib.sha256(upload).hexdigest()}"
+            hub.blobs[digest] = bytes(hub.uploads.pop(digest))
+        answer = UploadAnswer(offset=offset + length, complete=digest in hub.blobs)
+        return self._send(200, msgspec.json.encode(answer))
+
+    def _begin(self) -> tuple[HubDouble, str, dict[str, list[str]]]:
+        parts = urlsplit(self.path)
+        path = unquote(parts.path.removeprefix("/api/v1"))
+        self.server.hub.requests.append(f"{self.command} {path}{'?' if parts.query else ''}{parts.query}")
+        return self.server.hub, path, parse_qs(parts.query)
+
+    def _refused(self, hub: HubDouble, path: str) -> bool:
+        refusal = hub.refusals.get(f"{self.command} {path}")
+        if refusal:
+            self._problem(*refusal)
+        return refusal is not None
+
+    def _answer_view(self, hub: HubDouble, path: str) -> None:
+        if self._refused(hub, path):
+            return
+        if path in hub.views:
+            self._send(200, msgspec.json.encode(hub.views[path]))
+        else:
+            self._problem(404, {"code": "missing", "title": "missing", "detail": f"no {path}"})
+
+    def _publish(self, hub: HubDouble, body: bytes) -> None:
+        missing = [
+            d for d in re.findall(r'"digest":"(sha256:[0-9a-f]+)"', body.decode()) if d not in hub.blobs
+        ]
+        if missing:
+            return self._problem(
+                409, {"code": "release.blobs", "title": "conflict", "detail": f"lacks {missing}"}
+            )
+        release = json.loads(body)["application"]
+        name, version = release["metadata"]["name"], release["spec"]["version"]
+        known = hub.releases.get(f"{name}@{version}")
+        if known not in (None, body):
+            return self._problem(409, {"code": "release.exists", "title": "conflict", "detail": "it differs"})
+        hub.releases[f"{name}@{version}"] = body
+        view: dict[str, object] = {
+            "name": f"{name}@{version}",
+            "application": name,
+            "version": version,
+            "digest": digest_of(body),
+            "models": {},
+            "size_bytes": 1,
+            "created_at": "2026-01-01T00:00:00Z",
+            "created_by": "test",
+        }
+        return self._send(200 if known else 201, json.dumps(view).encode())
+
+    def _problem(self, status: int, details: dict[str, Any]) -> None:
+        whole = {"type": "urn:skerry:error", "status": status, "detail": "no", **details}
+        self._send(status, json.dumps(whole).encode(), "application/problem+json")
+
+    def _send(self, status: int, body: bytes, media_type: str = "application/json") -> None:
+        self.send_response(status)
+        self.send_header("content-type", media_type)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def _apply(hub: HubDouble, request: ApplyRequest) -> ApplyAnswer:
+    changes: list[Change] = []
+    for document in request.documents:
+        key = (document["kind"], document["metadata"]["name"])
+        before = hub.documents.get(key)
+        if before is None:
+            changes.append(Change(kind=key[0], name=key[1], action="create", after=document))
+        else:
+            action: Any = "unchanged" if before == document else "update"
+            changes.append(Change(kind=key[0], name=key[1], action=action, before=before, after=document))
+        if not request.dry_run:
+            hub.documents[key] = document
+    return ApplyAnswer(changes=tuple(changes), dry_run=request.dry_run)
+
+
+def _missing(hub: HubDouble, request: MissingRequest) -> MissingAnswer:
+    return MissingAnswer(
+        missing=tuple(
+            MissingBlob(digest=blob.digest, offset=len(hub.uploads.get(blob.digest, b"")))
+            for blob in request.blobs
+            if blob.digest not in hub.blobs
+        )
+    )
+
+
+def _make_certificates(directory: Path) -> tuple[str, Path]:
+    """Return the CA as PEM, and a file with the server's key and chain."""
+    now = datetime.datetime.now(datetime.UTC)
+    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test ca")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test hub")])
+
+    def signed(subject: x509.Name, public: ec.EllipticCurvePublicKey, *, ca: bool) -> x509.Certificate:
+        address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(ca_name)
+            .public_key(public)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
+            )
+        )
+        if ca:
+            usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+            builder = builder.add_extension(usage, critical=True)
+        else:
+            builder = builder.add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        return builder.sign(ca_key, hashes.SHA256())
+
+    ca_pem = signed(ca_name, ca_key.public_key(), ca=True).public_bytes(serialization.Encoding.PEM).decode()
+    chain = directory / "hub.pem"
+    chain.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        + signed(name, key.public_key(), ca=False).public_bytes(serialization.Encoding.PEM)
+    )
+    return ca_pem, chain
