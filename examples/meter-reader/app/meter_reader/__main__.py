@@ -1,0 +1,97 @@
+"""Starts the application: `python3 meter-reader.pyz`, or `python -m meter_reader` beside the package.
+
+The exit code is 0 after SIGTERM or SIGINT, 2 where the surroundings do not fit.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import signal
+import sys
+from importlib.resources import files
+from types import FrameType
+
+from meter_reader.settings import Settings, SettingsError, parse_settings
+
+# Requests in flight may finish this long after SIGTERM; shorter than the grace the release asks of the host.
+DRAIN_S = 3
+MAX_CONNECTIONS = 64
+
+
+def main() -> int:
+    """Serve until told to stop; the exit code for the process."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    # Must be set before numpy is imported: its linear algebra would start threads that nothing here uses.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if misfit := _misfit():
+        print(f"meter-reader: {misfit}", file=sys.stderr)
+        return 2
+    try:
+        settings = parse_settings(os.environ)
+    except SettingsError as error:
+        print(f"meter-reader: {error}", file=sys.stderr)
+        return 2
+    # The server gives a stop signal on to the handler from before, once it has drained. This one makes it a
+    # clean exit.
+    signal.signal(signal.SIGTERM, exit_cleanly)
+    signal.signal(signal.SIGINT, exit_cleanly)
+    _serve(settings)
+    return 0
+
+
+def _serve(settings: Settings) -> None:
+    # Imported late, so that the checks above can speak before compiled libraries are loaded.
+    import uvicorn
+
+    from meter_reader.model import DigitModel, ModelRefusedError, load_model
+    from meter_reader.web import MeterReader
+
+    log = logging.getLogger("meter_reader")
+    model: DigitModel | ModelRefusedError
+    try:
+        model = load_model(settings.model_dir)
+    except ModelRefusedError as refused:
+        model = refused
+    if isinstance(model, ModelRefusedError):
+        log.error("model refused: %s", model)
+    else:
+        log.info("model %s (%s) passed its self-check", model.description.version, model.description.variant)
+    uvicorn.run(
+        MeterReader(model),
+        host=settings.host,
+        port=settings.port,
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_graceful_shutdown=DRAIN_S,
+    )
+
+
+def _misfit() -> str:
+    """Why this interpreter cannot run the bundle's compiled libraries; empty where nothing is in the way."""
+    note = files("meter_reader") / "built-for.json"
+    if not note.is_file():
+        return ""
+    wanted = json.loads(note.read_text(encoding="utf-8"))
+    here = {"python": f"{sys.version_info.major}.{sys.version_info.minor}", "machine": platform.machine()}
+    if here == wanted:
+        return ""
+    told = [f"Python {each['python']} on {each['machine']}" for each in (wanted, here)]
+    return f"built for {told[0]}, this is {told[1]}"
+
+
+def exit_cleanly(_signum: int, _frame: FrameType | None) -> None:
+    """End the process with exit code 0."""
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
