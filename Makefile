@@ -53,6 +53,10 @@ bench: $(STAMP)  ## measure and rewrite the tables of docs/benchmarks.md; NAME p
 docs: $(STAMP)  ## build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
+.PHONY: openapi
+openapi: $(STAMP)  ## write docs/reference/openapi.json anew after a change of the operator API
+	$(BIN)/python scripts/write_openapi.py
+
 .PHONY: lock
 lock:  ## resolve the dependencies anew into uv.lock; ARGS="--upgrade" takes newer releases
 	@uv="$$(PYTHON="$(PYTHON)" sh scripts/setup.sh --print-uv)" && "$$uv" lock $(ARGS)

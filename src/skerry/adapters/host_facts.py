@@ -12,7 +12,17 @@ from skerry.kit.errors import Rejected
 from skerry.kit.quantities import parse_size
 from skerry.spec.facts import Fact, HostFacts
 
-KNOWN = ("arch", "os", "os_version", "kernel", "hostname", "cpu_model", "cpu_count", "cpu_flags", "memory_bytes")
+KNOWN = (
+    "arch",
+    "os",
+    "os_version",
+    "kernel",
+    "hostname",
+    "cpu_model",
+    "cpu_count",
+    "cpu_flags",
+    "memory_bytes",
+)
 
 
 def read_facts(root: Path = Path("/")) -> HostFacts:
@@ -48,7 +58,9 @@ def override_facts(facts: HostFacts, overrides: Mapping[str, str]) -> HostFacts:
         if name == "memory":
             name = "memory_bytes"
         if name not in KNOWN:
-            raise Rejected("facts.unknown", f"unknown fact {name!r}", hint=f"known: memory, {', '.join(KNOWN)}")
+            raise Rejected(
+                "facts.unknown", f"unknown fact {name!r}", hint=f"known: memory, {', '.join(KNOWN)}"
+            )
         try:
             value = _parse(name, text)
         except ValueError as error:

@@ -72,6 +72,9 @@ class Fetcher:
                     await asyncio.to_thread(self._fetch_one, digest, size)
         except SkerryError as error:
             self._fail(release, error)
+        except OSError as error:
+            # A disk that fails otherwise than by being full; without a pause we would spin.
+            self._fail(release, Unavailable("disk.failed", f"the disk fails: {error.strerror or error}"))
         else:
             self._retries.pop(release, None)
             self.troubles.pop(release, None)
@@ -89,6 +92,9 @@ class Fetcher:
 
     def _fetch_one(self, digest: str, size: int) -> None:
         """Fetch one blob; blocking, in a thread."""
+        if size == 0:
+            self._blobs.put(digest, b"")
+            return
         token = self._token()
         if not token:
             raise Unavailable("fetch.waiting", "waiting for the upstream's leave to fetch")

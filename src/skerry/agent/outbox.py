@@ -1,30 +1,44 @@
 """Reports on their way: numbered, signed, kept on disk until the hub acknowledges them.
 
 Events are merged into the newest report that was not sent yet, so that a long time offline makes few reports.
-A report that was sent is never changed. Sequences are reserved in blocks: a heartbeat costs no write, and a
-host whose disk is full can still say so. The queue is bounded; what is dropped is counted and told.
+A report that was sent is never changed. The queue is bounded; what is dropped is counted and told.
+
+Numbers are reserved in blocks, so that a heartbeat costs no write. Each block begins `SPARE` above the end of
+the one before: a host whose disk is too full to reserve a block still says so under the numbers between, and
+an event never gets a number that the hub has heard already and would ignore. A new database begins at random,
+because the one before it may have been lost.
 """
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import secrets
 import threading
+from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
 
 from skerry.agent.identity import Identity
-from skerry.kit.errors import Conflict, Unavailable
+from skerry.kit.canonical import encode_canonical
+from skerry.kit.errors import Unavailable
 from skerry.ports.agent_store import AgentStore, QueuedReport
 from skerry.spec.carrier import MAX_SYNC_REPORTS, JsonEnvelope
 from skerry.spec.facts import HostFacts
 from skerry.spec.report import REPORT_TYPE, Event, Observed, Report
-from skerry.trust.envelope import sign_document
+from skerry.trust.envelope import decode_document, sign_document
 
 RESERVE = 1000
+SPARE = 1_000_000
+MAX_SEQUENCE = 1 << 53
 MAX_QUEUED = 2000
 MAX_EVENTS_PER_REPORT = 200
+MAX_EVENT_BYTES_PER_REPORT = 64 << 10
 MAX_PENDING_EVENTS = 1000
+# Well below MAX_BODY_BYTES: the fresh report at the end has room, too.
+MAX_QUEUED_BYTES_PER_REQUEST = 1 << 20
 
 
 class Outbox:
@@ -34,18 +48,21 @@ class Outbox:
         self._identity = identity
         self._store = store
         self._lock = threading.Lock()
-        self._reserved = int(store.load("sequence") or b"0")
-        self._sequence = self._reserved
+        reserved = store.load("sequence")
+        self._reserved = secrets.randbelow(1 << 30) * SPARE if reserved is None else int(reserved)
+        self._sequence = self._block_end = self._reserved
+        self._met = store.load("met") is not None
+        self._moved = msgspec.json.decode(store.load("moved") or b"[]", type=list[QueuedReport])
         self._open: Report | None = None
-        self._pending: list[Event] = []
+        self._pending: deque[Event] = deque()
         self._dropped = 0
-        self._queued = bool(store.reports(1))
+        self._queue = deque(report.sequence for report in store.reports(2 * MAX_QUEUED))
 
     def note(self, event: Event) -> None:
         """Remember an event; `flush` makes it durable."""
         with self._lock:
             if len(self._pending) >= MAX_PENDING_EVENTS:
-                self._pending.pop(0)
+                self._pending.popleft()
                 self._dropped += 1
             self._pending.append(event)
 
@@ -56,31 +73,36 @@ class Outbox:
             Unavailable: the disk is full; what was noted stays in memory and is tried again.
         """
         with self._lock:
+            self._finish_move()
             if not self._pending:
                 return False
-            before = self._open if self._open and len(self._open.events) < MAX_EVENTS_PER_REPORT else None
-            room = MAX_EVENTS_PER_REPORT - (len(before.events) if before else 0)
-            taken = self._pending[:room]
+            before = self._open
+            taken = _fitting_events(before.events if before else (), self._pending)
+            if not taken:
+                before, taken = None, _fitting_events((), self._pending)
+            # Counted before they go: a power cut between the two counts some twice, and none too few.
+            surplus = len(self._queue) + (before is None) - MAX_QUEUED
+            dropped = self._dropped + (self._count_oldest(surplus) if surplus > 0 else 0)
             report = Report(
                 host=self._identity.place.host,
                 site=self._identity.place.site,
-                sequence=before.sequence if before else self._next(),
+                sequence=before.sequence if before else self._next(durable=True),
                 sent_at=sent_at,
                 clock=clock,
                 events=(*(before.events if before else ()), *taken),
-                dropped_events=(before.dropped_events if before else 0) + self._dropped,
+                dropped_events=(before.dropped_events if before else 0) + dropped,
             )
-            try:
-                self._store.put_report(QueuedReport(report.sequence, self._sign(report)))
-            except Conflict:
-                # It was sent meanwhile: begin another one at the next flush.
-                self._open = None
-                return True
+            self._store.put_report(self._sign(report))
+            if before is None:
+                self._queue.append(report.sequence)
             self._open = report
-            self._queued = True
             self._dropped = 0
-            del self._pending[: len(taken)]
-            self._dropped += self._store.drop_oldest(MAX_QUEUED)
+            for _ in taken:
+                self._pending.popleft()
+            if surplus > 0:
+                self._store.drop_oldest(MAX_QUEUED)
+                for _ in range(surplus):
+                    self._queue.popleft()
             return True
 
     def collect(
@@ -94,47 +116,123 @@ class Outbox:
     ) -> tuple[list[JsonEnvelope], int | None]:
         """Return the envelopes of one request, and the sequence of the fresh one (None when the queue fills it)."""
         with self._lock:
-            queued: Sequence[QueuedReport] = self._store.reports(MAX_SYNC_REPORTS - 1) if self._queued else ()
+            self._finish_move()
+            queued = _fitting_reports(self._store.reports(MAX_SYNC_REPORTS - 1) if self._queue else ())
             if queued:
-                self._store.mark_sent(queued[-1].sequence)
                 self._open = None
+                # On a full disk this fails and does not matter: only `_open` is ever changed.
+                with contextlib.suppress(Unavailable):
+                    self._store.mark_sent(queued[-1].sequence)
             envelopes = [msgspec.json.decode(report.envelope, type=JsonEnvelope) for report in queued]
-            if len(queued) == MAX_SYNC_REPORTS - 1:
+            if len(queued) < len(self._queue):
                 return envelopes, None
             fresh = Report(
                 host=self._identity.place.host,
                 site=self._identity.place.site,
-                sequence=self._next(),
+                sequence=self._next(durable=False),
                 sent_at=sent_at,
                 clock=clock,
                 generation=generation,
                 observed=observed,
                 facts=facts,
-                dropped_events=self._dropped,
             )
             return [*envelopes, sign_document(fresh, REPORT_TYPE, self._identity.key)], fresh.sequence
 
     def acknowledge(self, up_to: int) -> None:
-        """Forget what the hub has. When it has more than we ever sent (our database was lost), go on above it."""
-        with self._lock:
-            if self._queued:
-                self._store.acknowledge(up_to)
-                self._queued = bool(self._store.reports(1))
-            if self._sequence < up_to < 1 << 53:
-                self._sequence = up_to
-                self._reserved = up_to
+        """Forget what the hub has; what a full disk does not let go of is sent, and ignored, again.
 
-    def _next(self) -> int:
-        if self._sequence >= self._reserved:
+        When the hub has more than we ever sent, our database was lost or is an old copy: go on above it. What
+        a new database has queued until then was ignored by the hub, and is told again under new numbers.
+
+        Raises:
+            Unavailable: the disk is too full to change the numbers; the next acknowledgement tries again.
+        """
+        with self._lock:
+            if self._sequence < up_to < MAX_SEQUENCE:
+                if self._queue and not self._met:
+                    self._renumber(up_to)
+                    return
+                self._sequence = self._block_end = self._reserved = up_to
+            with contextlib.suppress(Unavailable):
+                up_to = min(up_to, self._sequence)
+                if self._queue and self._queue[0] <= up_to:
+                    self._store.acknowledge(up_to)
+                    while self._queue and self._queue[0] <= up_to:
+                        self._queue.popleft()
+                if not self._met:
+                    self._store.save({"met": b"1"})
+                    self._met = True
+
+    def _renumber(self, up_to: int) -> None:
+        """Give all that is queued numbers above `up_to`, so that a power cut neither loses nor doubles any."""
+        sequence = max(up_to, self._reserved) + SPARE
+        moved: list[QueuedReport] = []
+        for queued in self._store.reports(len(self._queue)):
+            sequence += 1
+            moved.append(self._sign(msgspec.structs.replace(_read(queued), sequence=sequence)))
+        reserved = sequence + RESERVE
+        self._store.save({"moved": msgspec.json.encode(moved), "sequence": str(reserved).encode()})
+        self._sequence, self._reserved, self._block_end = sequence, reserved, reserved
+        self._moved, self._open = moved, None
+        self._finish_move()
+
+    def _finish_move(self) -> None:
+        if not self._moved:
+            return
+        for report in self._moved:
+            self._store.put_report(report)
+        self._store.acknowledge(self._moved[0].sequence - 1)
+        self._store.save({"moved": None})
+        self._queue = deque(report.sequence for report in self._moved)
+        self._moved = []
+
+    def _next(self, *, durable: bool) -> int:
+        """Return the next number; one that is not `durable` may be used again after a crash with a full disk."""
+        if self._sequence >= self._block_end:
+            first = max(self._sequence, self._reserved + SPARE)
             try:
-                self._store.save({"sequence": str(self._sequence + RESERVE).encode()})
+                self._store.save({"sequence": str(first + RESERVE).encode()})
             except Unavailable:
-                # A full disk: a sequence that is used twice after a crash is ignored by the hub, not harmful.
-                self._sequence += 1
-                return self._sequence
-            self._reserved = self._sequence + RESERVE
+                if durable or self._sequence + 1 >= first:
+                    raise
+            else:
+                self._sequence = first
+                self._reserved = self._block_end = first + RESERVE
         self._sequence += 1
         return self._sequence
 
-    def _sign(self, report: Report) -> bytes:
-        return msgspec.json.encode(sign_document(report, REPORT_TYPE, self._identity.key))
+    def _count_oldest(self, reports: int) -> int:
+        oldest = [_read(queued) for queued in self._store.reports(reports)]
+        return sum(len(report.events) + report.dropped_events for report in oldest)
+
+    def _sign(self, report: Report) -> QueuedReport:
+        envelope = sign_document(report, REPORT_TYPE, self._identity.key)
+        return QueuedReport(report.sequence, msgspec.json.encode(envelope))
+
+
+def _read(queued: QueuedReport) -> Report:
+    """Return a report from our own queue; it is our own signature, so there is nothing to verify."""
+    envelope = msgspec.json.decode(queued.envelope, type=JsonEnvelope)
+    return decode_document(base64.b64decode(envelope["payload"]), Report)
+
+
+def _fitting_events(before: Sequence[Event], more: Sequence[Event]) -> list[Event]:
+    """Return as many events as one report has room for beside those it has; at least one in an empty report."""
+    room = MAX_EVENT_BYTES_PER_REPORT - sum(len(encode_canonical(event)) for event in before)
+    taken: list[Event] = []
+    for event in more:
+        room -= len(encode_canonical(event))
+        if len(before) + len(taken) >= MAX_EVENTS_PER_REPORT or (room < 0 and (before or taken)):
+            break
+        taken.append(event)
+    return taken
+
+
+def _fitting_reports(queued: Sequence[QueuedReport]) -> Sequence[QueuedReport]:
+    """Return the oldest reports that fit into one request, at least one."""
+    room = MAX_QUEUED_BYTES_PER_REQUEST
+    for number, report in enumerate(queued):
+        room -= len(report.envelope)
+        if room < 0:
+            return queued[: max(1, number)]
+    return queued

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import socket
 import ssl
 import threading
@@ -136,12 +137,11 @@ class HttpLink:
                 timeout=timeout,
                 preload_content=False,
             )
-        except urllib3.exceptions.SSLError as error:
-            raise Untrusted(
-                "link.tls", f"the upstream at {self._pool.host} is not trusted: {error}"
-            ) from error
         except (urllib3.exceptions.HTTPError, OSError, AttributeError) as error:
             # AttributeError: urllib3 meets a socket that `close` has just taken away.
+            if isinstance(_root_of(error), ssl.SSLCertVerificationError):
+                message = f"the upstream at {self._pool.host} is not trusted: {_reason(error)}"
+                raise Untrusted("link.tls", message) from error
             message = f"cannot reach {self._pool.host}:{self._pool.port}: {_reason(error)}"
             raise Unavailable("link.unreachable", message) from error
 
@@ -155,6 +155,10 @@ class HttpLink:
                 super().connect()
                 with link._lock:
                     link._connections.add(self)
+                if link._closed:
+                    # `close` came while we connected and could not see us.
+                    self.close()
+                    raise OSError("the link is closed")
 
             def close(self) -> None:
                 with link._lock:
@@ -233,11 +237,19 @@ def _chunks(response: urllib3.BaseHTTPResponse, skip: int) -> Generator[bytes]:
         raise Unavailable("link.cut", f"the blob was cut off: {_reason(error)}") from error
 
 
-def _reason(error: Any) -> str:
-    if isinstance(error, SkerryError):
-        return error.message
-    cause = error
-    while getattr(cause, "reason", None) and not isinstance(cause.reason, str):
-        cause = cause.reason
-    text = str(cause).split(": ", 1)[-1] if "object at 0x" in str(cause) else str(cause)
+def _root_of(error: Any) -> Any:
+    """Return what an error of urllib3 wraps, down to the first."""
+    while True:
+        inner = getattr(error, "reason", None)
+        if not isinstance(inner, BaseException):
+            inner = next((part for part in error.args if isinstance(part, BaseException)), None)
+        if inner is None:
+            return error
+        error = inner
+
+
+def _reason(error: BaseException) -> str:
+    """Return the innermost cause in a few words, without the names of urllib3's objects."""
+    cause = _root_of(error)
+    text = re.sub(r"^(<.*?>|\w+\(.*?\)): ", "", str(cause))
     return text[:200] or type(cause).__name__

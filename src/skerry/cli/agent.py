@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from skerry.cli.leaving_out import DECORATION, left_out
+from skerry.cli.text import examples
 
 _data = click.option(
     "--data",
@@ -24,17 +25,14 @@ def agent() -> None:
     """Run a host's agent."""
 
 
-@agent.command()
+@agent.command(
+    epilog=examples("skerry site token harbour | ssh edge-1 skerry agent join - --data /var/lib/skerry-agent")
+)
 @click.argument("token", default="-")
 @_data
 @click.option("--name", default="", help="The host's name; its host name if not given.")
 def join(token: str, data: Path, name: str) -> None:
-    r"""Make this host part of a site. TOKEN is what skerry site token printed; - reads it from standard input.
-
-    \b
-    Example:
-      skerry site token harbour | ssh edge-1 skerry agent join - --data /var/lib/skerry-agent
-    """
+    """Make this host part of a site. TOKEN is what skerry site token printed; - reads it from standard input."""
     from skerry.agent.commands import join_site
 
     text = sys.stdin.read() if token == "-" else token  # noqa: S105
@@ -42,19 +40,14 @@ def join(token: str, data: Path, name: str) -> None:
     click.echo(f"joined site {place.site} as {place.host}; now run: skerry agent run --data {data}")
 
 
-@agent.command()
+@agent.command(epilog=examples("skerry agent run --data /var/lib/skerry-agent --fact memory=512MiB"))
 @_data
 @click.option(
     "--fact", "facts", multiple=True, metavar="NAME=VALUE", help="State a fact instead of detecting it."
 )
 @click.option("--log-json", is_flag=True, help="Write the log as JSON lines.")
 def run(data: Path, facts: tuple[str, ...], log_json: bool) -> None:
-    r"""Run the agent. Applications it started outlive it and are found again.
-
-    \b
-    Example:
-      skerry agent run --data /var/lib/skerry-agent --fact memory=512MiB
-    """
+    """Run the agent. Applications it started outlive it and are found again."""
     with left_out(*DECORATION):
         from skerry.agent.wiring import run_agent
         from skerry.cli.logs import configure_logs
@@ -69,16 +62,11 @@ def run(data: Path, facts: tuple[str, ...], log_json: bool) -> None:
     run_agent(data.absolute(), overrides)
 
 
-@agent.command()
+@agent.command(epilog=examples("skerry agent status --data /var/lib/skerry-agent"))
 @_data
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="How to print.")
 def status(data: Path, output: str) -> None:
-    r"""Say how things stand at this host; needs no hub.
-
-    \b
-    Example:
-      skerry agent status --data /var/lib/skerry-agent
-    """
+    """Say how things stand at this host; needs no hub."""
     import json
 
     from skerry.agent.commands import read_status
@@ -108,22 +96,19 @@ def _print_application(name: str, view: dict[str, Any]) -> None:
         click.echo(f"  {component}: {seen.get('state')}{', ' + places if places else ''}")
 
 
-@agent.command()
+@agent.command(
+    epilog=examples("systemctl stop skerry-agent && skerry agent down --data /var/lib/skerry-agent")
+)
 @_data
 def down(data: Path) -> None:
-    r"""End all applications on this host, for maintenance. The agent must be stopped; they begin again with it.
-
-    \b
-    Example:
-      systemctl stop skerry-agent && skerry agent down --data /var/lib/skerry-agent
-    """
+    """End all applications on this host, for maintenance. The agent must be stopped; they begin again with it."""
     from skerry.agent.commands import stop_applications
 
     ended = stop_applications(data.absolute())
     click.echo("\n".join(f"ended {instance}" for instance in ended) or "nothing was running")
 
 
-@agent.command()
+@agent.command(epilog=examples("skerry agent logs meter-reader --data /var/lib/skerry-agent"))
 @click.argument("application")
 @click.argument("component", default="")
 @_data
@@ -131,12 +116,7 @@ def down(data: Path) -> None:
     "--tail", default=16384, show_default=True, type=click.IntRange(1, 1 << 24), help="Bytes to show."
 )
 def logs(application: str, component: str, data: Path, tail: int) -> None:
-    r"""Show the last output of an application's components; needs no hub.
-
-    \b
-    Example:
-      skerry agent logs meter-reader --data /var/lib/skerry-agent
-    """
+    """Show the last output of an application's components; needs no hub."""
     from skerry.agent.commands import read_logs
 
     found = read_logs(data.absolute(), application, component, tail_bytes=tail)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from skerry.cli.leaving_out import DECORATION, left_out
+from skerry.cli.text import examples
 
 
 @click.group()
@@ -15,7 +16,11 @@ def hub() -> None:
     """Serve a hub."""
 
 
-@hub.command()
+@hub.command(
+    epilog=examples(
+        "skerry hub serve --data /var/lib/skerry --listen 0.0.0.0:8443 --url https://hub.example.org:8443"
+    )
+)
 @click.option(
     "--data", type=click.Path(path_type=Path, file_okay=False), required=True, help="Data directory."
 )
@@ -25,13 +30,9 @@ def hub() -> None:
 @click.option("--url", default="", metavar="URL", help="Where hosts find the hub, if not where it listens.")
 @click.option("--log-json", is_flag=True, help="Write the log as JSON lines.")
 def serve(data: Path, listen: str, url: str, log_json: bool) -> None:
-    r"""Serve a hub from a data directory, which is made at the first start.
+    """Serve a hub from a data directory, which is made at the first start.
 
     The first start makes a certificate authority and the hub's keys, and prints a one-time secret.
-
-    \b
-    Example:
-      skerry hub serve --data /var/lib/skerry --listen 0.0.0.0:8443 --url https://hub.example.org:8443
     """
     with left_out(*DECORATION):
         from skerry.cli.logs import configure_logs
@@ -41,17 +42,12 @@ def serve(data: Path, listen: str, url: str, log_json: bool) -> None:
     run(data.absolute(), listen, url, lambda line: print(line, file=sys.stdout, flush=True))
 
 
-@hub.command("admin-secret")
+@hub.command("admin-secret", epilog=examples("skerry hub admin-secret --data /var/lib/skerry"))
 @click.option(
     "--data", type=click.Path(path_type=Path, file_okay=False), required=True, help="Data directory."
 )
 def admin_secret(data: Path) -> None:
-    r"""Make a new one-time secret for skerry login; works while the hub serves.
-
-    \b
-    Example:
-      skerry hub admin-secret --data /var/lib/skerry
-    """
+    """Make a new one-time secret for skerry login; works while the hub serves."""
     from skerry.hub.wiring import new_admin_secret
 
     secret, root = new_admin_secret(data.absolute())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from types import ModuleType
 from typing import cast
 
@@ -13,7 +13,7 @@ DECORATION = ("rich", "pygments")
 
 
 @contextlib.contextmanager
-def left_out(*names: str) -> Iterator[None]:
+def left_out(*names: str) -> Generator[None]:
     """Let imports within the block find no libraries of these names, as if they were not installed.
 
     What has been imported before stays, and imports after the block find them again.

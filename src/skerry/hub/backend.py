@@ -29,7 +29,7 @@ from skerry.spec.carrier import (
     SyncAnswer,
     SyncRequest,
 )
-from skerry.spec.report import REPORT_TYPE, Report
+from skerry.spec.report import REPORT_TYPE, Event, Report
 from skerry.trust.envelope import sign_document, verify_document
 from skerry.trust.keys import key_id, public_key
 from skerry.trust.report import claimed_key, verify_report
@@ -146,6 +146,8 @@ class HubBackend:
         hurry = wrong_clock or request.want_token
         if issued.generation <= newest.generation and request.wait_s > 0 and not hurry:
             await self._notifier.wait(host.site, request.wait_s)
+            if self._hosts.get(host.key.keyid) is not host:
+                raise _unknown()  # removed while it waited
             issued = await self._issuer.issued(host.site)
         news = issued.envelope if issued.generation > newest.generation else None
         return SyncAnswer(
@@ -172,12 +174,20 @@ class HubBackend:
                 )
             host = self._hosts.get(claimed)
         if host is None:
-            hint = "it was removed, or never joined: join again with a new token"
-            raise Unauthenticated("host.unknown", "no host with this key is enrolled here", hint=hint)
+            raise _unknown()
         return host
 
 
+def _unknown() -> Unauthenticated:
+    hint = "it was removed, or never joined: join again with a new token"
+    return Unauthenticated("host.unknown", "no host with this key is enrolled here", hint=hint)
+
+
 def _applied(report: Report, now: datetime) -> AppliedReport:
+    events = report.events
+    if report.dropped_events:
+        message = f"{report.dropped_events} older events were dropped because the host's queue was full"
+        events = (Event(at=report.sent_at, kind="events.dropped", message=message), *events)
     return AppliedReport(
         host=report.host,
         site=report.site,
@@ -188,5 +198,5 @@ def _applied(report: Report, now: datetime) -> AppliedReport:
         generation=report.generation,
         observed=report.observed,
         facts=report.facts,
-        events=report.events,
+        events=events,
     )

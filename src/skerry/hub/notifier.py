@@ -11,9 +11,12 @@ class Notifier:
 
     def __init__(self) -> None:
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self._closed = False
 
     async def wait(self, key: str, seconds: float) -> bool:
-        """Return True when `key` was notified, False when the time ran out."""
+        """Return True when `key` was notified, False when the time ran out or nobody waits any more."""
+        if self._closed:
+            return False
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, set()).add(future)
         try:
@@ -35,7 +38,8 @@ class Notifier:
             with contextlib.suppress(asyncio.InvalidStateError):
                 future.set_result(None)
 
-    def notify_all(self) -> None:
-        """Wake everybody."""
+    def close(self) -> None:
+        """Wake everybody, and let nobody wait again: the hub is going."""
+        self._closed = True
         for key in list(self._waiting):
             self.notify(key)

@@ -20,6 +20,7 @@ import structlog
 import uvicorn
 from litestar import Litestar
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from skerry.adapters.directory_blobs import DirectoryBlobs
 from skerry.adapters.object_blobs import ObjectBlobs
@@ -91,6 +92,22 @@ class _Opened:
         self.clock = clock
 
 
+class _Protocol(HttpToolsProtocol):
+    """Cuts connections that wait for their next request when the hub goes.
+
+    A TLS connection that is closed politely waits for its peer, and an agent does not read while it has nothing
+    to ask: the hub would take its whole time limit to stop.
+    """
+
+    def shutdown(self) -> None:
+        """End the connection, now if it is idle, else after the answer under way."""
+        cycle = cast(RequestResponseCycle | None, self.cycle)
+        if cycle is None or cycle.response_complete:
+            self.transport.abort()
+        else:
+            super().shutdown()
+
+
 async def _serve(
     data: Path, door: socket.socket, url: str, opened: _Opened, say: Callable[[str], None]
 ) -> None:
@@ -100,7 +117,7 @@ async def _serve(
     key, cert, _ = open_server_certificate(data, names, opened.clock.now())
     config = uvicorn.Config(
         _dispatch(carrier_app(hub.backend), operator_app(hub)),
-        http="httptools",
+        http=_Protocol,
         ssl_keyfile=str(key),
         ssl_certfile=str(cert),
         timeout_keep_alive=KEEP_ALIVE_S,
@@ -108,6 +125,7 @@ async def _serve(
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         lifespan="off",
         backlog=1024,
     )
@@ -217,7 +235,7 @@ def _admin_secret(store: HubStore, clock: SystemClock) -> str:
 def _stop(server: uvicorn.Server, notifier: Notifier) -> None:
     server.should_exit = True
     # Long-polls answer at once, so that the hub need not wait for them or cut them.
-    notifier.notify_all()
+    notifier.close()
 
 
 def _parse_listen(listen: str) -> tuple[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from msgspec import Meta
 
@@ -19,14 +19,13 @@ JsonEnvelope = dict[str, Any]
 """A DSSE envelope as JSON; read only through `skerry.trust`."""
 
 
-class TrustRoot(Part, frozen=True, kw_only=True):
+class TrustRoot(Part, frozen=True, kw_only=True, tag_field="type", tag="trust-root"):
     """What a host trusts before anything else; a join token pins the digest of its bytes.
 
     `hub` is the hub's id, made once. `hub_keys` maps key id to the Ed25519 public key (base64) that signs
     desired state, time and blob tokens.
     """
 
-    type: Literal["trust-root"] = "trust-root"
     hub: str
     ca_pem: str
     hub_keys: dict[str, str]
@@ -73,10 +72,9 @@ class SyncAnswer(Part, frozen=True, kw_only=True):
     blob_token: str = ""
 
 
-class HubTime(Part, frozen=True, kw_only=True):
+class HubTime(Part, frozen=True, kw_only=True, tag_field="type", tag="time"):
     """The hub's time, bound to one report so that it cannot be replayed."""
 
-    type: Literal["time"] = "time"
     host: str
     sequence: int
     now: datetime

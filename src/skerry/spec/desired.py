@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta
 
@@ -39,7 +39,7 @@ class Assignment(Part, frozen=True, kw_only=True):
     health: HealthPolicy = HealthPolicy()
 
 
-class DesiredState(Part, frozen=True, kw_only=True):
+class DesiredState(Part, frozen=True, kw_only=True, tag_field="type", tag="desired-state"):
     """The whole of what a site shall be.
 
     `generation` rises strictly; a host refuses a lower one. After `expires_at` a host takes the document no
@@ -47,7 +47,6 @@ class DesiredState(Part, frozen=True, kw_only=True):
     runs; one that is named runs exactly what is listed.
     """
 
-    type: Literal["desired-state"] = "desired-state"
     site: str
     generation: Annotated[int, Meta(ge=1)]
     issued_at: datetime

@@ -47,7 +47,7 @@ class Document(
 ):
     """Root of the kinds; `kind` tells them apart."""
 
-    api_version: str = msgspec.field(name="apiVersion", default=API_VERSION)
+    api_version: str = msgspec.field(name="apiVersion", default_factory=lambda: API_VERSION)
     metadata: Metadata
 
 

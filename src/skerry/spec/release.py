@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta
 
@@ -13,10 +13,9 @@ from skerry.spec.metadata import Part
 from skerry.spec.model import FileSpec, Model
 
 
-class Release(Part, frozen=True, kw_only=True):
+class Release(Part, frozen=True, kw_only=True, tag_field="type", tag="release"):
     """What a release consists of. Its digest is that of its canonical JSON."""
 
-    type: Literal["release"] = "release"
     application: Application
     models: Annotated[tuple[Model, ...], Meta(max_length=64)] = ()
 

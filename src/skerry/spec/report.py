@@ -74,7 +74,7 @@ class Event(Part, frozen=True, kw_only=True):
     component: str = ""
 
 
-class Report(Part, frozen=True, kw_only=True):
+class Report(Part, frozen=True, kw_only=True, tag_field="type", tag="report"):
     """One numbered message of a host.
 
     Receiving a sequence twice changes nothing. `observed` and `facts` are absent when they have not changed
@@ -82,7 +82,6 @@ class Report(Part, frozen=True, kw_only=True):
     uncorrected time, so that the hub can tell it how wrong it is.
     """
 
-    type: Literal["report"] = "report"
     host: str
     site: str
     sequence: Annotated[int, Meta(ge=1)]

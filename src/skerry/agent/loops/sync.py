@@ -7,6 +7,7 @@ change up at once while the poller waits. Nothing here believes an answer that i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from datetime import datetime
 
@@ -17,7 +18,7 @@ from skerry.agent.identity import Identity
 from skerry.agent.outbox import Outbox
 from skerry.agent.retrying import Retry
 from skerry.kit.canonical import encode_canonical
-from skerry.kit.errors import SkerryError, Untrusted
+from skerry.kit.errors import SkerryError, Unavailable, Untrusted
 from skerry.ports.agent_store import AgentStore
 from skerry.ports.clock import Clock
 from skerry.ports.link import Link
@@ -32,6 +33,7 @@ from skerry.trust.timekeeping import TimeTrust, raise_floor, trusted_now, verify
 _log = structlog.get_logger()
 
 WAIT_S = 240.0
+PAUSE_S = 0.2
 
 
 class Syncer:
@@ -47,6 +49,7 @@ class Syncer:
         self._observed = Observed()
         self._facts: HostFacts = {}
         self._acknowledged: dict[str, bytes] = {}
+        self._told = 0
         self._token = ""
         self._want_token = False
         self._loop = asyncio.get_running_loop()
@@ -83,9 +86,10 @@ class Syncer:
         Raises:
             Unavailable: the disk is full; nothing is lost.
         """
-        changed = observed != self._observed or facts != self._facts
-        self._observed, self._facts = observed, facts
-        if self._outbox.flush(sent_at=self.now(), clock=self._clock.now()) or changed:
+        if observed != self._observed or facts != self._facts:
+            self._observed, self._facts = observed, facts
+            self._changed.set()
+        if self._outbox.flush(sent_at=self.now(), clock=self._clock.now()):
             self._changed.set()
 
     async def poll_forever(self) -> None:
@@ -95,6 +99,8 @@ class Syncer:
             try:
                 await self.exchange(WAIT_S)
                 retry.reset()
+                # An upstream that answers at once, whatever the reason, must not make us spin.
+                await self._clock.sleep(PAUSE_S)
             except SkerryError as error:
                 self._fail(error)
                 await self._clock.sleep(retry.next_wait_s())
@@ -109,7 +115,7 @@ class Syncer:
                     await self.exchange(0.0)
                 except SkerryError as error:
                     self._fail(error)
-            await self._clock.sleep(0.2)
+            await self._clock.sleep(PAUSE_S)
 
     async def exchange(self, wait_s: float) -> None:
         """Exchange once with the upstream.
@@ -133,10 +139,20 @@ class Syncer:
         )
         answer = await asyncio.to_thread(self._link.sync, request)
         self._outbox.acknowledge(answer.acknowledged)
-        if fresh is not None and answer.acknowledged >= fresh:
-            self._acknowledged.update((key, body[key]) for key in news)
-        self._succeed()
+        if fresh is not None:
+            self._note_told(fresh, answer.acknowledged, {key: body[key] for key in news})
         self._take(answer, fresh)
+        self._succeed()
+
+    def _note_told(self, fresh: int, acknowledged: int, news: dict[str, bytes]) -> None:
+        """Note what the hub knows now. Poller and flusher overtake each other; what is in doubt is told again."""
+        if acknowledged == fresh and fresh > self._told:
+            self._acknowledged.update(news)
+        elif news:
+            for key in news:
+                self._acknowledged.pop(key, None)
+            self._changed.set()
+        self._told = max(self._told, fresh)
 
     def _take(self, answer: SyncAnswer, fresh: int | None) -> None:
         if answer.time is not None and fresh is not None:
@@ -154,7 +170,9 @@ class Syncer:
         self._time = verify_time(
             envelope, keys, host=self._identity.place.host, sequence=fresh, system=system
         )
-        self._store.save({"time": msgspec.json.encode(self._time)})
+        with contextlib.suppress(Unavailable):
+            # On a full disk it is believed until the agent restarts, and then learnt again.
+            self._store.save({"time": msgspec.json.encode(self._time)})
         _log.warning("clock.corrected", offset_s=round(self._time.offset_s))
 
     def _take_desired(self, envelope: JsonEnvelope) -> None:

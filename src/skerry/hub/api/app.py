@@ -12,6 +12,7 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.middleware import DefineMiddleware
 from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
@@ -20,24 +21,39 @@ from skerry.hub.api import documents, fleet, operators, releases
 from skerry.hub.api.auth import TokenAuth, require_role
 from skerry.hub.services import Hub
 from skerry.kit.errors import Bug, Denied, Missing, Rejected, SkerryError, Unauthenticated
+from skerry.spec.api import ProblemDetails
 from skerry.spec.problem_details import PROBLEM_MEDIA_TYPE, problem_of
 
 _log = structlog.get_logger()
 
 API_PATH = "/api/v1"
+ERRORS = {
+    status: ResponseSpec(
+        ProblemDetails, description=text, media_type=PROBLEM_MEDIA_TYPE, generate_examples=False
+    )
+    for status, text in (
+        (400, "The request is wrong; every problem is named."),
+        (401, "No valid API token."),
+        (403, "The token's role is too low."),
+        (404, "There is no such thing."),
+        (409, "The state has moved on, or is immutable."),
+        (503, "Not now; try again later."),
+    )
+}
 AnyRequest = Request[object, object, State]
 
 
 @get("/healthz", opt={"open": True, "exclude_from_auth": True}, media_type=MediaType.TEXT)
-async def healthz(hub: Hub) -> str:
+async def healthz() -> str:
     """Say that the hub serves."""
-    assert hub is not None
     return "ok\n"
 
 
 def operator_app(hub: Hub) -> Litestar:
     """Return the operator API over a hub."""
     handlers = [*operators.HANDLERS, *fleet.HANDLERS, *releases.HANDLERS, *documents.HANDLERS]
+    for handler in handlers:
+        handler.responses = ERRORS
     router = Router(
         path=API_PATH,
         route_handlers=handlers,
@@ -53,6 +69,7 @@ def operator_app(hub: Hub) -> Litestar:
             version=__version__,
             description="The operator API of a Skerry hub.",
             path="/api",
+            use_handler_docstrings=True,
             render_plugins=[JsonRenderPlugin(path="/openapi.json")],
             components=Components(security_schemes={"token": SecurityScheme(type="http", scheme="bearer")}),
             security=[{"token": []}],

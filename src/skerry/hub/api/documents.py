@@ -7,8 +7,9 @@ from typing import Literal
 
 import msgspec
 from litestar import delete, get, post
+from litestar.params import FromPath, JSONBody
 
-from skerry.hub.api.operators import ApiRequest, audit_of
+from skerry.hub.api.operators import ApiRequest, TheHub, audit_of
 from skerry.hub.services import Hub
 from skerry.hub.views import as_json, view_rollout
 from skerry.kit.canonical import encode_canonical
@@ -25,7 +26,7 @@ from skerry.spec.site import Site
 
 
 @post("/apply", status_code=200, opt={"role": "operator"}, request_max_body_size=32 << 20)
-async def apply_documents(data: ApplyRequest, hub: Hub, request: ApiRequest) -> ApplyAnswer:
+async def apply_documents(data: JSONBody[ApplyRequest], hub: TheHub, request: ApiRequest) -> ApplyAnswer:
     """Store documents together, all or none; a dry run says what would change."""
     changes, sites, rollouts = await asyncio.to_thread(_plan, data, hub, request.user.name)
     if data.dry_run:
@@ -46,13 +47,13 @@ async def apply_documents(data: ApplyRequest, hub: Hub, request: ApiRequest) -> 
 
 
 @get("/rollouts", opt={"role": "viewer"}, sync_to_thread=True)
-def list_rollouts(hub: Hub) -> list[RolloutView]:
+def list_rollouts(hub: TheHub) -> list[RolloutView]:
     """List rollouts, the oldest first."""
     return [view_rollout(record) for record in hub.store.rollouts()]
 
 
 @get("/rollouts/{name:str}", opt={"role": "viewer"}, sync_to_thread=True)
-def show_rollout(name: str, hub: Hub) -> RolloutView:
+def show_rollout(name: FromPath[str], hub: TheHub) -> RolloutView:
     """Show one rollout."""
     record = hub.store.rollout(name)
     if record is None:
@@ -61,20 +62,20 @@ def show_rollout(name: str, hub: Hub) -> RolloutView:
 
 
 @delete("/rollouts/{name:str}", opt={"role": "operator"}, sync_to_thread=True)
-def remove_rollout(name: str, hub: Hub, request: ApiRequest) -> None:
+def remove_rollout(name: FromPath[str], hub: TheHub, request: ApiRequest) -> None:
     """Forget a rollout that has ended; what it assigned stays."""
     hub.store.remove_rollout(name, audit_of(hub, request, "rollout.remove", f"rollout:{name}"))
 
 
 @post("/rollouts/{name:str}/retry", status_code=200, opt={"role": "operator"})
-async def retry_rollout(name: str, hub: Hub, request: ApiRequest) -> RolloutView:
+async def retry_rollout(name: FromPath[str], hub: TheHub, request: ApiRequest) -> RolloutView:
     """Try a failed rollout again: hosts that refused the release take it once more."""
     audit = audit_of(hub, request, "rollout.retry", f"rollout:{name}")
     return view_rollout(await hub.rollouts.retry(name, audit))
 
 
 def _plan(
-    data: ApplyRequest, hub: Hub, who: str
+    data: ApplyRequest, hub: TheHub, who: str
 ) -> tuple[list[Change], dict[str, bytes], list[RolloutRecord]]:
     """Check every document against what is there; collect all problems before anything is stored."""
     documents = _parse(data)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from litestar import delete, get, post
+from litestar.params import FromPath, FromQuery, JSONBody
 
-from skerry.hub.api.operators import ApiRequest, audit_of
+from skerry.hub.api.operators import ApiRequest, TheHub, audit_of
 from skerry.hub.services import Hub
 from skerry.hub.views import view_host, view_site
 from skerry.kit.errors import Missing
@@ -21,7 +22,7 @@ from skerry.trust.tokens import encode_join_token, hash_secret
 
 
 @get("/sites", opt={"role": "viewer"}, sync_to_thread=True)
-def list_sites(hub: Hub, selector: str = "*") -> list[SiteView]:
+def list_sites(hub: TheHub, selector: FromQuery[str] = "*") -> list[SiteView]:
     """List sites that a label selector matches."""
     chosen = parse_selector(selector)
     views = _site_views(hub, hub.store.sites(), hub.store.hosts())
@@ -29,13 +30,13 @@ def list_sites(hub: Hub, selector: str = "*") -> list[SiteView]:
 
 
 @get("/sites/{name:str}", opt={"role": "viewer"}, sync_to_thread=True)
-def show_site(name: str, hub: Hub) -> SiteView:
+def show_site(name: FromPath[str], hub: TheHub) -> SiteView:
     """Show one site."""
     return _site_views(hub, [_site(hub, name)], hub.store.hosts(name))[0]
 
 
 @delete("/sites/{name:str}", opt={"role": "operator"})
-async def remove_site(name: str, hub: Hub, request: ApiRequest) -> None:
+async def remove_site(name: FromPath[str], hub: TheHub, request: ApiRequest) -> None:
     """Forget a site that has no hosts."""
     await asyncio.to_thread(
         hub.store.remove_site, name, audit_of(hub, request, "site.remove", f"site:{name}")
@@ -44,7 +45,9 @@ async def remove_site(name: str, hub: Hub, request: ApiRequest) -> None:
 
 
 @post("/sites/{name:str}/join-tokens", opt={"role": "operator"}, sync_to_thread=True)
-def create_join_token(name: str, data: JoinTokenRequest, hub: Hub, request: ApiRequest) -> JoinTokenAnswer:
+def create_join_token(
+    name: FromPath[str], data: JSONBody[JoinTokenRequest], hub: TheHub, request: ApiRequest
+) -> JoinTokenAnswer:
     """Make a join token; it is shown this once."""
     _site(hub, name)
     now = hub.clock.now()
@@ -59,7 +62,7 @@ def create_join_token(name: str, data: JoinTokenRequest, hub: Hub, request: ApiR
 
 
 @get("/hosts", opt={"role": "viewer"}, sync_to_thread=True)
-def list_hosts(hub: Hub, site: str | None = None) -> list[HostView]:
+def list_hosts(hub: TheHub, site: FromQuery[str | None] = None) -> list[HostView]:
     """List hosts, of one site or all."""
     sites = {record.name: record for record in hub.store.sites()}
     now = hub.clock.now()
@@ -67,7 +70,7 @@ def list_hosts(hub: Hub, site: str | None = None) -> list[HostView]:
 
 
 @get("/hosts/{name:str}", opt={"role": "viewer"}, sync_to_thread=True)
-def show_host(name: str, hub: Hub) -> HostView:
+def show_host(name: FromPath[str], hub: TheHub) -> HostView:
     """Show one host."""
     host = hub.store.host(name)
     if host is None:
@@ -76,7 +79,7 @@ def show_host(name: str, hub: Hub) -> HostView:
 
 
 @delete("/hosts/{name:str}", opt={"role": "operator"})
-async def remove_host(name: str, hub: Hub, request: ApiRequest) -> None:
+async def remove_host(name: FromPath[str], hub: TheHub, request: ApiRequest) -> None:
     """Forget a host: it may not sync any more. What runs there runs on."""
     host = await asyncio.to_thread(hub.store.host, name)
     await asyncio.to_thread(
@@ -89,7 +92,9 @@ async def remove_host(name: str, hub: Hub, request: ApiRequest) -> None:
 
 
 @get("/events", opt={"role": "viewer"}, sync_to_thread=True)
-def list_events(hub: Hub, site: str = "", host: str = "", limit: int = 100) -> list[EventView]:
+def list_events(
+    hub: TheHub, site: FromQuery[str] = "", host: FromQuery[str] = "", limit: FromQuery[int] = 100
+) -> list[EventView]:
     """List what hosts told, the newest first."""
     records = hub.store.events(site=site, host=host, limit=max(1, min(limit, 1000)))
     return [

@@ -8,6 +8,8 @@ from datetime import timedelta
 
 from litestar import Request, delete, get, post
 from litestar.datastructures import State
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from skerry.hub.services import Hub
 from skerry.hub.views import view_token
@@ -18,10 +20,11 @@ from skerry.spec.api import AuditView, LoginRequest, NewToken, TokenRequest, Tok
 from skerry.trust.tokens import hash_secret
 
 ApiRequest = Request[TokenRecord, str, State]
+TheHub = NamedDependency[Hub]
 
 
 @post("/login", status_code=200, opt={"open": True, "exclude_from_auth": True})
-async def login(data: LoginRequest, hub: Hub) -> NewToken:
+async def login(data: JSONBody[LoginRequest], hub: TheHub) -> NewToken:
     """Exchange the one-time secret that the hub printed for an API token."""
     now = hub.clock.now()
     record, secret = _new_token(TokenRequest(name=f"admin-{secrets.token_hex(3)}", role="admin"), hub)
@@ -41,13 +44,13 @@ async def whoami(request: ApiRequest) -> WhoAmI:
 
 
 @get("/tokens", opt={"role": "admin"})
-async def list_tokens(hub: Hub) -> list[TokenView]:
+async def list_tokens(hub: TheHub) -> list[TokenView]:
     """List API tokens."""
     return [view_token(token) for token in await asyncio.to_thread(hub.store.tokens) if not token.once]
 
 
 @post("/tokens", opt={"role": "admin"})
-async def create_token(data: TokenRequest, hub: Hub, request: ApiRequest) -> NewToken:
+async def create_token(data: JSONBody[TokenRequest], hub: TheHub, request: ApiRequest) -> NewToken:
     """Make an API token; its secret is shown this once."""
     record, secret = _new_token(data, hub)
     await asyncio.to_thread(
@@ -57,14 +60,14 @@ async def create_token(data: TokenRequest, hub: Hub, request: ApiRequest) -> New
 
 
 @delete("/tokens/{token_id:str}", opt={"role": "admin"})
-async def revoke_token(token_id: str, hub: Hub, request: ApiRequest) -> None:
+async def revoke_token(token_id: FromPath[str], hub: TheHub, request: ApiRequest) -> None:
     """Revoke an API token at once."""
     audit = audit_of(hub, request, "token.revoke", f"token:{token_id}")
     await asyncio.to_thread(hub.store.remove_token, token_id, audit)
 
 
 @get("/audit", opt={"role": "admin"})
-async def list_audit(hub: Hub, limit: int = 100) -> list[AuditView]:
+async def list_audit(hub: TheHub, limit: FromQuery[int] = 100) -> list[AuditView]:
     """List who did what, the newest first."""
     records = await asyncio.to_thread(hub.store.audits, max(1, min(limit, 1000)))
     return [

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 from litestar import Response, delete, get, post, put
+from litestar.params import FromPath, FromQuery, JSONBody
 
-from skerry.hub.api.operators import ApiRequest, audit_of
-from skerry.hub.services import Hub
+from skerry.hub.api.operators import ApiRequest, TheHub, audit_of
 from skerry.hub.views import view_applications, view_models, view_release
 from skerry.kit.digests import digest_of, parse_digest
 from skerry.kit.errors import Conflict, Missing, Rejected
@@ -33,25 +33,25 @@ MAX_BLOB_BYTES = 1 << 40
 
 
 @get("/applications", opt={"role": "viewer"}, sync_to_thread=True)
-def list_applications(hub: Hub) -> list[AppView]:
+def list_applications(hub: TheHub) -> list[AppView]:
     """List applications over the fleet."""
     return view_applications(hub.store.releases(), hub.store.hosts())
 
 
 @get("/models", opt={"role": "viewer"}, sync_to_thread=True)
-def list_models(hub: Hub) -> list[ModelView]:
+def list_models(hub: TheHub) -> list[ModelView]:
     """List models over the fleet."""
     return view_models(hub.store.releases(), hub.store.hosts())
 
 
 @get("/releases", opt={"role": "viewer"}, sync_to_thread=True)
-def list_releases(hub: Hub, application: str = "") -> list[ReleaseView]:
+def list_releases(hub: TheHub, application: FromQuery[str] = "") -> list[ReleaseView]:
     """List releases, of one application or all."""
     return [view_release(r) for r in hub.store.releases() if application in ("", r.application)]
 
 
 @get("/releases/{name:str}", opt={"role": "viewer"}, sync_to_thread=True)
-def show_release(name: str, hub: Hub) -> ReleaseView:
+def show_release(name: FromPath[str], hub: TheHub) -> ReleaseView:
     """Show one release with its document."""
     record = hub.store.release(name)
     if record is None:
@@ -60,13 +60,13 @@ def show_release(name: str, hub: Hub) -> ReleaseView:
 
 
 @delete("/releases/{name:str}", opt={"role": "operator"}, sync_to_thread=True)
-def remove_release(name: str, hub: Hub, request: ApiRequest) -> None:
+def remove_release(name: FromPath[str], hub: TheHub, request: ApiRequest) -> None:
     """Forget a release that no site is assigned and no running rollout names."""
     hub.store.remove_release(name, audit_of(hub, request, "release.remove", f"release:{name}"))
 
 
 @post("/releases", opt={"role": "operator"}, request_max_body_size=MAX_RELEASE_BYTES)
-async def create_release(request: ApiRequest, hub: Hub) -> Response[ReleaseView]:
+async def create_release(request: ApiRequest, hub: TheHub) -> Response[ReleaseView]:
     """Accept a release whose files are all here: 201 when it is new, 200 when the very same was here before."""
     body = await request.body()
     release = _decode_release(body)
@@ -99,7 +99,7 @@ async def create_release(request: ApiRequest, hub: Hub) -> Response[ReleaseView]
 
 
 @post("/blobs/missing", status_code=200, opt={"role": "operator"})
-async def find_missing(data: MissingRequest, hub: Hub) -> MissingAnswer:
+async def find_missing(data: JSONBody[MissingRequest], hub: TheHub) -> MissingAnswer:
     """Say which blobs are not here, and how much of each has arrived."""
     missing = [
         MissingBlob(digest=blob.digest, offset=hub.uploads.partial_size(blob.digest))
@@ -110,7 +110,9 @@ async def find_missing(data: MissingRequest, hub: Hub) -> MissingAnswer:
 
 
 @put("/uploads/{digest:str}", opt={"role": "operator"}, request_max_body_size=MAX_CHUNK_BYTES)
-async def upload(digest: str, offset: int, size: int, request: ApiRequest, hub: Hub) -> UploadAnswer:
+async def upload(
+    digest: FromPath[str], offset: FromQuery[int], size: FromQuery[int], request: ApiRequest, hub: TheHub
+) -> UploadAnswer:
     """Take a piece of a blob; the last piece makes it whole. A cut loses at most the piece under way."""
     parse_digest(digest)
     if not 0 <= offset <= size <= MAX_BLOB_BYTES:

@@ -1,0 +1,40 @@
+"""A hub without a network or a disk: every part real but the database and blobs, which are in memory."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from skerry.adapters.sql.store import SqlHubStore
+from skerry.hub.backend import HubBackend
+from skerry.hub.issuing import Issuer
+from skerry.hub.keeping import HubKeys, open_keys
+from skerry.hub.loops.rollouts import RolloutLoop
+from skerry.hub.notifier import Notifier
+from skerry.hub.services import Hub
+from skerry.ports.clock import Clock
+from skerry.testing.clock import SimulatedClock
+from skerry.testing.memory import MemoryBlobs, MemoryLocalBlobs
+
+
+def memory_hub(clock: Clock | None = None, *, keys: HubKeys | None = None) -> Hub:
+    """Return the parts of a hub; must be called where an event loop runs if its loops are to be run."""
+    clock = clock or SimulatedClock()
+    folder = Path(tempfile.mkdtemp(prefix="skerry-hub-"))
+    keys = keys or open_keys(folder / "keys", clock.now())
+    store, notifier, blobs = SqlHubStore.open(None), Notifier(), MemoryBlobs()
+    issuer = Issuer(store, keys.key, clock, notifier)
+    backend = HubBackend(store, blobs, keys, clock, issuer=issuer, notifier=notifier)
+    rollouts = RolloutLoop(store, issuer, clock)
+    backend.on_news = rollouts.wake
+    return Hub(
+        store=store,
+        blobs=blobs,
+        uploads=MemoryLocalBlobs(folder / "uploads"),
+        keys=keys,
+        clock=clock,
+        issuer=issuer,
+        backend=backend,
+        rollouts=rollouts,
+        url="https://hub.example:8443",
+    )
