@@ -198,6 +198,7 @@ def test_a_join_token_needs_a_site(store: HubStore) -> None:
     assert actions(store) == []
 
 
+@pytest.mark.rule("TRUST-1")
 def test_a_join_token_enrols_as_many_hosts_as_it_has_uses(store: HubStore) -> None:
     populate(store, hosts=())
     store.add_join_token(join_token(uses=2), audit("token"))

@@ -209,3 +209,11 @@ def test_the_progress_of_a_site_that_left_the_selection_is_kept() -> None:
     del fleet.sites["b"]
     decision = fleet.decide()
     assert decision.sites["b"] == SiteProgress(state="offered", why="queued", as_of=NOW, previous=OLD)
+
+
+@pytest.mark.rule("ROLLOUT-1")
+@pytest.mark.parametrize("state", ("succeeded", "failed", "superseded"))
+def test_a_rollout_that_has_ended_offers_nothing_to_a_site_that_comes_later(state: str) -> None:
+    fleet = Fleet(["a", "late"])
+    ended = msgspec.structs.replace(fleet.rollout, state=state, sites={})
+    assert decide_rollout(ended, list(fleet.sites.values()), now=NOW).effects == ()

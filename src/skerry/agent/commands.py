@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +15,7 @@ from skerry.agent.wiring import lock_data, open_runtime
 from skerry.carrier.link import HttpLink, fetch_trust_root
 from skerry.kit.errors import Conflict, Missing, Rejected
 from skerry.kit.ids import is_name
+from skerry.kit.locking import is_held
 from skerry.spec.carrier import EnrollRequest
 from skerry.spec.report import REPORT_TYPE, Report
 from skerry.trust.envelope import sign_document
@@ -82,7 +81,7 @@ def read_status(data: Path) -> dict[str, Any]:
         status: dict[str, Any] = msgspec.json.decode((data / "status.json").read_bytes())
     except (OSError, msgspec.DecodeError):
         status = {"host": place.host, "site": place.site}
-    return {"agent_running": _is_locked(data / "agent.lock"), "upstream": place.upstream, **status}
+    return {"agent_running": is_held(data / "agent.lock"), "upstream": place.upstream, **status}
 
 
 def read_logs(
@@ -139,17 +138,3 @@ async def _read_logs(data: Path, application: str, component: str, tail_bytes: i
             "agent.no_instance", f"nothing of {application} is here", hint=f"applications here: {known}"
         )
     return {key: await runtime.logs(key, tail_bytes=tail_bytes) for key in chosen}
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import os
 import signal
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
@@ -27,6 +25,7 @@ from skerry.agent.loops.sync import Syncer
 from skerry.agent.releases import Releases
 from skerry.carrier.link import HttpLink
 from skerry.kit.errors import Conflict
+from skerry.kit.locking import hold
 from skerry.ports.runtime import Runtime
 from skerry.spec.facts import HostFacts
 
@@ -53,22 +52,11 @@ def open_runtime(data: Path) -> Runtime:
     return ProcessRuntime(data / "instances")
 
 
-@contextlib.contextmanager
-def lock_data(data: Path) -> Generator[None]:
+def lock_data(data: Path) -> contextlib.AbstractContextManager[None]:
     """Hold the data directory for this process alone."""
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(data / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise Conflict(
-            "agent.running", f"another agent runs on {data}", hint="one data directory, one agent"
-        ) from error
-    try:
-        yield
-    finally:
-        os.close(descriptor)
+    hint = "one data directory, one agent"
+    conflict = Conflict("agent.running", f"another agent runs on {data}", hint=hint)
+    return hold(data / "agent.lock", conflict=conflict)
 
 
 async def _run(data: Path, identity: Identity, overrides: Mapping[str, str]) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import os
 import secrets
 import signal
 import socket
 import ssl
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import cast
@@ -36,6 +34,7 @@ from skerry.hub.notifier import Notifier
 from skerry.hub.services import Hub
 from skerry.kit.errors import Conflict, Rejected, SkerryError, Unavailable
 from skerry.kit.ids import new_secret
+from skerry.kit.locking import hold
 from skerry.ports.hub_store import Audit, HubStore, TokenRecord
 from skerry.trust.tokens import hash_secret
 
@@ -59,7 +58,7 @@ def serve(data: Path, listen: str, url: str, say: Callable[[str], None]) -> None
         Unavailable: the port is in use, the disk is full.
     """
     host, port = _parse_listen(listen)
-    with _lock(data):
+    with hold(data / "hub.lock", conflict=Conflict("hub.running", f"another hub serves {data}")):
         clock = SystemClock()
         keys = open_keys(data, clock.now())
         with contextlib.ExitStack() as stack:
@@ -279,21 +278,3 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     import uvloop
 
     return uvloop.new_event_loop()
-
-
-@contextlib.contextmanager
-def _lock(data: Path) -> Generator[None]:
-    try:
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(data / "hub.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise Unavailable("hub.data_unusable", f"cannot use {data}: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise Conflict("hub.running", f"another hub serves {data}") from error
-    try:
-        yield
-    finally:
-        os.close(descriptor)

@@ -33,7 +33,7 @@ def _lean(value: Any) -> Any:
                 lean[name] = _lean(held)
         return lean
     if isinstance(value, dict):
-        return {key: _lean(held) for key, held in cast(dict[Any, Any], value).items()}
+        return {key: _lean(held) for key, held in cast(dict[Any, Any], value).items()}  # type: ignore[redundant-cast]
     if isinstance(value, list | tuple):
         return [_lean(held) for held in cast(Sequence[Any], value)]
     return value
