@@ -39,6 +39,7 @@ from skerry.trust.tokens import hash_secret, issue_blob_token, verify_blob_token
 _log = structlog.get_logger()
 
 BLOB_TOKEN_TTL = timedelta(hours=1)
+RELOAD_EVERY_S = 1.0
 
 
 class _KnownHost(msgspec.Struct):
@@ -70,6 +71,7 @@ class HubBackend:
         self._issuer = issuer
         self._notifier = notifier
         self._hosts: dict[str, _KnownHost] = {}
+        self._reload_at = 0.0
         self._verifiers = {keys.key.key_id: keys.key.verifier}
         self.on_news: Callable[[], None] = lambda: None
 
@@ -100,6 +102,7 @@ class HubBackend:
         )
         audit = Audit(at=now, who=f"host:{request.host}", action="host.enroll", subject=f"site:{report.site}")
         record = await asyncio.to_thread(self._store.enroll_host, hash_secret(request.secret), host, audit)
+        self._remember(record)
         await self._issuer.issue(record.site)
         self.on_news()
         _log.info("host.enrolled", host=record.name, site=record.site)
@@ -166,16 +169,19 @@ class HubBackend:
 
     async def _known(self, claimed: str) -> _KnownHost:
         host = self._hosts.get(claimed)
-        if host is None:
+        if host is None and self._clock.monotonic() >= self._reload_at:
+            # Anybody can send an unknown key: the whole fleet is read once a second at the most.
+            self._reload_at = self._clock.monotonic() + RELOAD_EVERY_S
             for record in await asyncio.to_thread(self._store.hosts):
-                self._hosts.setdefault(
-                    key_id(record.sign_key),
-                    _KnownHost(record.name, record.site, public_key(record.sign_key), record.sequence),
-                )
+                self._remember(record)
             host = self._hosts.get(claimed)
         if host is None:
             raise _unknown()
         return host
+
+    def _remember(self, record: HostRecord) -> None:
+        known = _KnownHost(record.name, record.site, public_key(record.sign_key), record.sequence)
+        self._hosts.setdefault(key_id(record.sign_key), known)
 
 
 def _unknown() -> Unauthenticated:
