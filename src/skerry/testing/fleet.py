@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from skerry.testing.processes import processes_of
+from skerry.testing.processes import fleet_processes
 
 READY_S = 30.0
 COMMAND_S = 120.0
@@ -243,13 +243,13 @@ class Fleet:
         return agent.start()
 
     def close(self) -> None:
-        """End agents, applications and hub; whatever is left below the folder is killed."""
+        """End agents, applications and hub; what is left of them is killed."""
         for agent in self.agents.values():
             agent.stop()
         for agent in self.agents.values():
             self.try_run("agent", "down", "--data", str(agent.data))
         self.hub.stop()
-        for pid in processes_of(self.folder):
+        for pid in fleet_processes(self.folder):
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
