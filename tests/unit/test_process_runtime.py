@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from skerry.adapters.process_execute import find_executable
 from skerry.adapters.process_limits import confine, enable_controllers, find_cgroup_root
 from skerry.adapters.process_runtime import ProcessRuntime
 from skerry.kit.errors import Rejected, Unavailable
@@ -73,6 +74,15 @@ async def test_signals_are_neither_ignored_nor_blocked_in_the_component(host: Pr
     reserved = 1 << 31 | 1 << 32
     assert int(masks["SigIgn:"], 16) & ~reserved == 0
     assert int(masks["SigBlk:"], 16) & ~reserved == 0
+
+
+def test_a_folder_of_the_path_that_cannot_be_entered_is_passed_over(tmp_path: Path) -> None:
+    # A link to itself cannot be entered by anybody, root included.
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    path = f"{tmp_path / 'loop'}:/usr/bin:/bin"
+    found, allowed = find_executable("sh", env={"PATH": path}, directory=tmp_path)
+    assert found is not None
+    assert allowed
 
 
 async def test_a_command_with_a_slash_is_relative_to_the_directory(host: ProcessHost) -> None:

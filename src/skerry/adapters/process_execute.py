@@ -28,11 +28,19 @@ def find_executable(name: str, *, env: Mapping[str, str], directory: Path) -> tu
         places = [directory / name]
     else:
         places = [directory / place / name for place in env.get("PATH", os.defpath).split(":")]
-    files = [place for place in places if name and place.is_file()]
+    files = [place for place in places if name and _is_file(place)]
     for file in files:
         if os.access(file, os.X_OK):
             return file, True
     return (files[0] if files else None), False
+
+
+def _is_file(place: Path) -> bool:
+    """Tell whether a file is there for us; a folder of PATH that we may not enter is passed over, as execvp does."""
+    try:
+        return place.is_file()
+    except OSError:
+        return False
 
 
 def run_command(

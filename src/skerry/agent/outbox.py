@@ -51,6 +51,7 @@ class Outbox:
         reserved = store.load("sequence")
         self._reserved = secrets.randbelow(1 << 30) * SPARE if reserved is None else int(reserved)
         self._sequence = self._block_end = self._reserved
+        self._begun = reserved is not None
         self._met = store.load("met") is not None
         self._moved = msgspec.json.decode(store.load("moved") or b"[]", type=list[QueuedReport])
         self._open: Report | None = None
@@ -149,10 +150,13 @@ class Outbox:
         """
         with self._lock:
             if self._sequence < up_to < MAX_SEQUENCE:
-                if self._queue and not self._met:
+                # A number between our blocks was our own, used while the disk was full.
+                foreign = up_to > self._reserved + SPARE
+                if foreign and self._queue and not self._met:
                     self._renumber(up_to)
                     return
-                self._sequence = self._block_end = self._reserved = up_to
+                self._sequence = self._block_end = up_to
+                self._reserved = up_to if foreign else self._reserved
             with contextlib.suppress(Unavailable):
                 up_to = min(up_to, self._sequence)
                 if self._queue and self._queue[0] <= up_to:
@@ -160,7 +164,9 @@ class Outbox:
                     while self._queue and self._queue[0] <= up_to:
                         self._queue.popleft()
                 if not self._met:
-                    self._store.save({"met": b"1"})
+                    # From now on what the hub does not list as new it has; so no lower number may follow a restart.
+                    used = max(self._reserved, self._sequence)
+                    self._store.save({"met": b"1", "sequence": str(used).encode()})
                     self._met = True
 
     def _renumber(self, up_to: int) -> None:
@@ -173,7 +179,7 @@ class Outbox:
         reserved = sequence + RESERVE
         self._store.save({"moved": msgspec.json.encode(moved), "sequence": str(reserved).encode()})
         self._sequence, self._reserved, self._block_end = sequence, reserved, reserved
-        self._moved, self._open = moved, None
+        self._moved, self._open, self._begun = moved, None, True
         self._finish_move()
 
     def _finish_move(self) -> None:
@@ -193,10 +199,10 @@ class Outbox:
             try:
                 self._store.save({"sequence": str(first + RESERVE).encode()})
             except Unavailable:
-                if durable or self._sequence + 1 >= first:
+                if durable or not self._begun or self._sequence + 1 >= first:
                     raise
             else:
-                self._sequence = first
+                self._sequence, self._begun = first, True
                 self._reserved = self._block_end = first + RESERVE
         self._sequence += 1
         return self._sequence

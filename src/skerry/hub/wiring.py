@@ -32,7 +32,7 @@ from skerry.hub.keeping import HubKeys, open_keys, open_server_certificate
 from skerry.hub.loops.rollouts import RolloutLoop
 from skerry.hub.notifier import Notifier
 from skerry.hub.services import Hub
-from skerry.kit.errors import Conflict, Rejected, SkerryError, Unavailable
+from skerry.kit.errors import Bug, Conflict, Rejected, Unavailable, as_failure
 from skerry.kit.ids import new_secret
 from skerry.kit.locking import hold
 from skerry.ports.hub_store import Audit, HubStore, TokenRecord
@@ -195,8 +195,10 @@ async def _maintain(data: Path, hub: Hub, names: list[str], context: ssl.SSLCont
             if renewed:
                 context.load_cert_chain(cert, key)
                 _log.info("certificate.renewed")
-        except SkerryError as error:
-            _log.error("maintenance.failing", code=error.code, reason=str(error))
+        except Exception as caught:
+            error = as_failure(caught)
+            cause = error.__cause__ if isinstance(error, Bug) else None
+            _log.error("maintenance.failing", code=error.code, reason=str(error), exc_info=cause)
         await hub.clock.sleep(MAINTAIN_EVERY_S)
 
 

@@ -92,6 +92,18 @@ class Bug(SkerryError):
     """An assumption of the code does not hold."""
 
 
+def as_failure(error: Exception) -> SkerryError:
+    """Return a loop's failure as one of ours: what nobody raised on purpose is a `Bug`, with its cause.
+
+    For loops that must outlive their bugs: one broken document must not take the rest of a host or hub down.
+    """
+    if isinstance(error, SkerryError):
+        return error
+    bug = Bug("internal", f"{type(error).__name__}: {error}")
+    bug.__cause__ = error
+    return bug
+
+
 FAMILIES: Mapping[str, type[SkerryError]] = {
     kind.family: kind
     for kind in (Rejected, Missing, Conflict, Unavailable, Untrusted, Denied, Unauthenticated, Bug)

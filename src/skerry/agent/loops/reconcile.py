@@ -22,7 +22,7 @@ from skerry.agent.loops.probe import ProbeLoop, Watched
 from skerry.agent.loops.sync import Syncer
 from skerry.agent.releases import Releases
 from skerry.kit.durable import write_file
-from skerry.kit.errors import Rejected, SkerryError
+from skerry.kit.errors import Bug, Rejected, SkerryError, as_failure
 from skerry.kit.quantities import parse_cpu, parse_size
 from skerry.ports.agent_store import AgentStore
 from skerry.ports.blobs import LocalBlobs
@@ -107,9 +107,11 @@ class Reconciler:
             wake_in_s = 5.0
             try:
                 wake_in_s = await self.step()
-            except SkerryError as error:
+            except Exception as caught:
+                error = as_failure(caught)
                 if failing != error.code:
-                    _log.error("reconcile.failing", code=error.code, reason=str(error))
+                    cause = error.__cause__ if isinstance(error, Bug) else None
+                    _log.error("reconcile.failing", code=error.code, reason=str(error), exc_info=cause)
                 failing = error.code
                 wake_in_s = 1.0
             else:
@@ -136,8 +138,8 @@ class Reconciler:
             # One that fails must not keep the others from happening; the next plan sees what came of it.
             try:
                 await self._apply(action)
-            except SkerryError as error:
-                failure = failure or error
+            except Exception as error:
+                failure = failure or as_failure(error)
         self._tidy()
         views = view_applications(targets, self._records, seen, self._memory, plan.why)
         generation = parts.syncer.desired.generation if parts.syncer.desired else 0
@@ -274,7 +276,8 @@ class Reconciler:
             return
         try:
             await self._parts.runtime.start(self._instance_spec(action, component))
-        except SkerryError as error:
+        except (SkerryError, OSError) as caught:
+            error = as_failure(caught)
             self._tries += 1
             self._unstartable[action.instance] = InstanceFact(
                 state="exited",

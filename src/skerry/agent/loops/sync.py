@@ -18,7 +18,7 @@ from skerry.agent.identity import Identity
 from skerry.agent.outbox import Outbox
 from skerry.agent.retrying import Retry
 from skerry.kit.canonical import encode_canonical
-from skerry.kit.errors import SkerryError, Unavailable, Untrusted
+from skerry.kit.errors import Bug, SkerryError, Unavailable, Untrusted, as_failure
 from skerry.ports.agent_store import AgentStore
 from skerry.ports.clock import Clock
 from skerry.ports.link import Link
@@ -101,8 +101,8 @@ class Syncer:
                 retry.reset()
                 # An upstream that answers at once, whatever the reason, must not make us spin.
                 await self._clock.sleep(PAUSE_S)
-            except SkerryError as error:
-                self._fail(error)
+            except Exception as error:
+                self._fail(as_failure(error))
                 await self._clock.sleep(retry.next_wait_s())
 
     async def flush_forever(self) -> None:
@@ -113,8 +113,8 @@ class Syncer:
             if not self._failing:
                 try:
                     await self.exchange(0.0)
-                except SkerryError as error:
-                    self._fail(error)
+                except Exception as error:
+                    self._fail(as_failure(error))
             await self._clock.sleep(PAUSE_S)
 
     async def exchange(self, wait_s: float) -> None:
@@ -209,7 +209,8 @@ class Syncer:
 
     def _fail(self, error: SkerryError) -> None:
         if self._failing != error.code:
-            _log.warning("sync.failing", code=error.code, reason=str(error))
+            cause = error.__cause__ if isinstance(error, Bug) else None
+            _log.warning("sync.failing", code=error.code, reason=str(error), exc_info=cause)
             if isinstance(error, Untrusted):
                 self.note("sync.untrusted", f"{error.code}: {error.message}")
         self._failing = error.code

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from skerry.hub.issuing import Issuer
-from skerry.kit.errors import Conflict, Missing, SkerryError
+from skerry.kit.errors import Bug, Conflict, Missing, as_failure
 from skerry.matching.selector import parse_selector
 from skerry.ports.clock import Clock
 from skerry.ports.hub_store import (
@@ -61,9 +61,11 @@ class RolloutLoop:
             self._wake.clear()
             try:
                 await self.step()
-            except SkerryError as error:
+            except Exception as caught:
+                error = as_failure(caught)
                 if self._failing != error.code:
-                    _log.error("rollouts.failing", code=error.code, reason=str(error))
+                    cause = error.__cause__ if isinstance(error, Bug) else None
+                    _log.error("rollouts.failing", code=error.code, reason=str(error), exc_info=cause)
                 self._failing = error.code
                 await self._clock.sleep(1.0)
                 continue
