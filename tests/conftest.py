@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 
 import hypothesis
@@ -19,6 +20,12 @@ hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 _FAIL_ON_SKIP = os.environ.get("SKERRY_FAIL_ON_SKIP", "") == "1"
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what the tests start, also where a shell runs them in its background and ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 @pytest.hookimpl(wrapper=True)

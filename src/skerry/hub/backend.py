@@ -71,6 +71,7 @@ class HubBackend:
         self._issuer = issuer
         self._notifier = notifier
         self._hosts: dict[str, _KnownHost] = {}
+        self._reloading = asyncio.Lock()
         self._reload_at = 0.0
         self._verifiers = {keys.key.key_id: keys.key.verifier}
         self.on_news: Callable[[], None] = lambda: None
@@ -169,11 +170,13 @@ class HubBackend:
 
     async def _known(self, claimed: str) -> _KnownHost:
         host = self._hosts.get(claimed)
-        if host is None and self._clock.monotonic() >= self._reload_at:
-            # Anybody can send an unknown key: the whole fleet is read once a second at the most.
-            self._reload_at = self._clock.monotonic() + RELOAD_EVERY_S
-            for record in await asyncio.to_thread(self._store.hosts):
-                self._remember(record)
+        if host is None:
+            async with self._reloading:  # whoever comes while the fleet is read waits for it
+                # Anybody can send an unknown key: the whole fleet is read once a second at the most.
+                if claimed not in self._hosts and self._clock.monotonic() >= self._reload_at:
+                    for record in await asyncio.to_thread(self._store.hosts):
+                        self._remember(record)
+                    self._reload_at = self._clock.monotonic() + RELOAD_EVERY_S
             host = self._hosts.get(claimed)
         if host is None:
             raise _unknown()

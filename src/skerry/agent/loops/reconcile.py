@@ -83,6 +83,7 @@ class Reconciler:
         self._data = data
         self._memory = Memory()
         self._records = _load(parts.store, "records", dict[str, ApplicationRecord])
+        self._remembers = parts.store.load("records") is not None
         self._ports = _load(parts.store, "ports", dict[str, int])
         self._troubles: dict[str, str] = {}
         self._unstartable: dict[str, InstanceFact] = {}
@@ -127,8 +128,10 @@ class Reconciler:
         parts = self._parts
         facts = parts.facts()
         parts.releases.set_facts(facts)
-        targets = self._targets()
         instances = await parts.runtime.instances()
+        if not self._remembers:
+            self._adopt(instances)
+        targets = self._targets()
         self._watch(instances)
         seen = self._see(targets, instances)
         plan = plan_host(targets, self._records, seen, self._memory, now=parts.clock.monotonic())
@@ -207,6 +210,22 @@ class Reconciler:
             limits=view.limits,
             endpoints={name: f"127.0.0.1:{port}" for name, port in ports.items()},
         )
+
+    def _adopt(self, instances: Mapping[str, InstanceView]) -> None:
+        """Take what is on this host for good when no record was ever stored: the database was lost, they were not.
+
+        Otherwise they would count as wanted no more and be ended, perhaps with no upstream to bring them back.
+        """
+        alive_first = sorted(instances.values(), key=lambda view: view.state not in ("running", "stopping"))
+        adopted: dict[str, ApplicationRecord] = {}
+        for view in alive_first:
+            name, release = view.labels.get("application", ""), view.labels.get("release", "")
+            if name and release and name not in adopted:
+                adopted[name] = ApplicationRecord(name, good=release)
+        self._parts.store.save({"records": msgspec.json.encode(adopted)})
+        for name in adopted:
+            self._parts.syncer.note("application.adopted", "it was here, and unknown", application=name)
+        self._records, self._remembers = adopted, True
 
     def _watch(self, instances: Mapping[str, InstanceView]) -> None:
         watched: dict[str, Watched] = {}
