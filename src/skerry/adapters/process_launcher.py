@@ -104,8 +104,8 @@ def _become(spec: dict[str, Any], keeper: int, log: int, go: int, failed: int) -
         os.umask(0o022)
         part = "directory"
         os.chdir(spec["directory"])
-        # What is ignored stays so across exec. Python ignores some, and whoever started the agent may have ignored others, as a shell does with SIGINT
-        # for what runs in its background: a component must not inherit that it cannot be stopped.
+        # What is ignored stays so across exec. Python ignores some, and whoever started the agent may have ignored
+        # others, as a shell does with SIGINT for its background: a component must be stoppable all the same.
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
