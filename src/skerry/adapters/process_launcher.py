@@ -106,8 +106,8 @@ def _become(spec: dict[str, Any], keeper: int, log: int, go: int, failed: int) -
         os.chdir(spec["directory"])
         # What is ignored stays so across exec. Python ignores some, and whoever started the agent may have ignored
         # others, as a shell does with SIGINT for its background: a component must be stoppable all the same.
-        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-            signal.signal(number, signal.SIG_DFL)
+        for each in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(each, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
         part = "command"
         os.execve(spec["executable"], spec["command"], spec["env"])

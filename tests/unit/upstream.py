@@ -1,0 +1,123 @@
+"""What a host sees of a hub, held by a test: identities, and links that answer as scripted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from skerry.agent.identity import Identity, Place
+from skerry.kit.errors import Denied, Unavailable
+from skerry.spec.carrier import (
+    TIME_TYPE,
+    EnrollAnswer,
+    EnrollRequest,
+    HubTime,
+    JsonEnvelope,
+    SyncAnswer,
+    SyncRequest,
+    TrustRoot,
+)
+from skerry.spec.desired import DESIRED_STATE_TYPE, DesiredState
+from skerry.spec.report import REPORT_TYPE, Report
+from skerry.trust.envelope import sign_document, verify_document
+from skerry.trust.keys import SigningKey
+
+NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+HUB, STRANGER, HOST = SigningKey.generate(), SigningKey.generate(), SigningKey.generate()
+
+
+def identity() -> Identity:
+    """Return the identity of host edge of site harbour."""
+    place = Place(host="edge", site="harbour", upstream="https://hub:8443", root="sha256:" + "0" * 64)
+    root = TrustRoot(hub="h", ca_pem="", hub_keys={HUB.key_id: HUB.public})
+    return Identity(place, HOST, root, (HUB.verifier,))
+
+
+def report_of(envelope: JsonEnvelope) -> Report:
+    """Return the report of an envelope, which must be signed by the host."""
+    return verify_document(envelope, REPORT_TYPE, Report, [HOST.verifier])
+
+
+def report_envelope(sequence: int, *, key: SigningKey = HOST, **changes: Any) -> JsonEnvelope:
+    """Return a signed report of host edge of site harbour."""
+    report = Report(host="edge", site="harbour", sequence=sequence, sent_at=NOW, clock=NOW)
+    return sign_document(msgspec.structs.replace(report, **changes), REPORT_TYPE, key)
+
+
+def desired(generation: int, *, key: SigningKey = HUB, at: datetime = NOW, **changes: Any) -> JsonEnvelope:
+    """Return a signed DesiredState of site harbour."""
+    document = DesiredState(
+        site="harbour", generation=generation, issued_at=at, expires_at=at + timedelta(days=60)
+    )
+    return sign_document(msgspec.structs.replace(document, **changes), DESIRED_STATE_TYPE, key)
+
+
+def hub_time(sequence: int, now: datetime, *, host: str = "edge") -> JsonEnvelope:
+    """Return the hub's signed time in answer to a report."""
+    return sign_document(HubTime(host=host, sequence=sequence, now=now), TIME_TYPE, HUB)
+
+
+class ScriptedLink:
+    """A Link whose answers a function of the test makes from the request and its newest report."""
+
+    def __init__(self, answer: Callable[[SyncRequest, Report], SyncAnswer]) -> None:
+        self.answer = answer
+        self.requests: list[SyncRequest] = []
+
+    @property
+    def reports(self) -> list[list[Report]]:
+        """The reports of each request."""
+        return [[report_of(envelope) for envelope in request.reports] for request in self.requests]
+
+    def enroll(self, request: EnrollRequest) -> EnrollAnswer:
+        """Never used here."""
+        raise AssertionError
+
+    def sync(self, request: SyncRequest) -> SyncAnswer:
+        """Answer as scripted."""
+        self.requests.append(request)
+        return self.answer(request, report_of(request.reports[-1]))
+
+    @contextmanager
+    def blob(self, digest: str, *, offset: int, token: str) -> Generator[Iterator[bytes]]:
+        """Serve nothing."""
+        yield iter(())
+
+    def close(self) -> None:
+        """Hold nothing."""
+
+
+class BlobLink(ScriptedLink):
+    """A Link that serves blobs and cuts each next answer after a stated number of bytes; it counts what it sends."""
+
+    def __init__(self, contents: dict[str, bytes]) -> None:
+        super().__init__(lambda _, newest: SyncAnswer(acknowledged=newest.sequence))
+        self.contents = contents
+        self.cuts: list[int] = []
+        self.token = "good"
+        self.asked: list[tuple[int, str]] = []
+        self.sent_bytes = 0
+        self.served = threading.Semaphore(0)
+
+    @contextmanager
+    def blob(self, digest: str, *, offset: int, token: str) -> Generator[Iterator[bytes]]:
+        """Serve a blob from `offset`."""
+        self.asked.append((offset, token))
+        self.served.release()
+        if token != self.token:
+            raise Denied("blob_token.expired", "the blob token has expired")
+        yield self._chunks(self.contents[digest][offset:], self.cuts.pop(0) if self.cuts else None)
+
+    def _chunks(self, content: bytes, cut_after: int | None) -> Iterator[bytes]:
+        end = len(content) if cut_after is None else min(cut_after, len(content))
+        for start in range(0, end, 1000):
+            chunk = content[start : min(start + 1000, end)]
+            self.sent_bytes += len(chunk)
+            yield chunk
+        if cut_after is not None:
+            raise Unavailable("link.cut", "the blob was cut off")
