@@ -37,10 +37,12 @@ class Server(http.server.ThreadingHTTPServer):
         self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         self.answer = b""
         self.endless = False
+        self.drips = False
         self.location = ""
         self.asked: list[str] = []
         self.sent_bytes = 0
         self.finished = threading.Event()
+        self.enough = threading.Event()
         self.url = f"https://127.0.0.1:{self.server_port}"
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -64,6 +66,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         try:
             self.wfile.write(server.answer)
+            while server.drips and not server.enough.wait(0.02):
+                server.sent_bytes += self.wfile.write(b"x")
+                self.wfile.flush()
             while server.endless:
                 server.sent_bytes += self.wfile.write(b"x" * 65536)
         finally:
@@ -191,3 +196,14 @@ def test_an_answer_without_end_is_given_up(genuine: Identity) -> None:
         assert server.finished.wait(30), "the connection is cut, not left open"
     assert caught.value.code == "link.strange_answer"
     assert server.sent_bytes < MAX_ANSWER_BYTES + BUFFERS_BYTES
+
+
+def test_an_answer_that_drips_is_given_up_in_time(genuine: Identity) -> None:
+    with serving(genuine) as server:
+        server.drips = True
+        try:
+            with pytest.raises(Unavailable) as caught:
+                fetch_trust_root(server.url, digest_of(genuine.root), body_limit_s=0.1)
+        finally:
+            server.enough.set()
+    assert caught.value.code == "link.slow_answer"

@@ -13,6 +13,7 @@ import re
 import socket
 import ssl
 import threading
+import time
 import warnings
 from collections.abc import Generator, Iterator
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ from skerry.spec.problem_details import error_of
 
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 30.0
+BODY_TIMEOUT_S = 60.0
 MAX_ANSWER_BYTES = 8 << 20
 CHUNK_BYTES = 256 << 10
 _X509_V_FLAG_NO_CHECK_TIME = 0x200000  # OpenSSL's x509_vfy.h; the ssl module has no name for it
@@ -50,11 +52,12 @@ def upstream_context(ca_pem: str) -> ssl.SSLContext:
 class HttpLink:
     """A `Link` over HTTPS."""
 
-    def __init__(self, url: str, ca_pem: str) -> None:
+    def __init__(self, url: str, ca_pem: str, *, body_limit_s: float = BODY_TIMEOUT_S) -> None:
         parts = urlsplit(url)
         if parts.scheme != "https" or not parts.hostname:
             raise Rejected("link.bad_address", f"not an https address: {url[:200]!r}")
         self._prefix = parts.path.rstrip("/")
+        self._body_limit_s = body_limit_s
         self._connections: set[HTTPSConnection] = set()
         self._lock = threading.Lock()
         self._closed = False
@@ -86,7 +89,7 @@ class HttpLink:
             if response.status == 416:
                 yield iter(())
             elif response.status not in (200, 206):
-                raise _error_of(response.status, _read_bounded(response))
+                raise _error_of(response.status, _read_bounded(response, self._body_limit_s))
             else:
                 # An upstream that ignores Range sends all; skip what is held already.
                 skip = offset if response.status == 200 else 0
@@ -110,7 +113,7 @@ class HttpLink:
         headers = {"Content-Type": "application/json"}
         response = self._request("POST", path, msgspec.json.encode(message), headers, timeout_s)
         try:
-            body = _read_bounded(response)
+            body = _read_bounded(response, self._body_limit_s)
         finally:
             response.release_conn()
         if response.status != 200:
@@ -168,7 +171,9 @@ class HttpLink:
         return TrackedConnection
 
 
-def fetch_trust_root(url: str, root_digest: str) -> tuple[TrustRoot, bytes]:
+def fetch_trust_root(
+    url: str, root_digest: str, *, body_limit_s: float = BODY_TIMEOUT_S
+) -> tuple[TrustRoot, bytes]:
     """Fetch the trust root from a hub or relay and check it against the digest that a join token pins.
 
     The connection itself is not trusted (nothing is yet); only the digest counts.
@@ -192,7 +197,7 @@ def fetch_trust_root(url: str, root_digest: str) -> tuple[TrustRoot, bytes]:
             response = pool.urlopen(
                 "GET", parts.path.rstrip("/") + "/v1/trust-root", timeout=timeout, preload_content=False
             )
-        body = _read_bounded(response)
+        body = _read_bounded(response, body_limit_s)
     except (urllib3.exceptions.HTTPError, OSError) as error:
         raise Unavailable("link.unreachable", f"cannot reach {url}: {_reason(error)}") from error
     finally:
@@ -207,15 +212,21 @@ def fetch_trust_root(url: str, root_digest: str) -> tuple[TrustRoot, bytes]:
         raise Untrusted("trust_root.malformed", "the trust root is not readable by this version") from error
 
 
-def _read_bounded(response: urllib3.BaseHTTPResponse) -> bytes:
+def _read_bounded(response: urllib3.BaseHTTPResponse, limit_s: float) -> bytes:
+    """Return a body of bounded length and time: the socket's own limit begins anew with every byte."""
+    body, until = bytearray(), time.monotonic() + limit_s
     try:
-        body = response.read(MAX_ANSWER_BYTES + 1)
+        while chunk := response.read1(CHUNK_BYTES):
+            body += chunk
+            if len(body) > MAX_ANSWER_BYTES:
+                response.close()
+                raise Unavailable("link.strange_answer", f"the answer has more than {MAX_ANSWER_BYTES} bytes")
+            if time.monotonic() > until:
+                response.close()
+                raise Unavailable("link.slow_answer", f"the answer did not arrive within {limit_s:g} s")
     except (urllib3.exceptions.HTTPError, OSError, AttributeError) as error:
         raise Unavailable("link.cut", f"the answer did not arrive whole: {_reason(error)}") from error
-    if len(body) > MAX_ANSWER_BYTES:
-        response.close()
-        raise Unavailable("link.strange_answer", f"the answer has more than {MAX_ANSWER_BYTES} bytes")
-    return body
+    return bytes(body)
 
 
 def _error_of(status: int, body: bytes) -> SkerryError:

@@ -103,6 +103,8 @@ class HubBackend:
         )
         audit = Audit(at=now, who=f"host:{request.host}", action="host.enroll", subject=f"site:{report.site}")
         record = await asyncio.to_thread(self._store.enroll_host, hash_secret(request.secret), host, audit)
+        # A host that was removed and came back begins anew here, too.
+        self._hosts.pop(key_id(record.sign_key), None)
         self._remember(record)
         await self._issuer.issue(record.site)
         self.on_news()
