@@ -17,7 +17,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "lint": (f"{BIN}/ruff", "check", "."),
     "format": (f"{BIN}/ruff", "format", "--check", "."),
     "mypy": (f"{BIN}/mypy",),
-    "pyright": (f"{BIN}/pyright", "--warnings"),
+    "pyright": (f"{BIN}/pyright", "--warnings", "--project", "pyproject.toml"),
     "layers": (f"{BIN}/lint-imports", "--no-logo"),
     "tests": (f"{BIN}/pytest",),
     "demo": (PYTHON, "scripts/demo.py"),
