@@ -143,7 +143,7 @@ def test_a_full_disk_keeps_the_good_release_and_an_update_waits_for_room(fleet: 
             rollout = fleet.roll_out("1.1.0")
 
             def why() -> str:
-                return str(fleet.get("get", "hosts", "edge")["applications"]["talker"]["why"])
+                return str(fleet.get("get", "hosts", "edge")["applications"]["talker"].get("why", ""))
 
             fleet.until(lambda: "disk full" in why(), agent.log.read_text)
             assert ask(agent.endpoint("talker", "mouth")) == said
