@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 from skerry.hub.api.app import operator_app
@@ -13,11 +14,12 @@ GOLDEN = Path(__file__).resolve().parent.parent / "docs" / "reference" / "openap
 
 def openapi_text() -> str:
     """Return the document, with sorted keys, as the golden file holds it."""
-    hub = memory_hub()
-    try:
-        schema = operator_app(hub).openapi_schema.to_schema()
-    finally:
-        hub.store.close()
+    with tempfile.TemporaryDirectory() as folder:
+        hub = memory_hub(Path(folder))
+        try:
+            schema = operator_app(hub).openapi_schema.to_schema()
+        finally:
+            hub.store.close()
     # The version changes with every release and says nothing about the interface.
     schema["info"]["version"] = "v1"
     return json.dumps(schema, indent=2, sort_keys=True) + "\n"

@@ -87,6 +87,11 @@ def test_a_join_token_works_once_and_says_why_when_it_does_not(fleet: TestFleet)
         "agent", "join", "-", "--data", str(fleet.folder / "x"), "--name", "one", stdin=other
     )
     assert done.returncode == 5, done.stderr
+    # A directory is one host: its queued reports are signed for the name it has.
+    done = fleet.try_run(
+        "agent", "join", "-", "--data", str(fleet.folder / "one"), "--name", "uno", stdin=other
+    )
+    assert done.returncode == 5, done.stderr
 
 
 @pytest.mark.rule("TRUST-2")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -67,9 +68,9 @@ class Member:
 class Harbour:
     """A hub with the sites harbour and airport."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         self.clock = SimulatedClock()
-        self.hub: Hub = memory_hub(self.clock)
+        self.hub: Hub = memory_hub(folder, self.clock)
         self.backend = self.hub.backend
         self.store = self.hub.store
         self.change("harbour")
@@ -131,8 +132,8 @@ class Harbour:
 
 
 @pytest.fixture
-def harbour() -> Iterator[Harbour]:
-    made = Harbour()
+def harbour(tmp_path: Path) -> Iterator[Harbour]:
+    made = Harbour(tmp_path)
     yield made
     made.store.close()
 
@@ -225,6 +226,38 @@ async def test_a_forged_report_is_refused_and_nothing_that_came_with_it_is_taken
         assert caught.value.code == code
     assert [harbour.sequence(member) for member in (edge, other)] == [0, 0]
     assert (await harbour.sync(edge.signed(4))).acknowledged == 4, "and the host itself is heard as before"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    (
+        {"sequence": 1 << 63},
+        {"sequence": 10, "generation": 1 << 63},
+        {"sequence": 10, "generation": -1},
+        {"sequence": 10, "dropped_events": -1},
+        {"sequence": 10, "sent_at": datetime(2026, 1, 1)},  # noqa: DTZ001 (that is the point)
+        {"sequence": 10, "clock": datetime(2026, 1, 1)},  # noqa: DTZ001
+        {"sequence": 10, "events": (Event(at=datetime(2026, 1, 1), kind="test.happened"),)},  # noqa: DTZ001
+    ),
+    ids=["a number", "a generation", "a negative one", "a negative count", "sent", "clock", "event"],
+)
+async def test_numbers_and_instants_that_nothing_can_store_or_compare_are_refused(
+    harbour: Harbour, changes: dict[str, Any]
+) -> None:
+    edge = await harbour.join()
+    with pytest.raises(Untrusted, match="not a Report"):
+        await harbour.sync(edge.signed(**changes))
+    assert harbour.sequence(edge) == 0
+
+
+async def test_hosts_that_come_at_the_same_time_after_the_hub_restarted_are_all_known(
+    harbour: Harbour,
+) -> None:
+    members = [await harbour.join(f"edge-{number}") for number in range(5)]
+    for member in members:
+        harbour.backend.forget_host(member.name)  # what is at hand goes, what is stored stays
+    answers = await asyncio.gather(*(harbour.sync(member.signed(2)) for member in members))
+    assert [answer.acknowledged for answer in answers] == [2] * 5
 
 
 async def test_an_unknown_key_is_refused_and_makes_the_hub_read_its_hosts_once_a_second(

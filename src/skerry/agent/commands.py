@@ -43,7 +43,7 @@ def join_site(data: Path, token_text: str, *, host: str = "") -> Place:
         raise Rejected("host.bad_name", f"{name!r} cannot be a host's name", hint=hint)
     with lock_data(data):
         held = load_place(data)
-        if held is not None and (held.site, held.root) != (token.site, token.root):
+        if held is not None and (held.site, held.root, held.host) != (token.site, token.root, name):
             hint = "use another --data directory"
             raise Conflict("agent.joined", f"this host has joined site {held.site} as {held.host}", hint=hint)
         root, raw = fetch_trust_root(token.hub, token.root)

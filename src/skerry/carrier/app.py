@@ -12,6 +12,7 @@ from typing import TypeVar
 import msgspec
 import structlog
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -53,7 +54,11 @@ def carrier_app(backend: CarrierBackend) -> Starlette:
             Route("/v1/enroll", enroll, methods=["POST"]),
             Route("/v1/trust-root", trust_root, methods=["GET"]),
         ],
-        exception_handlers={SkerryError: _answer_error, Exception: _answer_bug},
+        exception_handlers={
+            SkerryError: _answer_error,
+            HTTPException: _answer_http,
+            Exception: _answer_bug,
+        },
     )
 
 
@@ -109,6 +114,17 @@ async def _answer_error(_: Request, error: Exception) -> Response:
     headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthenticated) else None
     body = _encode(problem_of(error))
     return Response(body, status_code=error.http_status, media_type=PROBLEM_MEDIA_TYPE, headers=headers)
+
+
+async def _answer_http(request: Request, error: Exception) -> Response:
+    """Answer what the framework refuses, an unknown path or a wrong method, as a problem document, too."""
+    assert isinstance(error, HTTPException)
+    family: type[SkerryError] = Missing if error.status_code == 404 else Rejected
+    problem = problem_of(
+        family(f"http.{error.status_code}", f"{request.method} {request.url.path}: {error.detail}")
+    )
+    body = _encode(msgspec.structs.replace(problem, status=error.status_code))
+    return Response(body, error.status_code, error.headers, media_type=PROBLEM_MEDIA_TYPE)
 
 
 async def _answer_bug(request: Request, error: Exception) -> Response:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, cast
 
 import click
 import msgspec
@@ -54,10 +54,23 @@ def output_option(*formats: Format) -> Callable[[C], C]:
 
 
 def format_data(value: object, output: str) -> str:
-    """Return a view, or several, as JSON or YAML."""
+    """Return a view, or several, as JSON or YAML, with every field: a program need not know the defaults."""
+    whole = _whole(value)
     if output == "json":
-        return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
-    return format_yaml(msgspec.to_builtins(value))
+        return msgspec.json.format(msgspec.json.encode(whole), indent=2).decode()
+    return format_yaml(msgspec.to_builtins(whole))
+
+
+def _whole(value: object) -> object:
+    """Return structs as mappings of all their fields; on the wire those that equal their default are left out."""
+    if isinstance(value, msgspec.Struct):
+        fields = msgspec.structs.fields(value)
+        return {field.encode_name: _whole(getattr(value, field.name)) for field in fields}
+    if isinstance(value, dict):
+        return {key: _whole(held) for key, held in cast(dict[Any, Any], value).items()}  # type: ignore[redundant-cast]
+    if isinstance(value, list | tuple):
+        return [_whole(held) for held in cast(Sequence[Any], value)]
+    return value
 
 
 def format_yaml(value: object) -> str:

@@ -90,6 +90,7 @@ class HubBackend:
 
         The store checks that the site it names is the token's.
         """
+        key_id(request.seal_key)  # refuses what is no key; secrets will be sealed to it
         report = verify_document(request.proof, REPORT_TYPE, Report, [public_key(request.sign_key)])
         if report.host != request.host:
             raise Untrusted("report.wrong_host", "the proof is not of this host")

@@ -21,7 +21,7 @@ def parse_digest(text: str) -> Digest:
     Raises:
         Rejected: it is not of the form `sha256:<64 hexadecimal digits>`.
     """
-    if not _digest_re.match(text):
+    if not _digest_re.fullmatch(text) or text.endswith("\n"):
         raise Rejected(
             "digest.malformed", f"not a digest: {text[:80]!r}", hint="expected sha256:<64 hex digits>"
         )

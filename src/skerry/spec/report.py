@@ -11,6 +11,9 @@ from skerry.spec.facts import HostFacts
 from skerry.spec.metadata import Part
 
 REPORT_TYPE = "application/vnd.skerry.report+json"
+MAX_NUMBER = 1 << 62  # databases keep 64 bits, one of them for the sign
+
+Instant = Annotated[datetime, Meta(tz=True)]
 
 Phase = Literal[
     "pending", "fetching", "preparing", "starting", "soaking", "running", "returning", "stopping", "stopped"
@@ -67,7 +70,7 @@ class Observed(Part, frozen=True, kw_only=True):
 class Event(Part, frozen=True, kw_only=True):
     """Something that happened, at the host's (corrected) time."""
 
-    at: datetime
+    at: Instant
     kind: Annotated[str, Meta(max_length=128)]
     message: Annotated[str, Meta(max_length=4096)] = ""
     application: str = ""
@@ -84,11 +87,11 @@ class Report(Part, frozen=True, kw_only=True, tag_field="type", tag="report"):
 
     host: str
     site: str
-    sequence: Annotated[int, Meta(ge=1)]
-    sent_at: datetime
-    clock: datetime
-    generation: int = 0
+    sequence: Annotated[int, Meta(ge=1, le=MAX_NUMBER)]
+    sent_at: Instant
+    clock: Instant
+    generation: Annotated[int, Meta(ge=0, le=MAX_NUMBER)] = 0
     observed: Observed | None = None
     facts: HostFacts | None = None
     events: Annotated[tuple[Event, ...], Meta(max_length=1000)] = ()
-    dropped_events: int = 0
+    dropped_events: Annotated[int, Meta(ge=0, le=MAX_NUMBER)] = 0

@@ -1,8 +1,7 @@
-"""A hub without a network or a disk: every part real but the database and blobs, which are in memory."""
+"""A hub without a network: every part real, the database and the whole blobs in memory."""
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from skerry.adapters.sql.store import SqlHubStore
@@ -17,10 +16,9 @@ from skerry.testing.clock import SimulatedClock
 from skerry.testing.memory import MemoryBlobs, MemoryLocalBlobs
 
 
-def memory_hub(clock: Clock | None = None, *, keys: HubKeys | None = None) -> Hub:
+def memory_hub(folder: Path, clock: Clock | None = None, *, keys: HubKeys | None = None) -> Hub:
     """Return the parts of a hub; must be called where an event loop runs if its loops are to be run."""
     clock = clock or SimulatedClock()
-    folder = Path(tempfile.mkdtemp(prefix="skerry-hub-"))
     keys = keys or open_keys(folder / "keys", clock.now())
     store, notifier, blobs = SqlHubStore.open(None), Notifier(), MemoryBlobs()
     issuer = Issuer(store, keys.key, clock, notifier)
