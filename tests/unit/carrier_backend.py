@@ -1,0 +1,58 @@
+"""A backend for the carrier app that does as a test says, and the messages and tokens the tests send it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from datetime import timedelta
+
+from skerry.kit.digests import digest_of
+from skerry.ports.blobs import Blobs
+from skerry.spec.carrier import (
+    EnrollAnswer,
+    EnrollRequest,
+    SyncAnswer,
+    SyncRequest,
+)
+from skerry.testing.memory import MemoryBlobs
+from skerry.trust.tokens import issue_blob_token, verify_blob_token
+from tests.unit.upstream import HOST, HUB, NOW, STRANGER, report_envelope
+
+CONTENT = bytes(range(256)) * 4000
+DIGEST = digest_of(CONTENT)
+GOOD = issue_blob_token("edge", "harbour", NOW + timedelta(hours=1), HUB)
+OLD = issue_blob_token("edge", "harbour", NOW - timedelta(seconds=1), HUB)
+FOREIGN = issue_blob_token("edge", "harbour", NOW + timedelta(hours=1), STRANGER)
+REQUEST = SyncRequest(reports=(report_envelope(1),))
+ENROLL = EnrollRequest(secret="s", host="edge", sign_key=HOST.public, seal_key="", proof=report_envelope(1))
+
+
+class Backend:
+    """A CarrierBackend that answers at once, or raises what it is told to."""
+
+    def __init__(self) -> None:
+        self.memory = MemoryBlobs()
+        self.blobs: Blobs = self.memory
+        self.error: Exception | None = None
+        self.syncs: list[SyncRequest] = []
+        self.enrolls: list[EnrollRequest] = []
+        self.waits = threading.Event()
+
+    async def trust_root(self) -> bytes:
+        return b'{"root": 1}'
+
+    async def enroll(self, request: EnrollRequest) -> EnrollAnswer:
+        self.enrolls.append(request)
+        return EnrollAnswer(site="harbour", host=request.host)
+
+    async def sync(self, request: SyncRequest) -> SyncAnswer:
+        self.syncs.append(request)
+        if self.error is not None:
+            raise self.error
+        if request.wait_s:
+            self.waits.set()
+            await asyncio.sleep(request.wait_s)
+        return SyncAnswer(acknowledged=7)
+
+    def check_blob_token(self, token: str) -> None:
+        verify_blob_token(token, {HUB.key_id: HUB.verifier}, NOW)
