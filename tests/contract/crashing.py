@@ -1,6 +1,6 @@
 """A program to be killed: it writes without end and prints what it was told is stored.
 
-Usage: crashing.py hub|agent|blobs PATH
+Usage: crashing.py hub|wipes|agent|blobs PATH
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from skerry.adapters.sql.store import SqlHubStore
 from skerry.adapters.sqlite_agent_store import SqliteAgentStore
 from skerry.kit.digests import digest_of
 from skerry.ports.agent_store import QueuedReport
-from tests.contract.hub_records import populate, report
+from skerry.ports.hub_store import AssignmentRecord
+from tests.contract.hub_records import audit, populate, report, rollout
 
 HOSTS = ("cam-1", "cam-2", "cam-3", "cam-4")
 
@@ -39,6 +40,25 @@ def run_hub(path: Path) -> None:
 
     for host in HOSTS:
         threading.Thread(target=send, args=(host,)).start()
+
+
+def run_wipes(path: Path) -> None:
+    store = SqlHubStore.open(path)
+    populate(store, hosts=())
+    store.apply_documents(sites={}, rollouts=[rollout("r1")], audits=())
+    applications = ("meter", "tap")
+    assign = [
+        AssignmentRecord(site="berlin", application=name, release=f"{name}@1", rollout="r1")
+        for name in applications
+    ]
+    store.advance_rollout(rollout("r1"), assign=assign)
+
+    def wipe(application: str) -> None:
+        while True:
+            say(application, store.wipe_volumes("berlin", application, audit("wipe")))
+
+    for name in applications:
+        threading.Thread(target=wipe, args=(name,)).start()
 
 
 def run_agent(path: Path) -> None:
@@ -67,4 +87,5 @@ def run_blobs(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"hub": run_hub, "agent": run_agent, "blobs": run_blobs}[sys.argv[1]](Path(sys.argv[2]))
+    programs = {"hub": run_hub, "wipes": run_wipes, "agent": run_agent, "blobs": run_blobs}
+    programs[sys.argv[1]](Path(sys.argv[2]))

@@ -73,3 +73,28 @@ def fleet(tmp_path: Path) -> Iterator[TestFleet]:
     with TestFleet(tmp_path) as made:
         made.start()
         yield made
+
+
+@pytest.fixture(scope="session")
+def reader_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The meter reader's image in one file; what it is made of is kept from run to run."""
+    from skerry.testing.podman import can_run_podman
+    from tests.e2e.podman_world import archive_of, reader_image
+
+    if not can_run_podman():
+        pytest.skip("needs root, podman, runc, conmon and iptables")
+    return archive_of(reader_image(), tmp_path_factory.mktemp("image") / "image.tar")
+
+
+@pytest.fixture
+def podman_fleet(tmp_path: Path, reader_archive: Path) -> Iterator[TestFleet]:
+    """A hub that runs, logged in, with an engine of its own for the agents that come."""
+    from skerry.testing.podman import PodmanService
+    from tests.e2e.podman_world import PodmanFleet
+
+    with (
+        PodmanService(tmp_path / "engine") as engine,
+        PodmanFleet(tmp_path / "fleet", engine, reader_archive) as made,
+    ):
+        made.start()
+        yield made

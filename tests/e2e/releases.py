@@ -102,3 +102,10 @@ def ask(endpoint: str, path: str = "/", *, timeout_s: float = 5.0) -> str:
         return ""
     finally:
         connection.close()
+
+
+def place(document: Path, placement: str) -> Path:
+    """Say in a release's document where in a site it runs; `placement` is a YAML mapping in braces."""
+    text = document.read_text()
+    document.write_text(text.replace("\n  components:\n", f"\n  placement: {placement}\n  components:\n", 1))
+    return document

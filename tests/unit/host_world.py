@@ -20,13 +20,25 @@ from skerry.reconcile.records import (
     ReleaseFact,
     RemoveInstance,
     Seen,
+    SelfTest,
     Start,
     StopInstance,
+    TakeModels,
     Target,
+    Wipe,
 )
 from skerry.spec.application import Component
 
-Behaviour = Literal["healthy", "crashes", "never-ready", "startup-fails", "no-variant", "cannot-start"]
+Behaviour = Literal[
+    "healthy",
+    "crashes",
+    "never-ready",
+    "startup-fails",
+    "no-variant",
+    "cannot-start",
+    "fails-self-test",
+    "deaf",
+]
 APPLICATION = "reader"
 
 
@@ -35,10 +47,27 @@ class PowerCut(Exception):
 
 
 class World:
-    """One host, one application with two components."""
+    """One host, one application with two components.
 
-    def __init__(self, behaviours: Mapping[str, Behaviour]) -> None:
+    `families` puts releases into families whose members differ in hot models only, `beside` lists those whose
+    trial overlaps with the good release. A release that is deaf does not take models when it is told to.
+    """
+
+    def __init__(
+        self,
+        behaviours: Mapping[str, Behaviour],
+        *,
+        families: Mapping[str, str] | None = None,
+        beside: frozenset[str] = frozenset(),
+    ) -> None:
         self.behaviours = dict(behaviours)
+        self.families = dict(families or {})
+        self.beside = beside
+        self.tested: set[str] = set()
+        self.failed: dict[str, str] = {}
+        self.taken: dict[str, str] = {}
+        self.wiped: dict[str, int] = {}
+        self.full: dict[str, str] = {}
         self.now = 0.0
         self.records: dict[str, ApplicationRecord] = {}
         self.memory = Memory()
@@ -52,11 +81,11 @@ class World:
         self.started: list[tuple[str, int]] = []
         self.ticks: dict[str, int] = {}
 
-    def want(self, release: str, attempt: int = 1) -> None:
+    def want(self, release: str, attempt: int = 1, *, active: bool = True, wipe: int = 0) -> None:
         """Let the desired state name a release."""
-        self.targets = {
-            APPLICATION: Target(APPLICATION, f"{APPLICATION}@{release}", release, attempt, 20.0, 3.0)
-        }
+        name = f"{APPLICATION}@{release}"
+        target = Target(APPLICATION, name, release, attempt, 20.0, 3.0, placed=True, active=active, wipe=wipe)
+        self.targets = {APPLICATION: target}
 
     def fact(self, digest: str) -> ReleaseFact:
         """Return what is known of a release."""
@@ -65,15 +94,28 @@ class World:
             name=f"{APPLICATION}@{digest}",
             digest=digest,
             components=components,
-            problem="no variant fits" if self.behaviours[digest] == "no-variant" else "",
+            problem="no variant fits"
+            if self.behaviours[digest] == "no-variant"
+            else self.failed.get(digest, ""),
             missing_bytes=0 if digest in self.files or digest in self.laid_out else 100,
             prepared=digest in self.laid_out,
+            tested=digest in self.tested,
+            family=self.families.get(digest, ""),
+            hot=digest in self.families,
+            update="blue-green" if digest in self.beside else "recreate",
         )
 
     def seen(self) -> Seen:
         """Return what the planner sees."""
         releases = {digest: self.fact(digest) for digest in self.documents}
-        return Seen(dict(self.instances), releases, frozenset(self.laid_out))
+        return Seen(
+            dict(self.instances),
+            releases,
+            frozenset(self.laid_out),
+            taken=dict(self.taken),
+            wiped=dict(self.wiped),
+            full=dict(self.full),
+        )
 
     def step(self, before_action: Callable[[Action | None], None] = lambda _: None) -> None:
         """Plan and apply once, a second later; `before_action` may raise `PowerCut`."""
@@ -87,7 +129,7 @@ class World:
             before_action(action)
             self.apply(action)
 
-    def apply(self, action: Action) -> None:
+    def apply(self, action: Action) -> None:  # noqa: PLR0912  (one case for each action)
         """Do what an action says; doing it twice does no more."""
         self.actions.append(action)
         match action:
@@ -97,6 +139,16 @@ class World:
                 self.files.add(action.digest)
             case Prepare():
                 self.laid_out.add(action.digest)
+            case SelfTest():
+                if self.behaviours[action.digest] == "fails-self-test":
+                    self.failed[action.digest] = "the only variant failed its self-test"
+                else:
+                    self.tested.add(action.digest)
+            case TakeModels():
+                self._take(action)
+            case Wipe():
+                assert not self.alive(), "volumes are emptied under a running component"
+                self.wiped[action.application] = action.count
             case Discard():
                 self.laid_out.discard(action.digest)
                 self.files.discard(action.digest)
@@ -132,8 +184,23 @@ class World:
         return {key: fact for key, fact in self.instances.items() if fact.state in ("running", "stopping")}
 
     def serving(self) -> set[tuple[str, str]]:
-        """Return (release, component) of what runs and is ready."""
-        return {(f.release, f.component) for f in self.instances.values() if f.state == "running" and f.ready}
+        """Return (release, component) of what runs and is ready; the release is the one whose models it uses."""
+        return {
+            (self.taken.get(f.family, f.release), f.component)
+            for f in self.instances.values()
+            if f.state == "running" and f.ready
+        }
+
+    def _take(self, action: TakeModels) -> None:
+        fact = self.fact(action.digest)
+        assert action.digest in self.laid_out, "models are taken that are not there"
+        self.taken[fact.kin] = action.digest
+        why = "HTTP 500" if self.behaviours[action.digest] == "deaf" else ""
+        for key, instance in self.alive().items():
+            if instance.kin == fact.kin:
+                self.instances[key] = msgspec.structs.replace(
+                    instance, stale=why, ready=False, started=False, dead=""
+                )
 
     def _start(self, action: Start) -> None:
         self.runs += 1
@@ -145,6 +212,7 @@ class World:
                 application=action.application,
                 component=action.component,
                 release=action.digest,
+                family=self.families.get(action.digest, ""),
                 run=f"try-{self.runs}",
                 fatal="the command is not there",
             )
@@ -155,6 +223,7 @@ class World:
             application=action.application,
             component=action.component,
             release=action.digest,
+            family=self.families.get(action.digest, ""),
             run=str(self.runs),
         )
 
@@ -168,8 +237,8 @@ class World:
                 self.instances[key] = self._grown(fact)
 
     def _grown(self, fact: InstanceFact) -> InstanceFact:
-        match self.behaviours[fact.release]:
-            case "healthy":
+        match self.behaviours[self.taken.get(fact.family, fact.release)]:
+            case "healthy" | "deaf":
                 return msgspec.structs.replace(fact, started=True, ready=True)
             case "crashes":
                 return msgspec.structs.replace(fact, state="exited", exit_code=3)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import msgspec
 import pytest
 
 from skerry.client.client import Client
+from skerry.client.images.cache import BlobCache
+from skerry.client.images.reader import ImageReader
 from skerry.client.push import CHUNK_BYTES, PushProgress, PushResult, plan_push, push_release
 from skerry.client.sources import read_release
 from skerry.kit.digests import digest_of
@@ -17,6 +21,7 @@ from skerry.kit.errors import Rejected, SkerryError, Unavailable
 from skerry.spec.problems import DocumentRejected
 from skerry.spec.release import Release
 from tests.unit.hub_double import TOKEN, HubDouble, serve_hub
+from tests.unit.image_files import build_image, one_image, plain, two_platforms
 
 RELEASE = """\
 apiVersion: skerry/v1
@@ -258,3 +263,153 @@ def test_a_hub_that_is_not_the_one_logged_in_to_gets_nothing(tmp_path: Path, hub
             client.whoami()
         assert caught.value.code == "hub.certificate"
         assert not other.requests
+
+
+IMAGES = """\
+kind: Model
+metadata: {name: digits}
+spec:
+  version: 1.0.0
+  self_test:
+    cases:
+      - {name: one, input: {path: one.json, source: one.json}, expected: {path: out.json, source: out.json}}
+  variants:
+    - {name: fp32, format: onnx, files: [{path: model.onnx, source: model.onnx}]}
+---
+kind: Application
+metadata: {name: reader}
+spec:
+  version: 1.0.0
+  components:
+    - name: reader
+      image: {source: "oci:layout"}
+      models: [{name: digits, version: 1.0.0}]
+    - name: tied
+      image:
+        variants:
+          - {name: gpu, source: "oci:layout", platform: linux/amd64, requires: {gpu: {vendor: nvidia}}}
+          - {name: any, source: "oci:layout", requires: {memory: 1GiB}}
+          - {name: emulated, source: "oci-archive:one.tar", requires: {arch: [aarch64]}, models: {digits: [fp32]}}
+      models: [{name: digits, version: 1.0.0}]
+"""
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    two_platforms(folder / "layout")
+    one_image(tmp_path / "one", build_image(contents=("one",)), plain).archive(folder / "one.tar")
+    (folder / "model.onnx").write_bytes(b"model")
+    (folder / "one.json").write_bytes(b"[1]")
+    (folder / "out.json").write_bytes(b"[2]")
+    (folder / "release.yaml").write_text(IMAGES)
+    return folder / "release.yaml"
+
+
+def push_images(client: Client, path: Path, cache: Path) -> PushResult:
+    with BlobCache(cache) as blobs:
+        reader = ImageReader(blobs, lambda _: None, environment={})
+        prepared = read_release(path, quietly, images=reader)
+        return push_release(client, prepared, lambda _: None, sleep=Patience())
+
+
+def test_images_arrive_as_uncompressed_layers_with_a_variant_for_each_platform(
+    tmp_path: Path, hub: HubDouble, client: Client, images: Path
+) -> None:
+    push_images(client, images, tmp_path / "cache")
+    published = msgspec.json.decode(hub.releases["reader@1.0.0"], type=Release)
+    reader, tied = (component.image for component in published.application.spec.components)
+    assert reader and tied and not reader.source
+    assert [(v.name, v.platform, v.requires.arch) for v in reader.variants] == [
+        ("linux-amd64", "linux/amd64", ("x86_64",)),
+        ("linux-arm64-v8", "linux/arm64/v8", ("aarch64",)),
+    ]
+    assert [(v.name, v.requires.arch) for v in tied.variants] == [
+        ("gpu", ("x86_64",)),
+        ("any-linux-amd64", ("x86_64",)),
+        ("any-linux-arm64-v8", ("aarch64",)),
+        ("emulated", ("aarch64",)),
+    ]
+    assert tied.variants[0].requires.gpu and tied.variants[2].requires.memory == "1GiB"
+    assert tied.variants[3].models == {"digits": ("fp32",)}
+    config, *layers = (reader.variants[0].config, *reader.variants[0].layers)
+    assert config and [layer.path for layer in layers] == ["layers/00.tar", "layers/01.tar"]
+    assert [hub.blobs[str(part.digest)] for part in (config, *layers)] == [
+        build_image().config,
+        *build_image().layers,
+    ]
+    for part in (config, *layers):
+        assert part.size_bytes == len(hub.blobs[str(part.digest)])
+
+
+def test_the_files_of_golden_cases_are_pinned(
+    tmp_path: Path, hub: HubDouble, client: Client, images: Path
+) -> None:
+    push_images(client, images, tmp_path / "cache")
+    published = msgspec.json.decode(hub.releases["reader@1.0.0"], type=Release)
+    assert published.models[0].spec.self_test
+    (case,) = published.models[0].spec.self_test.cases
+    assert (case.input.digest, case.expected.digest) == (digest_of(b"[1]"), digest_of(b"[2]"))
+    assert {hub.blobs[digest_of(b"[1]")], hub.blobs[digest_of(b"[2]")]} == {b"[1]", b"[2]"}
+    (images.parent / "out.json").unlink()
+    with pytest.raises(DocumentRejected, match=r"cases\[0\].expected.source: no such file"):
+        push_images(client, images, tmp_path / "cache")
+
+
+def test_pushing_images_again_changes_nothing_even_from_another_cache(
+    tmp_path: Path, hub: HubDouble, client: Client, images: Path
+) -> None:
+    push_images(client, images, tmp_path / "cache")
+    before = hub.received_bytes
+    for cache in ("cache", "other"):
+        again = push_images(client, images, tmp_path / cache)
+        assert (again.created, again.uploaded_blobs, hub.received_bytes) == (False, 0, before)
+
+
+def test_a_layer_in_an_archive_goes_on_at_the_byte_where_it_stopped(
+    tmp_path: Path, hub: HubDouble, client: Client, images: Path
+) -> None:
+    hub.cuts = [500, 0, 300]
+    push_images(client, images, tmp_path / "cache")
+    assert not hub.cuts
+    assert hub.blobs[digest_of(build_image(contents=("one",)).layers[0])]
+
+
+def test_every_image_that_cannot_be_read_is_told_with_its_line(tmp_path: Path, images: Path) -> None:
+    (images.parent / "one.tar").write_bytes((images.parent / "one.tar").read_bytes()[:3000])
+    images.write_text(IMAGES.replace('image: {source: "oci:layout"}', 'image: {source: "oci:nowhere"}'))
+    with BlobCache(tmp_path / "cache") as cache, pytest.raises(DocumentRejected) as caught:
+        read_release(images, quietly, images=ImageReader(cache, lambda _: None, environment={}))
+    told = {problem.path: problem for problem in caught.value.problems}
+    assert told["spec.components[0].image.source"].line == 17
+    assert "no such file: nowhere" in told["spec.components[0].image.source"].message
+    damaged = told["spec.components[1].image.variants[2].source"]
+    assert (damaged.line, "one.tar" in damaged.message) == (24, True)
+
+
+def test_a_dry_run_shows_the_images_of_each_platform_and_sends_nothing(
+    tmp_path: Path, hub: HubDouble, images: Path
+) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    environment = {
+        "XDG_CACHE_HOME": str(tmp_path / "xdg"),
+        "SKERRY_CONFIG": str(tmp_path / "config.json"),
+        "SKERRY_HUB": hub.url,
+        "SKERRY_ROOT": hub.root,
+        "SKERRY_TOKEN_FILE": str(tmp_path / "token"),
+    }
+    done = subprocess.run(
+        (sys.executable, "-m", "skerry", "release", "push", str(images), "--dry-run"),
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    size = sum(len(layer) for layer in build_image("arm64").layers)
+    line = f"image of reader: linux-arm64-v8 for linux/arm64/v8, 2 layers, {size / 1024:.1f} KiB"
+    assert line in done.stdout
+    assert "unpacking" in done.stderr
+    assert not hub.releases and not hub.received_bytes
+    assert (tmp_path / "xdg" / "skerry" / "blobs" / "sha256").is_dir()

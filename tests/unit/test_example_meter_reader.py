@@ -6,7 +6,9 @@ Models are built once for all tests, without the bundle; the application is driv
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import http.client
+import io
 import json
 import os
 import re
@@ -15,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +34,15 @@ sys.path[:0] = [str(EXAMPLE), str(EXAMPLE / "app")]
 
 from build_tools.counters import compose_held_out, encode_png  # noqa: E402  the path above must come first
 from build_tools.digits import load_split  # noqa: E402
+from build_tools.image import write_layout  # noqa: E402
 from build_tools.stamp import is_fresh, write_stamp  # noqa: E402
 from meter_reader.model import DigitModel, ModelRefusedError, load_model  # noqa: E402
 from meter_reader.picture import BadPictureError, check_size, split_digits  # noqa: E402
 from meter_reader.settings import SettingsError, parse_settings  # noqa: E402
 from meter_reader.web import MAX_BODY_BYTES, Message, MeterReader  # noqa: E402
+
+from skerry.spec.documents import kind_of  # noqa: E402
+from skerry.spec.parsing import parse_documents  # noqa: E402
 
 PNG = "image/png"
 RAW = "application/octet-stream"
@@ -416,6 +423,42 @@ def test_the_process_serves_and_ends_cleanly_on_sigterm(built: Path, counter_png
         process.wait()
 
 
+def test_a_hangup_brings_the_model_of_the_day_and_a_refused_one_fails_the_health_probe(
+    built: Path, tmp_path: Path
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    link = tmp_path / "model"
+    link.symlink_to(built / "1.0.0" / "int8")
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(EXAMPLE / "app"),
+        "SKERRY_PORT_HTTP": str(port),
+        "SKERRY_MODEL_DIGITS": str(link),
+    }
+    process = subprocess.Popen([sys.executable, "-m", "meter_reader"], env=env, stderr=subprocess.DEVNULL)
+    try:
+        assert request_patiently(port, "GET", "/healthz") == 200
+        for version, status in (("1.1.0", 200), ("1.2.0", 503), ("1.0.0", 200)):
+            (tmp_path / "new").symlink_to(built / version / "int8")
+            (tmp_path / "new").rename(link)
+            process.send_signal(signal.SIGHUP)
+            # The signal is there before the request, and is handled before anything else.
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            connection.request("GET", "/healthz")
+            answer = connection.getresponse()
+            body = json.loads(answer.read())
+            connection.close()
+            assert answer.status == status
+            assert status == 503 or body["model"]["version"] == version
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
 def request_patiently(port: int, method: str, path: str, body: bytes = b"") -> int:
     """The status of one request, asked again until somebody listens."""
     give_up = time.monotonic() + 30
@@ -459,6 +502,50 @@ def test_the_release_documents_name_files_that_the_build_makes(built: Path) -> N
         for source in sources:
             assert source == "meter-reader.pyz" or (built / source).is_file()
         assert set(re.findall(r"version: ([0-9.]+)", text)) == {version}
+
+
+def test_the_releases_of_the_image_differ_in_their_model_alone(built: Path) -> None:
+    texts: set[str] = set()
+    for version in ("1.0.0", "1.1.0", "1.2.0"):
+        path = EXAMPLE / f"release-image-{version}.yaml"
+        documents = parse_documents(path.read_text(encoding="utf-8"), file=path.name)
+        assert [kind_of(parsed.document) for parsed in documents] == ["Model", "Application"]
+        for source in re.findall(r"source: build/([^}\s]+)", path.read_text(encoding="utf-8")):
+            assert (built / source).is_file()
+        texts.add(json.dumps(documents[1].raw, sort_keys=True).replace(version, "VERSION"))
+    assert len(texts) == 1
+
+
+def test_an_image_is_laid_out_by_the_rules_and_the_same_each_time(tmp_path: Path) -> None:
+    (tmp_path / "program").write_bytes(b"\x7fELF of a kind")
+    lower: dict[str, Path | bytes] = {
+        "opt/bin/program": tmp_path / "program",
+        "etc/passwd": b"root:x:0:0::/:/none\n",
+    }
+    upper: dict[str, Path | bytes] = {"opt/app/main.py": b"print(1)\n"}
+    for name in ("one", "two"):
+        write_layout(tmp_path / name, (lower, upper), "amd64")
+        (tmp_path / "program").touch()
+    blobs = sorted(path.name for path in (tmp_path / "one/blobs/sha256").iterdir())
+    assert blobs == sorted(path.name for path in (tmp_path / "two/blobs/sha256").iterdir())
+    held = {name: (tmp_path / "one/blobs/sha256" / name).read_bytes() for name in blobs}
+    assert all(hashlib.sha256(content).hexdigest() == name for name, content in held.items())
+    index = json.loads((tmp_path / "one/index.json").read_bytes())
+    manifest = json.loads(held[index["manifests"][0]["digest"].removeprefix("sha256:")])
+    config = json.loads(held[manifest["config"]["digest"].removeprefix("sha256:")])
+    # Layers are not compressed: their digests are what the configuration vouches for.
+    assert [layer["digest"] for layer in manifest["layers"]] == config["rootfs"]["diff_ids"]
+    first = io.BytesIO(held[manifest["layers"][0]["digest"].removeprefix("sha256:")])
+    with tarfile.open(fileobj=first) as tar:
+        members = [(member.name, member.mode, member.mtime, member.uid) for member in tar]
+    assert members == [
+        ("etc", 0o755, 0, 0),
+        ("etc/passwd", 0o644, 0, 0),
+        ("opt", 0o755, 0, 0),
+        ("opt/bin", 0o755, 0, 0),
+        ("opt/bin/program", 0o755, 0, 0),
+    ]
+    assert config["config"]["User"] == "10001:10001"
 
 
 def test_a_loaded_model_knows_its_version(built: Path) -> None:

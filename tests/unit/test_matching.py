@@ -13,7 +13,8 @@ from skerry.kit.errors import Rejected
 from skerry.matching.selector import parse_selector
 from skerry.matching.variants import Choice, NoMatch, match_variant
 from skerry.spec.facts import Fact, HostFacts
-from skerry.spec.model import FileSpec, ModelSpec, Requirements, Variant
+from skerry.spec.hardware import Requirements
+from skerry.spec.model import FileSpec, ModelSpec, Variant
 
 LABELS = {"region": "north", "tier": "prod"}
 
@@ -102,8 +103,8 @@ def test_the_first_variant_that_fits_is_chosen_and_every_one_is_explained() -> N
     assert choice.variant.name == "mid"
     assert choice.why == (
         "big: needs CPU flags avx512f, which this CPU does not have",
-        "mid: fits (arch x86_64, memory 16.0 GiB >= 1GiB)",
-        "small: less preferred",
+        "mid: fits (arch x86_64, memory 16 GiB >= 1 GiB)",
+        "small: less preferred, it comes later in its author's order",
     )
 
 
@@ -111,7 +112,7 @@ def test_a_host_that_nothing_fits_gets_a_reason_for_each_variant() -> None:
     model = ModelSpec(version="1", variants=MODEL.variants[:2])
     match = match_variant(model, facts(arch="riscv64", memory_bytes=512 << 20))
     assert isinstance(match, NoMatch)
-    assert match.reasons[1] == "mid: needs arch x86_64 or aarch64, has riscv64; memory >= 1GiB, has 512.0 MiB"
+    assert match.reasons[1] == "mid: needs arch x86_64 or aarch64, has riscv64; memory >= 1 GiB, has 512 MiB"
     assert len(match.reasons) == 2
 
 

@@ -68,7 +68,25 @@ def test_an_upgrade_that_is_interrupted_leaves_the_database_as_it_was() -> None:
 
 
 def test_there_is_one_newest_version_and_each_step_is_known() -> None:
-    assert "0001" in migrations.known_revisions()
+    assert migrations.known_revisions() == {"0001", "0002"}
+
+
+def test_an_upgrade_from_the_first_version_that_is_interrupted_leaves_it_as_it_was() -> None:
+    made = engine()
+    with made.begin() as connection:
+        migrations.upgrade(connection, "0001")
+        before = statements(connection)
+
+    def upgrade_and_break() -> None:
+        with made.begin() as connection:
+            migrations.upgrade(connection)
+            assert statements(connection) != before
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        upgrade_and_break()
+    with made.begin() as connection:
+        assert statements(connection) == before
 
 
 def test_a_store_that_is_opened_has_the_newest_schema(tmp_path: Path) -> None:

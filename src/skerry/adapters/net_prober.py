@@ -12,6 +12,7 @@ import re
 import socket
 
 _LINE_BYTES = 1024
+_STATUS = "status "
 _status_re = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [^\r\n]*)?\r?\n")
 _path_re = re.compile(r"/[\x21-\x7e]*")
 
@@ -21,21 +22,36 @@ class NetProber:
 
     async def http(self, host: str, port: int, path: str, *, timeout_s: float) -> str | None:
         """See `Prober.http`."""
-        if not _path_re.fullmatch(path):
-            return f"{path!r} is not a path"
-        name = f"[{host}]" if ":" in host else host
-        request = (
-            f"GET {path} HTTP/1.1\r\nHost: {name}:{port}\r\nUser-Agent: skerry-probe\r\n"
-            "Accept: */*\r\nConnection: close\r\n\r\n"
-        )
-        return await _ask(host, port, request.encode(), path, timeout_s)
+        return await _request(host, port, f"GET {path}", timeout_s, range(200, 400))
+
+    async def post(self, host: str, port: int, path: str, *, timeout_s: float) -> str | None:
+        """See `Prober.post`."""
+        return await _request(host, port, f"POST {path}", timeout_s, range(200, 300))
 
     async def tcp(self, host: str, port: int, *, timeout_s: float) -> str | None:
         """See `Prober.tcp`."""
-        return await _ask(host, port, b"", "", timeout_s)
+        return await _ask(host, port, b"", timeout_s)
 
 
-async def _ask(host: str, port: int, request: bytes, path: str, timeout_s: float) -> str | None:
+async def _request(host: str, port: int, what: str, timeout_s: float, good: range) -> str | None:
+    method, _, path = what.partition(" ")
+    if not _path_re.fullmatch(path):
+        return f"{path!r} is not a path"
+    name = f"[{host}]" if ":" in host else host
+    length = "" if method == "GET" else "Content-Length: 0\r\n"
+    request = (
+        f"{what} HTTP/1.1\r\nHost: {name}:{port}\r\nUser-Agent: skerry-probe\r\n{length}"
+        "Accept: */*\r\nConnection: close\r\n\r\n"
+    )
+    answer = await _ask(host, port, request.encode(), timeout_s)
+    if answer is None or not answer.startswith(_STATUS):
+        return answer
+    status = answer.removeprefix(_STATUS)
+    return None if int(status) in good else f"HTTP {status} from {path}"
+
+
+async def _ask(host: str, port: int, request: bytes, timeout_s: float) -> str | None:
+    """Return None when a connection was all that was asked, a status behind `_STATUS`, or what went wrong."""
     writer: asyncio.StreamWriter | None = None
     try:
         async with asyncio.timeout(timeout_s):
@@ -43,7 +59,7 @@ async def _ask(host: str, port: int, request: bytes, path: str, timeout_s: float
             if not request:
                 return None
             writer.write(request)
-            return _judge(await _first_line(reader), path)
+            return _read_status(await _first_line(reader))
     except TimeoutError:
         return f"no answer within {timeout_s:g}s"
     except (OSError, OverflowError, UnicodeError) as error:
@@ -64,14 +80,13 @@ async def _first_line(reader: asyncio.StreamReader) -> bytes | None:
         return None
 
 
-def _judge(line: bytes | None, path: str) -> str | None:
+def _read_status(line: bytes | None) -> str:
     if line == b"":
         return "connection closed without an answer"
     found = _status_re.fullmatch(line or b"")
     if found is None:
         return "the answer is not HTTP"
-    status = int(found[1])
-    return None if 200 <= status <= 399 else f"HTTP {status} from {path}"
+    return _STATUS + found[1].decode()
 
 
 def _explain(error: OSError | OverflowError | UnicodeError) -> str:

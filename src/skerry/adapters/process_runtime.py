@@ -16,7 +16,7 @@ import signal as signals
 import sys
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from skerry.adapters.process_limits import confine, release
 from skerry.adapters.process_lock import own
 from skerry.adapters.process_orphans import find_keeper, kill_orphans
 from skerry.kit.errors import Rejected, Unavailable
-from skerry.ports.runtime import ExecResult, InstanceSpec, InstanceView
+from skerry.ports.runtime import Engine, ExecResult, InstanceSpec, InstanceView
 
 _END_LIMIT_S = 5.0
 _EXECUTIONS = 8
@@ -59,6 +59,8 @@ class ProcessRuntime:
 
     async def start(self, spec: InstanceSpec) -> None:
         """See `Runtime.start`; a start that fails after its preparation leaves no instance."""
+        if spec.container is not None:
+            raise Rejected("runtime.cannot", "a container image needs a container engine", id=spec.id)
         async with self._turn(spec.id):
             await asyncio.to_thread(self._start, spec)
 
@@ -71,6 +73,11 @@ class ProcessRuntime:
         number = _signal_number(signal)
         async with self._turn(instance_id):
             await asyncio.to_thread(self._stop, instance_id, number, grace_s)
+
+    async def signal(self, instance_id: str, signal: str) -> None:
+        """See `Runtime.signal`."""
+        number = _signal_number(signal)
+        await asyncio.to_thread(self._signal, instance_id, number)
 
     async def remove(self, instance_id: str) -> None:
         """See `Runtime.remove`.
@@ -99,6 +106,14 @@ class ProcessRuntime:
         """See `Runtime.logs`; the output of earlier runs of the same id is in it as well."""
         folder = self._folder(instance_id)
         return await asyncio.to_thread(folder.tail, tail_bytes) if folder else b""
+
+    async def engine(self) -> Engine:
+        """See `Runtime.engine`."""
+        return Engine(name="process", can=frozenset({"processes"}))
+
+    async def watch(self, on_change: Callable[[], None]) -> None:
+        """See `Runtime.watch`; nobody tells of processes, so this waits for ever."""
+        await asyncio.Event().wait()
 
     def _turn(self, instance_id: str) -> asyncio.Lock:
         return self._turns.setdefault(instance_id, asyncio.Lock())
@@ -142,6 +157,17 @@ class ProcessRuntime:
         folder = self._folder(instance_id)
         sighting = folder.look() if folder else None
         return sighting.spec if sighting and sighting.is_alive else None
+
+    def _signal(self, instance_id: str, number: int) -> None:
+        folder = self._folder(instance_id)
+        sighting = folder.look() if folder else None
+        if (
+            sighting is not None
+            and sighting.is_alive
+            and sighting.keeper
+            and sighting.keeper.run == sighting.run
+        ):
+            signal_process(sighting.keeper.child, number)
 
     def _start(self, spec: InstanceSpec) -> None:
         known = self._folder(spec.id)

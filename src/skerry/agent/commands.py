@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,11 +14,14 @@ from typing import Any
 import msgspec
 
 from skerry.agent.identity import Place, load_place, make_keys, save_place
+from skerry.agent.measuring import Measurements
 from skerry.agent.wiring import lock_data, open_runtime
 from skerry.carrier.link import HttpLink, fetch_trust_root
-from skerry.kit.errors import Conflict, Missing, Rejected
+from skerry.kit.durable import write_file
+from skerry.kit.errors import Conflict, Missing, Rejected, Unavailable
 from skerry.kit.ids import is_name
 from skerry.kit.locking import is_held
+from skerry.ports.runtime import InstanceView
 from skerry.spec.carrier import EnrollRequest
 from skerry.spec.report import REPORT_TYPE, Report
 from skerry.trust.envelope import sign_document
@@ -105,6 +111,90 @@ def stop_applications(data: Path) -> list[str]:
     """
     with lock_data(data):
         return asyncio.run(_stop_all(data))
+
+
+def ask_to_measure(data: Path, application: str, *, timeout_s: float) -> Measurements:
+    """Ask the running agent to measure an application's variants, and wait for its answer.
+
+    Raises:
+        Conflict: the agent does not run (`agent.not_running`).
+        Rejected: there is nothing to measure (`measure.nothing`).
+        Unavailable: no answer in time (`measure.no_answer`).
+    """
+    if not is_name(application):
+        raise Rejected("measure.no_name", f"{application!r} is not the name of an application")
+    if not is_held(data / "agent.lock"):
+        raise Conflict("agent.not_running", "no agent runs on this directory", hint="skerry agent run")
+    folder = data / "measure"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    request, answer = folder / f"{application}.request", folder / f"{application}.json"
+    answer.unlink(missing_ok=True)
+    write_file(request, b"")
+    deadline = time.monotonic() + timeout_s
+    while not answer.exists():
+        if time.monotonic() > deadline:
+            request.unlink(missing_ok=True)
+            raise Unavailable("measure.no_answer", f"the agent gave no answer within {timeout_s:g}s")
+        time.sleep(0.1)
+    found = msgspec.json.decode(answer.read_bytes(), type=Measurements)
+    if found.problem:
+        raise Rejected("measure.nothing", found.problem)
+    return found
+
+
+def wipe_volumes(data: Path, application: str, *, confirm: Callable[[Sequence[str]], None]) -> list[str]:
+    """Empty an application's volumes on this host, now and for good, and return which; the agent must not run.
+
+    `confirm` is told which before anything is done, and raises to stop it. What a hub asked for is counted apart:
+    a wipe that it asked for and this host has not heard of is still to come. Cut short, it is finished by the next.
+
+    Raises:
+        Conflict: the agent runs (`agent.running`), or something of the application does (`application.running`).
+        Missing: nothing of the application is kept here (`agent.no_volumes`), or no site was joined.
+        Rejected: that cannot be an application's name.
+        Unavailable: it cannot be removed (`disk.unwritable`).
+    """
+    if not is_name(application):
+        raise Rejected("application.bad_name", f"{application[:120]!r} cannot be an application's name")
+    if load_place(data) is None:
+        raise Missing("agent.not_joined", f"no host has joined a site in {data}", hint="name it with --data")
+    root = data / "volumes"
+    folder = root / application
+    with lock_data(data):
+        views = asyncio.run(_instances(data))
+        alive = sorted(
+            key
+            for key, view in views.items()
+            if view.labels.get("application") == application and view.state in ("running", "stopping")
+        )
+        if alive:
+            hint = "end it with skerry agent down"
+            raise Conflict("application.running", f"{', '.join(alive)} is running here", hint=hint)
+        found = sorted(
+            f"{place.parent.name} (its data directory)"
+            if place.name == ".data"
+            else f"{place.parent.name}/{place.name}"
+            for place in folder.glob("*/*")
+        )
+        if not folder.is_dir() and not any(root.glob(f".removed-{application}-*")):
+            known = ", ".join(sorted(p.name for p in root.glob("[!.]*"))) or "none"
+            raise Missing("agent.no_volumes", f"nothing of {application} is kept here", hint=f"here: {known}")
+        confirm(found)
+        try:
+            if folder.is_dir():
+                # Renamed first: from then on nobody finds half of it.
+                grave = root / f".removed-{application}-here"
+                shutil.rmtree(grave, ignore_errors=True)
+                folder.rename(grave)
+            for grave in root.glob(".removed-*"):
+                shutil.rmtree(grave)
+        except OSError as error:
+            raise Unavailable("disk.unwritable", f"cannot empty {folder}: {error.strerror}") from error
+    return found
+
+
+async def _instances(data: Path) -> Mapping[str, InstanceView]:
+    return await open_runtime(data).instances()
 
 
 async def _stop_all(data: Path) -> list[str]:

@@ -1,28 +1,33 @@
 """Releases on the host's disk: reading their documents, choosing variants, laying out files.
 
-`releases/<digest>/bundles/<component>/...`, `releases/<digest>/models/<model>/...`, and `prepared.json`, which
-pins the variants that were chosen. A layout is made beside and renamed: it is there whole or not at all.
-Files are hard links to verified blobs where the file system allows.
+`releases/<digest>/` holds `bundles/<component>/...`, `models/<model>/...`, for self-tests `inputs/<component>/
+<model>/<case>/...` and `expected/<model>/<case>/...`, and `prepared.json`, which pins what was chosen. A layout
+is made beside and renamed: it is there whole or not at all. Files are hard links to verified blobs where the
+file system allows. Images are not laid out: the engine is given their blobs.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import msgspec
 
+from skerry.agent.resolving import Resolved, resolve_release
 from skerry.kit.digests import hex_of
 from skerry.kit.durable import write_file
 from skerry.kit.errors import Unavailable, Untrusted
-from skerry.matching.variants import Choice, match_variant
+from skerry.matching.releases import variant_key
 from skerry.ports.blobs import LocalBlobs
+from skerry.ports.images import ImageParts
 from skerry.reconcile.records import ReleaseFact
+from skerry.spec.desired import SitePolicy
 from skerry.spec.documents import check_release
 from skerry.spec.facts import HostFacts
-from skerry.spec.model import FileSpec, Variant
+from skerry.spec.model import FileSpec
 from skerry.spec.release import Release
 from skerry.spec.report import VariantChoice
 from skerry.trust.envelope import decode_document
@@ -33,55 +38,99 @@ class _Prepared(msgspec.Struct, frozen=True):
 
     digest: str
     choices: tuple[VariantChoice, ...]
-
-
-class _Resolved(msgspec.Struct, frozen=True):
-    """A release as this host would run it: each file with its place in the layout."""
-
-    release: Release
-    choices: tuple[VariantChoice, ...]
-    files: tuple[tuple[str, FileSpec], ...]
-    problem: str = ""
+    application: str = ""
+    devices: Mapping[str, Mapping[str, str]] = {}
+    claims: frozenset[str] = frozenset()
+    tested: bool = False
 
 
 class Releases:
     """The releases one host knows."""
 
-    def __init__(self, directory: Path, blobs: LocalBlobs) -> None:
+    def __init__(
+        self, directory: Path, blobs: LocalBlobs, *, device_is_there: Callable[[str], bool] = os.path.exists
+    ) -> None:
         self._directory = directory
+        self._device_is_there = device_is_there
         self._blobs = blobs
-        self._resolved: dict[str, _Resolved] = {}
+        self._resolved: dict[str, Resolved] = {}
         self._prepared: dict[str, _Prepared] = {}
         self._facts: HostFacts = {}
+        self._policy = SitePolicy()
+        self._failed: Mapping[str, str] = {}
+        self._loaded: AbstractSet[str] = frozenset()
         directory.mkdir(parents=True, exist_ok=True)
         for leftover in directory.glob("*.new"):
             shutil.rmtree(leftover, ignore_errors=True)
         for folder in directory.iterdir():
             self._load_prepared(folder)
 
-    def set_facts(self, facts: HostFacts) -> None:
+    def set_facts(self, facts: HostFacts, policy: SitePolicy) -> None:
         """Choose variants by these facts from now on; what is laid out keeps its choice."""
-        if facts != self._facts:
-            self._facts = facts
+        if (facts, policy) != (self._facts, self._policy):
+            self._facts, self._policy = facts, policy
             self._resolved.clear()
+
+    def set_failed(self, failed: Mapping[str, str]) -> None:
+        """Pass these variants over from now on (`variant_key` -> why); a layout that was proven keeps them."""
+        if failed == self._failed:
+            return
+        self._failed = dict(failed)
+        self._resolved.clear()
+        for digest, prepared in list(self._prepared.items()):
+            keys = {variant_key(choice.model, choice.version, choice.variant) for choice in prepared.choices}
+            if not prepared.tested and keys & failed.keys():
+                del self._prepared[digest]
+
+    def set_loaded(self, images: AbstractSet[str]) -> None:
+        """State which images the engine holds."""
+        self._loaded = images
 
     def fact(self, digest: str) -> ReleaseFact | None:
         """Return what the planner needs to know, or None while the document is not here."""
         resolved = self._resolve(digest)
         if resolved is None:
             return None
-        release = resolved.release
+        spec = resolved.release.application.spec
+        prepared = self._prepared.get(digest)
+        images = {component: parts.identity for component, parts in resolved.images.items()}
         return ReleaseFact(
-            name=release.name,
+            name=resolved.release.name,
             digest=digest,
-            components=release.application.spec.components,
+            components=spec.components,
             choices=resolved.choices,
             problem=resolved.problem,
-            missing_bytes=0
-            if digest in self._prepared
-            else sum(f.size_bytes for f in self._missing(resolved)),
-            prepared=digest in self._prepared,
+            missing_bytes=sum(file.size_bytes for file in self._missing(digest, resolved)),
+            prepared=prepared is not None and self._loaded >= set(images.values()),
+            tested=not resolved.has_tests or (prepared is not None and prepared.tested),
+            family=resolved.kinship.family,
+            frame=resolved.kinship.frame,
+            hot=resolved.kinship.hot,
+            update=spec.update,
+            alone=resolved.kinship.alone,
+            failed=resolved.failed,
+            images=images,
         )
+
+    def release(self, digest: str) -> Release | None:
+        """Return a release's document, or None while it is not here."""
+        resolved = self._resolve(digest)
+        return resolved.release if resolved else None
+
+    def devices(self, digest: str, component: str) -> Mapping[str, str]:
+        """Return what each device of a component is on this host."""
+        resolved = self._resolve(digest)
+        return resolved.devices.get(component, {}) if resolved else {}
+
+    def image(self, digest: str, component: str) -> ImageParts | None:
+        """Return the image that was chosen for a component, or None when it has none."""
+        resolved = self._resolve(digest)
+        return resolved.images.get(component) if resolved else None
+
+    def images_of(self, digest: str) -> list[ImageParts]:
+        """Return the images a release needs on this host."""
+        resolved = self._resolve(digest)
+        return list(resolved.images.values()) if resolved else []
 
     def laid_out(self) -> frozenset[str]:
         """Return the digests of all prepared releases."""
@@ -90,41 +139,48 @@ class Releases:
     def missing(self, digest: str) -> list[FileSpec]:
         """Return the files of a release this host still has to fetch."""
         resolved = self._resolve(digest)
-        return [] if resolved is None else self._missing(resolved)
+        return [] if resolved is None else self._missing(digest, resolved)
 
     def blobs_of(self, digest: str) -> set[str]:
         """Return the digests of everything a release needs on this host, its document included."""
         resolved = self._resolve(digest)
-        return {digest} if resolved is None else {digest, *(str(file.digest) for _, file in resolved.files)}
+        if resolved is None:
+            return {digest}
+        images = {blob for parts in resolved.images.values() for blob, _ in (parts.config, *parts.layers)}
+        return {digest, *images, *(str(file.digest) for _, file in resolved.files)}
 
-    def bundle(self, digest: str, component: str) -> Path:
-        """Return where a component's bundle is laid out."""
-        return self._folder(digest) / "bundles" / component
-
-    def model(self, digest: str, model: str) -> Path:
-        """Return where the chosen variant of a model is laid out."""
-        return self._folder(digest) / "models" / model
+    def folder(self, digest: str) -> Path:
+        """Return where a release is laid out."""
+        return self._directory / hex_of(digest)
 
     def prepare(self, digest: str) -> None:
-        """Verify every file and lay the release out; again is harmless.
+        """Verify every file and lay the release out; again is harmless. Blocking.
 
         Raises:
             Untrusted: a blob does not match its digest; it was removed and must be fetched again.
             Unavailable: no room.
         """
         resolved = self._resolve(digest)
-        if resolved is None or digest in self._prepared:
+        if resolved is None or resolved.problem or digest in self._prepared:
             return
         for _, file in resolved.files:
             if not self._blobs.verify(str(file.digest)):
                 raise Untrusted("blob.damaged", f"{file.path} was damaged on disk; it is fetched again")
-        folder = self._folder(digest)
+        folder = self.folder(digest)
         beside = folder.with_name(folder.name + ".new")
         shutil.rmtree(beside, ignore_errors=True)
-        prepared = _Prepared(digest, resolved.choices)
+        prepared = _Prepared(
+            digest,
+            resolved.choices,
+            application=resolved.release.application.metadata.name,
+            devices=resolved.devices,
+            claims=resolved.claims,
+        )
         try:
+            # A release of images alone has no files to lay out, which would make the folder.
+            beside.mkdir(parents=True)
             for place, file in resolved.files:
-                _lay(self._blobs.path(str(file.digest)), beside / place)
+                lay_file(self._blobs.path(str(file.digest)), beside / place)
             write_file(beside / "prepared.json", msgspec.json.encode(prepared))
             shutil.rmtree(folder, ignore_errors=True)
             beside.replace(folder)
@@ -132,14 +188,24 @@ class Releases:
             shutil.rmtree(beside, ignore_errors=True)
             raise Unavailable("disk.full", f"cannot lay out {resolved.release.name}: {error}") from error
         self._prepared[digest] = prepared
+        # Devices it claims are taken for whoever is not laid out yet.
+        self._resolved.clear()
+
+    def mark_tested(self, digest: str) -> None:
+        """Remember, durably, that the self-tests of a laid-out release passed."""
+        prepared = self._prepared.get(digest)
+        if prepared is not None and not prepared.tested:
+            tested = msgspec.structs.replace(prepared, tested=True)
+            write_file(self.folder(digest) / "prepared.json", msgspec.json.encode(tested))
+            self._prepared[digest] = tested
 
     def discard(self, digest: str) -> None:
         """Remove a release's laid-out files; unknown ones are fine."""
         self._prepared.pop(digest, None)
-        self._resolved.pop(digest, None)
-        shutil.rmtree(self._folder(digest), ignore_errors=True)
+        self._resolved.clear()
+        shutil.rmtree(self.folder(digest), ignore_errors=True)
 
-    def _resolve(self, digest: str) -> _Resolved | None:
+    def _resolve(self, digest: str) -> Resolved | None:
         if digest in self._resolved:
             return self._resolved[digest]
         if not digest or not self._blobs.has(digest):
@@ -151,18 +217,49 @@ class Releases:
         except (OSError, Untrusted):
             return None
         problems = check_release(release)
-        pinned = self._prepared.get(digest)
-        resolved = (
-            _Resolved(release, (), (), problem=f"the release is not valid: {problems[0]}")
-            if problems
-            else _resolve_release(release, self._facts, pinned.choices if pinned else ())
-        )
+        if problems:
+            resolved = Resolved(release, problem=f"the release is not valid: {problems[0]}")
+        else:
+            pinned = self._prepared.get(digest)
+            resolved = resolve_release(
+                release,
+                self._facts,
+                self._policy,
+                pinned=pinned.choices if pinned else (),
+                failed=self._failed,
+                taken=self._taken(release.application.metadata.name),
+            )
+            if not pinned and (lacking := self._lacking_devices(resolved)):
+                resolved = Resolved(release, failed=resolved.failed, problem=lacking)
+            if pinned:
+                resolved = msgspec.structs.replace(resolved, devices=pinned.devices, claims=pinned.claims)
         self._resolved[digest] = resolved
         return resolved
 
-    def _missing(self, resolved: _Resolved) -> list[FileSpec]:
-        unique = {str(file.digest): file for _, file in resolved.files}
-        return [file for digest, file in unique.items() if not self._blobs.has(digest)]
+    def _lacking_devices(self, resolved: Resolved) -> str:
+        """Return which device paths name nothing here: what facts cannot tell is seen before anything is stopped."""
+        return "; ".join(
+            f"{component}: needs device {name}: {path}, which is not there"
+            for component, devices in resolved.devices.items()
+            for name, path in devices.items()
+            if path.startswith("/dev/") and not self._device_is_there(path)
+        )
+
+    def _taken(self, application: str) -> frozenset[str]:
+        """Return the devices that laid-out releases of other applications have for themselves."""
+        others = (p for p in self._prepared.values() if p.application != application)
+        return frozenset(device for prepared in others for device in prepared.claims)
+
+    def _missing(self, digest: str, resolved: Resolved) -> list[FileSpec]:
+        files = [] if digest in self._prepared else [file for _, file in resolved.files]
+        unique = {str(file.digest): file for file in files}
+        for parts in resolved.images.values():
+            if parts.identity not in self._loaded:
+                unique.update(
+                    (blob, FileSpec(path="blob", digest=blob, size_bytes=size))
+                    for blob, size in (parts.config, *parts.layers)
+                )
+        return [file for blob, file in unique.items() if not self._blobs.has(blob)]
 
     def _load_prepared(self, folder: Path) -> None:
         try:
@@ -172,46 +269,9 @@ class Releases:
             return
         self._prepared[prepared.digest] = prepared
 
-    def _folder(self, digest: str) -> Path:
-        return self._directory / hex_of(digest)
 
-
-def _resolve_release(release: Release, facts: HostFacts, pinned: tuple[VariantChoice, ...]) -> _Resolved:
-    """Choose a variant for every model the components mount; a pinned choice stays."""
-    choices: dict[tuple[str, str], VariantChoice] = {
-        (choice.model, choice.version): choice for choice in pinned
-    }
-    files: list[tuple[str, FileSpec]] = []
-    for component in release.application.spec.components:
-        bundled = component.bundle.files if component.bundle else ()
-        files.extend((f"bundles/{component.name}/{file.path}", file) for file in bundled)
-        for mount in component.models:
-            model = release.model(mount.name, mount.version)
-            assert model is not None  # check_release has seen to it
-            key = (mount.name, mount.version)
-            if key not in choices:
-                match = match_variant(model.spec, facts)
-                if not isinstance(match, Choice):
-                    reasons = "; ".join(match.reasons)
-                    return _Resolved(
-                        release, (), (), problem=f"no variant of {mount.name} fits this host: {reasons}"
-                    )
-                choices[key] = VariantChoice(
-                    model=mount.name, version=mount.version, variant=match.variant.name, why=match.why
-                )
-            files.extend(_variant_files(model.spec.variants, choices[key], mount.name))
-    return _Resolved(release, tuple(choices.values()), tuple(dict(files).items()))
-
-
-def _variant_files(
-    variants: tuple[Variant, ...], choice: VariantChoice, mount: str
-) -> Iterator[tuple[str, FileSpec]]:
-    for variant in variants:
-        if variant.name == choice.variant:
-            yield from ((f"models/{mount}/{file.path}", file) for file in variant.files)
-
-
-def _lay(blob: Path, place: Path) -> None:
+def lay_file(blob: Path, place: Path) -> None:
+    """Put a file in its place, as a hard link where the file system has them."""
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(blob, place)

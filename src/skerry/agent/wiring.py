@@ -4,37 +4,57 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import secrets
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from skerry.adapters.directory_blobs import DirectoryBlobs
-from skerry.adapters.host_facts import override_facts, read_facts
+from skerry.adapters.facts import HostDetector, override_facts, read_facts
 from skerry.adapters.net_prober import NetProber
 from skerry.adapters.process_runtime import ProcessRuntime
 from skerry.adapters.sqlite_agent_store import SqliteAgentStore
 from skerry.adapters.system_clock import SystemClock
+from skerry.adapters.udp_datagrams import UdpDatagrams
+from skerry.agent.engine import EngineFinder, Found
+from skerry.agent.facts import FactsKeeper
 from skerry.agent.fetcher import Fetcher
+from skerry.agent.host_runtime import HostRuntime
 from skerry.agent.identity import Identity, load_identity
+from skerry.agent.launching import Launcher, Site
+from skerry.agent.live_models import LiveModels
+from skerry.agent.loops.neighbours import NeighbourLoop
 from skerry.agent.loops.probe import ProbeLoop
 from skerry.agent.loops.reconcile import Parts, Reconciler
 from skerry.agent.loops.sync import Syncer
+from skerry.agent.measuring import Measurer
+from skerry.agent.preparing import Preparer
 from skerry.agent.releases import Releases
+from skerry.agent.self_testing import SelfTests, TestBench
+from skerry.agent.volumes import Volumes
 from skerry.carrier.link import HttpLink
-from skerry.kit.errors import Conflict
+from skerry.kit.durable import write_file
+from skerry.kit.errors import Conflict, Unavailable
 from skerry.kit.locking import hold
-from skerry.ports.runtime import Runtime
+from skerry.ports.agent_store import AgentStore
 from skerry.spec.facts import HostFacts
 
 _log = structlog.get_logger()
 
-FACTS_EVERY_S = 60.0
+
+class Stated(msgspec.Struct, frozen=True):
+    """What a person stated at the start: facts by name, and where heartbeats go (`host`, `host:port`, `:port`)."""
+
+    facts: Mapping[str, str] = {}
+    lan_address: str = ""
 
 
-def run_agent(data: Path, overrides: Mapping[str, str]) -> None:
+def run_agent(data: Path, stated: Stated) -> None:
     """Run the agent of a data directory until SIGTERM or SIGINT. Applications outlive it.
 
     Raises:
@@ -43,13 +63,63 @@ def run_agent(data: Path, overrides: Mapping[str, str]) -> None:
     """
     with lock_data(data):
         identity = load_identity(data)
-        override_facts({}, overrides)  # refuse a wrong override before anything runs
-        asyncio.run(_run(data, identity, overrides))
+        override_facts({}, stated.facts)  # refuse a wrong override before anything runs
+        asyncio.run(_run(data, identity, stated))
 
 
-def open_runtime(data: Path) -> Runtime:
-    """Return the runtime that holds this directory's instances."""
-    return ProcessRuntime(data / "instances")
+def open_runtime(data: Path) -> HostRuntime:
+    """Return the runtime that holds this directory's instances, with the container engine if there is one.
+
+    Raises:
+        Unavailable: an engine was used here and does not answer now, so that not all instances can be seen
+            (`engine.away`).
+    """
+    runtime = HostRuntime(ProcessRuntime(data / "instances"))
+    found = find_container_engine(data)
+    if found is not None:
+        runtime.attach(found.runtime)
+    elif (owner := data / "owner").exists():
+        hint = f"start it; if it is gone for good, remove {owner}"
+        raise Unavailable("engine.away", "the container engine of this host does not answer", hint=hint)
+    return runtime
+
+
+def find_container_engine(data: Path) -> Found | None:
+    """Return the host's container engine if one answers now. Blocking.
+
+    What it runs for us carries the owner's name that is kept in the data directory, so that several agents can
+    share one engine.
+    """
+    from skerry.adapters.engine_api import find_engine
+
+    socket = find_engine(os.environ)
+    if socket is None:
+        return None
+    from skerry.adapters.docker_images import DockerImages
+    from skerry.adapters.docker_runtime import DockerRuntime
+
+    file = data / "owner"
+    if not file.exists():
+        write_file(file, secrets.token_hex(8).encode())
+    owner = file.read_text(encoding="ascii")
+    return Found(str(socket), DockerRuntime(socket, owner=owner), DockerImages(socket, owner=owner))
+
+
+def open_facts(data: Path, overrides: Mapping[str, str], extra: Callable[[], HostFacts]) -> FactsKeeper:
+    """Return what keeps the facts of this machine; `extra` are those of other parts of the agent."""
+    detector = HostDetector(data=data)
+    return FactsKeeper(
+        detector.detect,
+        detector.look,
+        SystemClock(),
+        extra=extra,
+        overlay=lambda facts: override_facts(facts, overrides),
+    )
+
+
+def find_facts(data: Path, overrides: Mapping[str, str], root: Path = Path("/")) -> HostFacts:
+    """Return the facts of this machine as the agent would find them now, with those that are stated."""
+    return override_facts(read_facts(root, data=data), overrides)
 
 
 def lock_data(data: Path) -> contextlib.AbstractContextManager[None]:
@@ -59,34 +129,89 @@ def lock_data(data: Path) -> contextlib.AbstractContextManager[None]:
     return hold(data / "agent.lock", conflict=conflict)
 
 
-async def _run(data: Path, identity: Identity, overrides: Mapping[str, str]) -> None:
+async def _run(data: Path, identity: Identity, stated: Stated) -> None:
     clock = SystemClock()
     store, fresh = SqliteAgentStore.open(data / "agent.db")
     link = HttpLink(identity.place.upstream, identity.trust_root.ca_pem)
-    blobs = DirectoryBlobs(data / "blobs")
-    runtime = open_runtime(data)
     syncer = Syncer(identity, store, link, clock)
     if fresh:
         syncer.note(
             "agent.database_lost", "the database was damaged and set aside; beginning with an empty one"
         )
     syncer.note("agent.started")
+    host = _wire(data, identity, stated, syncer, store, link)
+    # Variants are chosen by facts: better late than by half of them.
+    await host.engine.look()
+    await host.parts.neighbours.settle()
+    await host.facts.refresh()
+    reconciler = Reconciler(host.parts, host=identity.place.host, site=identity.place.site, data=data)
+    host.facts.on_change = reconciler.wake
+    await _until_stopped(host, reconciler, link)
+
+
+class _Host(msgspec.Struct, frozen=True):
+    """What runs on a host beside the reconcile loop, and what that works with."""
+
+    parts: Parts
+    facts: FactsKeeper
+    engine: EngineFinder
+    measuring: Fetcher
+
+
+def _wire(
+    data: Path, identity: Identity, stated: Stated, syncer: Syncer, store: AgentStore, link: HttpLink
+) -> _Host:
+    clock, prober = SystemClock(), NetProber()
+    runtime = HostRuntime(ProcessRuntime(data / "instances"))
+    blobs = DirectoryBlobs(data / "blobs")
+    releases = Releases(data / "releases", blobs)
+    volumes = Volumes(data / "volumes", clock)
+    live = LiveModels(data / "live", releases, store, runtime, prober)
+    place = Site(
+        identity.place.host, identity.place.site, lambda: syncer.desired.variables if syncer.desired else {}
+    )
+    launcher = Launcher(place, store, releases, volumes, live)
+    tests = SelfTests(releases, TestBench(releases, launcher, runtime, clock), store)
+    preparer = Preparer(releases, blobs, clock)
+    engine = EngineFinder(lambda: find_container_engine(data), runtime, preparer, store, clock)
+    neighbours = NeighbourLoop(identity, UdpDatagrams(), store, clock, stated=stated.lan_address)
+    facts = open_facts(
+        data, stated.facts, extra=lambda: {**engine.facts(), **neighbours.facts(), **tests.measured()}
+    )
+    tests.on_change = facts.merge
+    measuring = Fetcher(blobs, link, clock, token=syncer.token, root=data)
+    measurer = Measurer(
+        data / "measure",
+        blobs,
+        measuring,
+        runtime,
+        clock,
+        tests=tests,
+        launcher_for=lambda other: Launcher(place, store, other, volumes, live),
+    )
     parts = Parts(
         store=store,
         blobs=blobs,
         runtime=runtime,
-        releases=Releases(data / "releases", blobs),
+        releases=releases,
+        preparer=preparer,
+        launcher=launcher,
+        live=live,
+        tests=tests,
+        measurer=measurer,
+        volumes=volumes,
         fetcher=Fetcher(blobs, link, clock, token=syncer.token, root=data),
-        probes=ProbeLoop(NetProber(), runtime, clock),
+        probes=ProbeLoop(prober, runtime, clock),
         syncer=syncer,
         clock=clock,
-        facts=CachedFacts(clock, overrides),
+        facts=facts,
+        neighbours=neighbours,
     )
-    reconciler = Reconciler(parts, host=identity.place.host, site=identity.place.site, data=data)
-    await _until_stopped(parts, reconciler, link)
+    return _Host(parts, facts, engine, measuring)
 
 
-async def _until_stopped(parts: Parts, reconciler: Reconciler, link: HttpLink) -> None:
+async def _until_stopped(host: _Host, reconciler: Reconciler, link: HttpLink) -> None:
+    parts = host.parts
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -96,6 +221,11 @@ async def _until_stopped(parts: Parts, reconciler: Reconciler, link: HttpLink) -
         for loop_ in (
             reconciler.run_forever(),
             parts.probes.run_forever(),
+            parts.volumes.run_forever(),
+            parts.neighbours.run_forever(),
+            host.facts.run_forever(),
+            host.engine.run_forever(),
+            parts.runtime.watch(reconciler.wake),
             parts.syncer.poll_forever(),
             parts.syncer.flush_forever(),
         )
@@ -104,28 +234,13 @@ async def _until_stopped(parts: Parts, reconciler: Reconciler, link: HttpLink) -
     done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
     link.close()
     await parts.fetcher.close()
+    await host.measuring.close()
     for task in (*tasks, stopping):
         task.cancel()
+    await reconciler.close()
     await asyncio.gather(*tasks, stopping, return_exceptions=True)
     parts.store.close()
     for task in done - {stopping}:
         # A loop never ends by itself: this is a bug, and the service manager starts us again.
         _log.critical("agent.loop_ended", exc_info=task.exception())
         sys.exit(70)
-
-
-class CachedFacts:
-    """Reads the facts again once a minute."""
-
-    def __init__(self, clock: SystemClock, overrides: Mapping[str, str]) -> None:
-        self._clock = clock
-        self._overrides = overrides
-        self._facts: HostFacts = {}
-        self._due = 0.0
-
-    def __call__(self) -> HostFacts:
-        """Return the facts as last read."""
-        if not self._facts or self._clock.monotonic() >= self._due:
-            self._facts = override_facts(read_facts(), self._overrides)
-            self._due = self._clock.monotonic() + FACTS_EVERY_S
-        return self._facts

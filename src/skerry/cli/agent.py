@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from skerry.cli.agent_facts import facts
+from skerry.cli.agent_measure import measure
 from skerry.cli.leaving_out import DECORATION, left_out
 from skerry.cli.text import examples
+from skerry.kit.errors import Rejected
 
 _data = click.option(
     "--data",
@@ -23,6 +27,10 @@ _data = click.option(
 @click.group()
 def agent() -> None:
     """Run a host's agent."""
+
+
+agent.add_command(facts)
+agent.add_command(measure)
 
 
 @agent.command(
@@ -43,23 +51,29 @@ def join(token: str, data: Path, name: str) -> None:
 @agent.command(epilog=examples("skerry agent run --data /var/lib/skerry-agent --fact memory=512MiB"))
 @_data
 @click.option(
-    "--fact", "facts", multiple=True, metavar="NAME=VALUE", help="State a fact instead of detecting it."
+    "--fact", "stated", multiple=True, metavar="NAME=VALUE", help="State a fact instead of detecting it."
+)
+@click.option(
+    "--lan-address",
+    default="",
+    metavar="HOST[:PORT]",
+    help="Where the site's other hosts reach this one; found by itself if not given.",
 )
 @click.option("--log-json", is_flag=True, help="Write the log as JSON lines.")
-def run(data: Path, facts: tuple[str, ...], log_json: bool) -> None:
+def run(data: Path, stated: tuple[str, ...], lan_address: str, log_json: bool) -> None:
     """Run the agent. Applications it started outlive it and are found again."""
     with left_out(*DECORATION):
-        from skerry.agent.wiring import run_agent
+        from skerry.agent.wiring import Stated, run_agent
         from skerry.cli.logs import configure_logs
 
     overrides: dict[str, str] = {}
-    for fact in facts:
+    for fact in stated:
         name, equals, value = fact.partition("=")
         if not equals:
             raise click.BadParameter(f"{fact!r} is not NAME=VALUE", param_hint="--fact")
         overrides[name] = value
     configure_logs(json=log_json)
-    run_agent(data.absolute(), overrides)
+    run_agent(data.absolute(), Stated(overrides, lan_address))
 
 
 @agent.command(epilog=examples("skerry agent status --data /var/lib/skerry-agent"))
@@ -106,6 +120,35 @@ def down(data: Path) -> None:
 
     ended = stop_applications(data.absolute())
     click.echo("\n".join(f"ended {instance}" for instance in ended) or "nothing was running")
+
+
+@agent.command(
+    epilog=examples(
+        "systemctl stop skerry-agent && skerry agent down",
+        "skerry agent wipe meter-reader --data /var/lib/skerry-agent",
+    )
+)
+@click.argument("application")
+@_data
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def wipe(application: str, data: Path, yes: bool) -> None:
+    """Empty all volumes of APPLICATION on this host, for good; needs no hub.
+
+    The agent must be stopped and nothing of the application running. It begins again, empty, with the agent.
+    """
+    from skerry.agent.commands import wipe_volumes
+
+    def confirm(places: Sequence[str]) -> None:
+        if yes:
+            return
+        if not sys.stdin.isatty():
+            raise Rejected("volume.unconfirmed", "no terminal to ask on", hint="use --yes to go on unasked")
+        for place in places:
+            click.echo(f"  {place}", err=True)
+        click.confirm("Empty these on this host?", abort=True, err=True)
+
+    emptied = wipe_volumes(data.absolute(), application, confirm=confirm)
+    click.echo("\n".join(f"emptied {place}" for place in emptied) or "emptied")
 
 
 @agent.command(epilog=examples("skerry agent logs meter-reader --data /var/lib/skerry-agent"))

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import click
 
+from skerry.cli.explain_choices import choice_now, choice_sentences, placement_sentences
 from skerry.cli.session import connect
 from skerry.cli.text import age, clean, examples, now, plural
 from skerry.kit.digests import short
@@ -24,20 +25,41 @@ _meanings = {
 
 
 @click.group(
-    epilog=examples("skerry explain variant meter-reader --host press-3", "skerry explain rollout spring")
+    epilog=examples(
+        "skerry explain variant meter-reader --host press-3",
+        "skerry explain placement meter-reader --site zurich",
+        "skerry explain rollout spring",
+    )
 )
 def explain() -> None:
-    """Say in sentences why a variant was chosen or a rollout stands where it does."""
+    """Say in sentences why a variant or a host was chosen or a rollout stands where it does."""
 
 
 @explain.command(epilog=examples("skerry explain variant meter-reader --host press-3"))
 @click.argument("application", metavar="APP")
 @click.option("--host", required=True, help="The host whose choice it is.")
 def variant(application: str, host: str) -> None:
-    """Say which model variants an application uses on a host, and why not the others."""
+    """Say which variants an application uses on a host and why not the others, and what would be chosen now.
+
+    What the host says of itself comes first. For an application that it has not reported, the newest release
+    is held against its facts.
+    """
     with connect() as client:
         view = client.host(host)
-    for line in variant_sentences(view, application, at=now()):
+        chosen = choice_now(client, view, application)
+    sentences = choice_sentences(view, application, chosen)
+    for line in (*variant_sentences(view, application, at=now(), known=chosen is not None), *sentences):
+        click.echo(clean(line))
+
+
+@explain.command(epilog=examples("skerry explain placement meter-reader --site zurich"))
+@click.argument("application", metavar="APP")
+@click.option("--site", required=True, help="The site in which it is placed.")
+def placement(application: str, site: str) -> None:
+    """Say on which hosts of a site an application runs, which stand by, and why not the others."""
+    with connect() as client:
+        views, hosts = client.placements(site), client.hosts(site)
+    for line in placement_sentences(views, hosts, application=application, site=site, at=now()):
         click.echo(clean(line))
 
 
@@ -52,29 +74,41 @@ def rollout(name: str, site: str) -> None:
         click.echo(clean(line))
 
 
-def variant_sentences(view: HostView, application: str, *, at: datetime) -> Iterator[str]:
-    """Yield why a host uses the variants it uses.
+def variant_sentences(
+    view: HostView, application: str, *, at: datetime, known: bool = False
+) -> Iterator[str]:
+    """Yield why a host uses the variants it uses; `known` says that there is more to tell than it has reported.
 
     Raises:
         Missing: the host has said nothing about the application.
     """
     seen = view.applications.get(application)
+    if seen is None and known:
+        yield f"{view.name} has not reported an application {application}."
+        return
     if seen is None:
-        known = ", ".join(sorted(view.applications)) or "none"
-        hint = f"applications it has reported: {known}"
+        names = ", ".join(sorted(view.applications)) or "none"
+        hint = f"applications it has reported: {names}"
         raise Missing("app.missing", f"{view.name} has not reported an application {application}", hint=hint)
     yield f"As of {age(view.observed_at, at)}, {view.name} says about {application}:"
     if not seen.choices:
         yield "It has chosen no variant" + (
-            f": {seen.why}." if seen.why else ", because no component mounts a model."
+            f": {seen.why}." if seen.why else ", because no component mounts a model or has an image."
         )
     for choice in seen.choices:
+        whose = (
+            f"model {choice.model} {choice.version}"
+            if choice.kind == "model"
+            else f"the image of {choice.model}"
+        )
         if choice.variant:
-            yield f"Of model {choice.model} {choice.version} it uses the variant {choice.variant}."
+            yield f"Of {whose} it uses the variant {choice.variant}."
         else:
-            yield f"Of model {choice.model} {choice.version} no variant fits this host."
-        yield "It looked at the variants in their author's order and took the first that fits:"
+            yield f"Of {whose} no variant fits this host."
+        yield "It looked at the variants in their author's order:"
         yield from (f"  {reason}" for reason in choice.why)
+    for key, reason in sorted(seen.failed_variants.items()):
+        yield f"{key} failed its self-test there: {reason}"
     for digest, reason in sorted(seen.refused.items()):
         yield f"It refused release {short(digest)}: {reason}"
 

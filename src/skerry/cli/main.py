@@ -28,19 +28,21 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
     "Start": _commands(
         login="Log in to a hub.",
         site="Create sites and the tokens with which hosts join them.",
+        init="Turn a Compose file into an Application.",
         release="Push releases to the hub, and show them.",
         rollout="Bring a release to sites, and follow it there.",
     ),
     "Look": _commands(
         get="List what there is: sites, hosts, apps, models, releases, rollouts, events.",
         describe="Show one thing with everything that is known about it.",
-        explain="Say in sentences why a variant was chosen or a rollout stands where it does.",
+        explain="Say in sentences why a variant or a host was chosen or a rollout stands where it does.",
     ),
     "Write": {
         **_commands(
             apply="Store documents on the hub, all or none.",
             diff="Show what applying documents would change.",
             delete="Delete sites, hosts, releases or ended rollouts.",
+            volume="List the volumes of applications, and empty them.",
         ),
         "schema": LazyCommand("skerry.cli.schema_command", "Print the JSON Schema of the documents."),
     },

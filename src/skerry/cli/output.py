@@ -45,7 +45,7 @@ def output_option(*formats: Format) -> Callable[[C], C]:
         "-o",
         "--output",
         type=click.Choice(formats or ("table", "json", "yaml")),
-        default="table",
+        default=formats[0] if formats else "table",
         show_default=True,
         callback=remember,
         is_eager=True,

@@ -10,6 +10,7 @@ import msgspec
 from skerry.cli.text import age, local_time, plural
 from skerry.kit.digests import short
 from skerry.kit.quantities import format_size
+from skerry.matching.requirements import clauses_of
 from skerry.spec.api import (
     AppView,
     EventView,
@@ -20,7 +21,9 @@ from skerry.spec.api import (
     RolloutView,
     SiteView,
 )
-from skerry.spec.model import FileSpec, Requirements
+from skerry.spec.application import ApplicationSpec, Component, Placement
+from skerry.spec.hardware import Expectation, Requirements
+from skerry.spec.model import FileSpec
 from skerry.spec.release import Release
 from skerry.spec.report import ApplicationView, ComponentView
 
@@ -49,6 +52,8 @@ def site_lines(
     yield field("State", _seen(view, at))
     yield field("Labels", _pairs(view.labels))
     yield field("Time zone", str(spec.get("time_zone", "UTC")))
+    if spec.get("host_network"):
+        yield field("Policy", "containers may use their host's own network")
     if variables := spec.get("variables"):
         yield field("Variables", _pairs(variables))
     yield field("Generation", str(view.generation))
@@ -83,14 +88,20 @@ def host_lines(view: HostView, events: Sequence[EventView], *, at: datetime) -> 
 def application_lines(name: str, view: ApplicationView) -> Lines:
     """Say how one application stands on its host."""
     trying = f", trying {view.candidate}" if view.candidate else ""
-    yield f"{name}: {view.phase} {view.release or 'nothing yet'}{trying}"
+    duty = f", {view.duty}" if view.duty else ""
+    yield f"{name}: {view.phase} {view.release or 'nothing yet'}{trying}{duty}"
     if view.why:
         yield f"  {view.why}"
     for component, seen in sorted(view.components.items()):
         yield from indent(_component_lines(component, seen))
     for choice in view.choices:
-        yield f"  model {choice.model} {choice.version}: variant {choice.variant or 'none'}"
+        of = (
+            f"model {choice.model} {choice.version}" if choice.kind == "model" else f"image of {choice.model}"
+        )
+        yield f"  {of}: variant {choice.variant or 'none'}"
         yield from indent(choice.why, 4)
+    for variant, reason in sorted(view.failed_variants.items()):
+        yield f"  variant {variant} failed its self-test: {reason}"
     for digest, reason in sorted(view.refused.items()):
         yield f"  refused release {short(digest)}: {reason}"
 
@@ -136,18 +147,17 @@ def release_lines(view: ReleaseView, *, at: datetime) -> Lines:
     release = _release(view.document)
     if release is None:
         return
+    yield from _placement_lines(release.application.spec)
     for component in release.application.spec.components:
         yield f"Component {component.name}:"
-        yield f"  command: {' '.join(component.command)}"
-        if component.ports:
-            yield f"  ports: {', '.join(f'{port.name} {port.port or _FREE_PORT}' for port in component.ports)}"
-        if component.bundle:
-            yield from indent(_file_lines(component.bundle.files))
+        yield from indent(_written_lines(component))
     for model in release.models:
         yield f"Model {model.metadata.name} {model.spec.version}:"
+        if model.spec.self_test:
+            yield f"  self-test: {plural(len(model.spec.self_test.cases), 'golden case')}"
         for variant in model.spec.variants:
             kind = "/".join(part for part in (variant.format, variant.precision) if part)
-            yield f"  variant {variant.name} ({kind}){_needs(variant.requires)}"
+            yield f"  variant {variant.name} ({kind}){_needs(variant.requires)}{_expects(variant.expects)}"
             yield from indent(_file_lines(variant.files), 4)
 
 
@@ -186,6 +196,8 @@ def _component_lines(name: str, view: ComponentView) -> Lines:
     yield f"component {name}: {view.state}{restarts}{code}"
     if view.message:
         yield f"  {view.message}"
+    if view.image:
+        yield f"  image: {short(view.image)}"
     for port, place in sorted(view.endpoints.items()):
         yield f"  {port}: {place}"
     for limit, how in sorted(view.limits.items()):
@@ -227,11 +239,50 @@ def _file_lines(files: Sequence[FileSpec]) -> Lines:
         yield f"file {file.path}: {format_size(file.size_bytes)}, {short(file.digest or '')}"
 
 
+def _placement_lines(spec: ApplicationSpec) -> Lines:
+    placement = spec.placement
+    if spec.update != "recreate":
+        yield field("Update", spec.update)
+    if placement == Placement():
+        return
+    hosts = {"each": "each host that fits", "one": "one host", "count": plural(placement.count, "host")}
+    standby = (
+        "" if placement.mode == "each" else f", {placement.standby} standing by, {placement.takeover} silence"
+    )
+    yield field("Placement", f"{hosts[placement.mode]}{standby}{_needs(placement.requires)}")
+
+
+def _written_lines(component: Component) -> Lines:
+    """Say how a component is written; what it leaves to the defaults is not said."""
+    if component.command or component.args:
+        yield f"command: {' '.join((*component.command, *component.args))}"
+    if component.ports:
+        yield f"ports: {', '.join(f'{port.name} {port.port or _FREE_PORT}' for port in component.ports)}"
+    for mount in component.models:
+        yield f"model {mount.name} {mount.version}, by {mount.objective}"
+    for device in component.devices:
+        yield f"device {device.name}: {device.use}{', shared' if device.shared else ''}"
+    for volume in component.volumes:
+        yield f"volume {volume.name}{f' at {volume.path}' if volume.path else ''}, {volume.size or 'no limit'}"
+    if component.image and component.container.network != "application":
+        yield f"network: {component.container.network}"
+    if component.bundle:
+        yield from _file_lines(component.bundle.files)
+    for image in component.image.variants if component.image else ():
+        size = format_size(sum(layer.size_bytes for layer in image.layers))
+        identity = short(image.config.digest or "") if image.config else "not pinned"
+        yield f"image {image.name} ({image.platform or 'any platform'}): {size}, {identity}{_needs(image.requires)}"
+        for model, variants in sorted(image.models.items()):
+            yield f"  goes with {model} {' or '.join(variants)}"
+
+
 def _needs(requires: Requirements) -> str:
-    either = {"arch": requires.arch, "os": requires.os}
-    texts = [f"{what} {' or '.join(values)}" for what, values in either.items() if values]
-    if requires.cpu_flags:
-        texts.append(f"CPU flags {', '.join(requires.cpu_flags)}")
-    if requires.memory:
-        texts.append(f"memory {requires.memory}")
-    return f", needs {', '.join(texts)}" if texts else ""
+    wants = ", ".join(clause.wants for clause in clauses_of(requires))
+    return f", needs {wants}" if wants else ""
+
+
+def _expects(expects: Expectation) -> str:
+    texts = [f"latency {expects.latency}"] if expects.latency else []
+    texts += [f"memory {expects.memory}"] if expects.memory else []
+    texts += [f"accuracy {expects.accuracy:g}"] if expects.accuracy is not None else []
+    return f", expects {', '.join(texts)}" if texts else ""

@@ -8,20 +8,24 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from skerry.cli.text import clean, colours_wanted
+from skerry.client.images.limits import ImageProgress
 from skerry.client.push import PushProgress
 from skerry.kit.quantities import format_size
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+_DOING = {"read": "reading", "check": "checking", "download": "downloading", "unpack": "unpacking"}
+
 
 class PushDisplay:
-    """Callbacks for hashing and pushing; use it in a `with`, so that the bar is taken away again."""
+    """Callbacks for hashing, reading images and pushing; use it in a `with`, so that the bar is taken away again."""
 
     def __init__(self, stream: TextIO) -> None:
         self._bar = _bar(stream) if stream.isatty() else None
         self._tasks: dict[str, TaskID] = {}
         self._file = ""
+        self._part = ("", "")
 
     def __enter__(self) -> PushDisplay:  # noqa: PYI034 - nobody inherits from it
         if self._bar:
@@ -39,17 +43,29 @@ class PushDisplay:
         elif done_bytes == total_bytes:
             click.echo(clean(f"hashed {path.name} ({format_size(total_bytes)})"), err=True)
 
+    def reading(self, progress: ImageProgress) -> None:
+        """Show how far the reading of an image is: downloading, unpacking, checking."""
+        if progress.step == "wait":
+            click.echo(clean(progress.name), err=True)
+        elif self._bar:
+            text = f"{_DOING[progress.step]} {_shortened(progress.name)}"
+            self._show("image", text, progress.done_bytes, progress.total_bytes)
+        elif (progress.step, progress.name) != self._part:
+            self._part = (progress.step, progress.name)
+            size = f" ({format_size(progress.total_bytes)})" if progress.total_bytes else ""
+            click.echo(clean(f"{_DOING[progress.step]} {progress.name}{size}"), err=True)
+
     def pushing(self, progress: PushProgress) -> None:
         """Show how far the push is, and why it waits."""
         if progress.step == "wait":
             click.echo(clean(progress.message), err=True)
         elif self._bar:
-            text = f"pushing {Path(progress.path).name}" if progress.step == "upload" else "publishing"
+            text = f"pushing {_shortened(progress.path)}" if progress.step == "upload" else "publishing"
             self._show("push", text, progress.done_bytes, progress.total_bytes)
         elif progress.step == "upload" and progress.path != self._file:
             self._file = progress.path
             total = format_size(progress.total_bytes)
-            line = f"pushing {Path(progress.path).name} ({format_size(progress.done_bytes)} of {total} sent)"
+            line = f"pushing {_shortened(progress.path)} ({format_size(progress.done_bytes)} of {total} sent)"
             click.echo(clean(line), err=True)
 
     def _show(self, key: str, text: str, done_bytes: int, total_bytes: int) -> None:
@@ -57,6 +73,11 @@ class PushDisplay:
         if key not in self._tasks:
             self._tasks[key] = self._bar.add_task(clean(text), total=total_bytes)
         self._bar.update(self._tasks[key], description=clean(text), completed=done_bytes, total=total_bytes)
+
+
+def _shortened(name: str) -> str:
+    """Return a path's last part; the name of a layer keeps what tells it from others."""
+    return name if " layer " in name or name.endswith(" configuration") else Path(name).name
 
 
 def _bar(stream: TextIO) -> Progress:

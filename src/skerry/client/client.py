@@ -22,6 +22,7 @@ from skerry.spec.api import (
     AuditView,
     BlobRef,
     EventView,
+    FleetPreview,
     HostView,
     JoinTokenAnswer,
     JoinTokenRequest,
@@ -31,13 +32,17 @@ from skerry.spec.api import (
     MissingRequest,
     ModelView,
     NewToken,
+    PlacementView,
+    PreviewRequest,
     ReleaseView,
     RolloutView,
     SiteView,
     TokenRequest,
     TokenView,
     UploadAnswer,
+    VolumesView,
     WhoAmI,
+    WipeAnswer,
 )
 
 Deletable = Literal["sites", "hosts", "releases", "rollouts"]
@@ -110,6 +115,26 @@ class Client:
         """Publish the canonical JSON of a release whose blobs the hub holds; tell whether it is new there."""
         status, body = self._connection.request("POST", "/api/v1/releases", content=content)
         return decode_answer(body, ReleaseView), status == 201
+
+    def preview(self, name: str, selector: str) -> FleetPreview:
+        """Return what the release `application@version` would come to on the sites of a selector."""
+        return self._get(f"/releases/{_part(name)}/preview", FleetPreview, selector=selector)
+
+    def preview_document(self, release: JsonDocument, selector: str) -> FleetPreview:
+        """Return the same of a pinned release document that need not have been pushed."""
+        return self._post("/previews", PreviewRequest(release=release, selector=selector), FleetPreview)
+
+    def placements(self, site: str) -> list[PlacementView]:
+        """Return where in a site its applications are placed."""
+        return self._get(f"/sites/{_part(site)}/placements", list[PlacementView])
+
+    def volumes(self, site: str = "") -> list[VolumesView]:
+        """Return the volumes of the applications assigned to a site, or to all."""
+        return self._get("/volumes", list[VolumesView], site=site)
+
+    def wipe_volumes(self, site: str, application: str) -> WipeAnswer:
+        """Ask a site's hosts to empty an application's volumes, once."""
+        return self._post(f"/sites/{_part(site)}/applications/{_part(application)}/wipe", None, WipeAnswer)
 
     def rollouts(self) -> list[RolloutView]:
         """Return all rollouts."""

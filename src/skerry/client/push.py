@@ -14,7 +14,8 @@ from typing import Literal, TypeVar
 import msgspec
 
 from skerry.client.client import Client
-from skerry.client.sources import PreparedRelease, SourceFile, changed, identity_of, open_source
+from skerry.client.source_files import SourceFile, changed, identity_of, open_source
+from skerry.client.sources import PreparedRelease
 from skerry.kit.errors import Bug, Conflict, Rejected, Unavailable
 from skerry.spec.api import BlobRef, ReleaseView
 
@@ -135,7 +136,7 @@ class _Push:
             complete = False
             while not complete:
                 before = offset
-                file.seek(offset)
+                file.seek(source.start + offset)
                 chunk = file.read(min(CHUNK_BYTES, source.size_bytes - offset))
                 if identity_of(file) != source.identity:
                     raise changed(source.path)
@@ -143,7 +144,7 @@ class _Push:
                 try:
                     offset, complete = self._send(blob, offset, chunk)
                     if offset <= before and not complete:
-                        stalled = Unavailable("push.no_progress", f"{source.path} stays at byte {offset}")
+                        stalled = Unavailable("push.no_progress", f"{source.known_as} stays at byte {offset}")
                 except Unavailable as error:
                     stalled = error
                 if stalled:
@@ -164,13 +165,13 @@ class _Push:
 
     def _advance(self, source: SourceFile, before: int, offset: int) -> None:
         if not 0 <= offset <= source.size_bytes:
-            raise Bug("hub.strange_answer", f"the hub says that {source.path} stands at byte {offset}")
+            raise Bug("hub.strange_answer", f"the hub says that {source.known_as} stands at byte {offset}")
         if offset > before:
             self._failures = 0
         self.uploaded_bytes += offset - before
         self._on_progress(
             PushProgress(
-                "upload", str(source.path), done_bytes=self.uploaded_bytes, total_bytes=self.total_bytes
+                "upload", source.known_as, done_bytes=self.uploaded_bytes, total_bytes=self.total_bytes
             )
         )
 

@@ -1,4 +1,4 @@
-"""From documents and files on disk to a release in which every file is pinned by digest.
+"""From documents, files on disk and images anywhere to a release in which everything is pinned by digest.
 
 Rules: a file is read once to be hashed and must not change meanwhile, nor before it is uploaded; links are
 followed, but only ordinary files are taken; whatever is wrong with any file is told at once, with the line
@@ -7,38 +7,22 @@ that names it.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import stat
-from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
+from skerry.client.images.pinning import PinnedVariants, pin_source, pin_variant
+from skerry.client.images.reader import ImageReader
+from skerry.client.source_files import Hashed, SourceFile, hash_source, open_source
 from skerry.kit.canonical import encode_canonical
-from skerry.kit.digests import Digest
 from skerry.kit.errors import Rejected
-from skerry.spec.application import Application
+from skerry.spec.application import Application, Component
 from skerry.spec.documents import check_release, kind_of
-from skerry.spec.model import FileSpec, Model
+from skerry.spec.image import Image, ImageVariant
+from skerry.spec.model import FileSpec, Model, SelfTest
 from skerry.spec.parsing import Parsed, decode_text, parse_documents
 from skerry.spec.problems import DocumentRejected, Problem
 from skerry.spec.release import Release
-
-_READ_BYTES = 1 << 20
-
-Hashed = Callable[[Path, int, int], None]
-"""Called while a file is hashed: which, how much of it, of how much."""
-
-
-class SourceFile(msgspec.Struct, frozen=True):
-    """A file as it was when it was hashed; `identity` changes whenever its content may have."""
-
-    path: Path
-    digest: Digest
-    size_bytes: int
-    identity: tuple[int, int, int, int]
 
 
 class PreparedRelease(msgspec.Struct, frozen=True):
@@ -49,58 +33,15 @@ class PreparedRelease(msgspec.Struct, frozen=True):
     sources: dict[str, SourceFile]
 
 
-def open_source(path: Path) -> BinaryIO:
-    """Open an ordinary file to read.
-
-    Raises:
-        OSError: it cannot be opened.
-        Rejected: it is a directory, device, pipe or socket (`push.not_a_file`).
-    """
-    # Not blocking, because opening a pipe that nobody writes to would wait for ever.
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", closefd=True)
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise Rejected("push.not_a_file", f"{path} is not an ordinary file")
-    return file
-
-
-def identity_of(file: BinaryIO) -> tuple[int, int, int, int]:
-    """Return what tells two states of a file apart."""
-    seen = os.fstat(file.fileno())
-    return seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns
-
-
-def changed(path: Path) -> Rejected:
-    """Return the error for a file that did not hold still."""
-    hint = "wait until whatever writes it has finished, then push again"
-    return Rejected("push.changed", f"{path} changed while it was read", hint=hint)
-
-
-def hash_source(path: Path, on_progress: Hashed) -> SourceFile:
-    """Return a file with its digest.
-
-    Raises:
-        OSError: it cannot be read.
-        Rejected: it is no ordinary file, or it changed while it was read (`push.changed`).
-    """
-    state, read_bytes = hashlib.sha256(), 0
-    with open_source(path) as file:
-        identity = identity_of(file)
-        while chunk := file.read(_READ_BYTES):
-            state.update(chunk)
-            read_bytes += len(chunk)
-            on_progress(path, read_bytes, identity[2])
-        if identity_of(file) != identity or read_bytes != identity[2]:
-            raise changed(path)
-    return SourceFile(path, Digest("sha256:" + state.hexdigest()), read_bytes, identity)
-
-
-def read_release(path: Path, on_progress: Hashed) -> PreparedRelease:
+def read_release(path: Path, on_progress: Hashed, *, images: ImageReader | None = None) -> PreparedRelease:
     """Return the release that a file of documents describes: one Application and the Models it mounts.
 
+    `images` reads what components name as images; without it, a release with images that are not pinned is refused.
+
     Raises:
-        DocumentRejected: with every problem of the documents, or else of the files they name.
+        DocumentRejected: with every problem of the documents, or else of the files and images they name.
         Rejected: the file itself cannot be read.
+        Unavailable, Denied, Untrusted: a registry or an engine does not give an image.
     """
     try:
         with open_source(path) as file:
@@ -109,7 +50,7 @@ def read_release(path: Path, on_progress: Hashed) -> PreparedRelease:
         raise Rejected("push.unreadable", f"{path}: {error.strerror}") from None
     parsed = parse_documents(decode_text(content, file=str(path)), file=str(path))
     _check_kinds(parsed, str(path))
-    pinning = _Pinning(path.parent, on_progress)
+    pinning = _Pinning(path.parent, on_progress, images)
     applications = [pinning.application(p, p.document) for p in parsed if isinstance(p.document, Application)]
     models = [pinning.model(p, p.document) for p in parsed if isinstance(p.document, Model)]
     if pinning.problems:
@@ -143,40 +84,86 @@ def _check_kinds(parsed: list[Parsed], file: str) -> None:
 class _Pinning:
     """Replaces each file's `source` by digest and size; remembers the files, and what is wrong with them."""
 
-    def __init__(self, directory: Path, on_progress: Hashed) -> None:
+    def __init__(self, directory: Path, on_progress: Hashed, images: ImageReader | None) -> None:
         self._directory = directory
         self._on_progress = on_progress
+        self._images = images
         self._hashed: dict[Path, SourceFile] = {}
         self.sources: dict[str, SourceFile] = {}
         self.problems: list[Problem] = []
 
     def application(self, parsed: Parsed, application: Application) -> Application:
-        components = [
-            msgspec.structs.replace(
-                component,
-                bundle=msgspec.structs.replace(
-                    component.bundle,
-                    files=self._files(
-                        parsed, f"spec.components[{index}].bundle.files", component.bundle.files
-                    ),
-                ),
-            )
-            if component.bundle
-            else component
+        components = tuple(
+            self._component(parsed, f"spec.components[{index}]", component)
             for index, component in enumerate(application.spec.components)
-        ]
-        spec = msgspec.structs.replace(application.spec, components=tuple(components))
+        )
+        spec = msgspec.structs.replace(application.spec, components=components)
         return msgspec.structs.replace(application, spec=spec)
 
     def model(self, parsed: Parsed, model: Model) -> Model:
-        variants = [
+        variants = tuple(
             msgspec.structs.replace(
                 variant, files=self._files(parsed, f"spec.variants[{index}].files", variant.files)
             )
             for index, variant in enumerate(model.spec.variants)
-        ]
-        spec = msgspec.structs.replace(model.spec, variants=tuple(variants))
+        )
+        self_test = model.spec.self_test and self._self_test(parsed, model.spec.self_test)
+        spec = msgspec.structs.replace(model.spec, variants=variants, self_test=self_test)
         return msgspec.structs.replace(model, spec=spec)
+
+    def _component(self, parsed: Parsed, path: str, component: Component) -> Component:
+        if component.bundle:
+            files = self._files(parsed, f"{path}.bundle.files", component.bundle.files)
+            bundle = msgspec.structs.replace(component.bundle, files=files)
+            component = msgspec.structs.replace(component, bundle=bundle)
+        if component.image:
+            image = self._image(parsed, f"{path}.image", component.image)
+            component = msgspec.structs.replace(component, image=image)
+        return component
+
+    def _image(self, parsed: Parsed, path: str, image: Image) -> Image:
+        if image.source:
+            variants = self._variants(parsed, f"{path}.source", image)
+            return msgspec.structs.replace(image, source=None, variants=variants)
+        variants = tuple(
+            pinned
+            for index, variant in enumerate(image.variants)
+            for pinned in (
+                self._variants(parsed, f"{path}.variants[{index}].source", variant)
+                if variant.source
+                else (variant,)
+            )
+        )
+        return msgspec.structs.replace(image, variants=variants)
+
+    def _variants(self, parsed: Parsed, path: str, named: Image | ImageVariant) -> tuple[ImageVariant, ...]:
+        try:
+            pinned = self._pin_image(named)
+        except (OSError, ValueError, Rejected) as error:
+            self.problems.append(_source_problem(parsed, path, str(named.source), error))
+            return ()
+        self.sources.update((file.digest, file) for file in pinned.files)
+        return pinned.variants
+
+    def _pin_image(self, named: Image | ImageVariant) -> PinnedVariants:
+        if self._images is None:
+            raise Rejected(
+                "push.no_images", "images cannot be read here", hint="push with skerry release push"
+            )
+        if isinstance(named, Image):
+            return pin_source(named, self._directory, self._images)
+        return pin_variant(named, self._directory, self._images)
+
+    def _self_test(self, parsed: Parsed, self_test: SelfTest) -> SelfTest:
+        cases = tuple(
+            msgspec.structs.replace(
+                case,
+                input=self._pin(parsed, f"spec.self_test.cases[{index}].input", case.input),
+                expected=self._pin(parsed, f"spec.self_test.cases[{index}].expected", case.expected),
+            )
+            for index, case in enumerate(self_test.cases)
+        )
+        return msgspec.structs.replace(self_test, cases=cases)
 
     def _files(self, parsed: Parsed, path: str, files: tuple[FileSpec, ...]) -> tuple[FileSpec, ...]:
         return tuple(self._pin(parsed, f"{path}[{index}]", file) for index, file in enumerate(files))

@@ -130,7 +130,9 @@ class HubBackend:
                 self.forget_host(host.name)
                 raise Unauthenticated("host.unknown", f"{host.name} is not enrolled here any more") from None
             host.sequence = max(host.sequence, acknowledged)
-            if any(report.observed is not None or report.events for report in applied):
+            if any(_may_move(report) for report in applied):
+                self._issuer.mark(host.site)
+            if any(report.observed or report.facts or report.events for report in applied):
                 self.on_news()
         if replayed:
             # Perhaps a host whose answer was lost, perhaps somebody else: the number helps the one, not the other.
@@ -188,6 +190,12 @@ class HubBackend:
     def _remember(self, record: HostRecord) -> None:
         known = _KnownHost(record.name, record.site, public_key(record.sign_key), record.sequence)
         self._hosts.setdefault(key_id(record.sign_key), known)
+
+
+def _may_move(report: AppliedReport) -> bool:
+    """Tell whether what a host says of itself can move applications: its facts, and what failed its self-tests."""
+    views = report.observed.applications.values() if report.observed else ()
+    return report.facts is not None or any(view.failed_variants for view in views)
 
 
 def _unknown() -> Unauthenticated:

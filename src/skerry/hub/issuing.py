@@ -1,22 +1,37 @@
-"""Issues a site's DesiredState: gathers what it shall be, signs it under the next generation, wakes its hosts."""
+"""Issues a site's DesiredState: gathers what it shall be, signs it under the next generation, wakes its hosts.
+
+What hosts report about themselves counts only through where applications are placed (`skerry.hub.placing`): a
+change that leaves all of them in their places issues nothing.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 from collections import defaultdict
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 import msgspec
 import structlog
 
 from skerry.hub.notifier import Notifier
+from skerry.hub.placing import SiteWork, place_work, restricts
 from skerry.kit.errors import Conflict
 from skerry.kit.quantities import parse_duration
 from skerry.ports.clock import Clock
-from skerry.ports.hub_store import AssignmentRecord, HubStore
+from skerry.ports.hub_store import AssignmentRecord, HubStore, SiteRecord
 from skerry.spec.carrier import JsonEnvelope
-from skerry.spec.desired import DESIRED_STATE_TYPE, Assignment, DesiredState, HealthPolicy, ReleaseRef
+from skerry.spec.desired import (
+    DESIRED_STATE_TYPE,
+    Assignment,
+    DesiredState,
+    HealthPolicy,
+    ReleaseRef,
+    SitePlacement,
+    SitePolicy,
+)
+from skerry.spec.release import Release
 from skerry.spec.rollout import Rollout
 from skerry.spec.site import Site
 from skerry.trust.envelope import sign_document
@@ -28,12 +43,21 @@ VALID_FOR = timedelta(days=60)
 RENEW_BEFORE = timedelta(days=30)
 
 
+class Where(msgspec.Struct, frozen=True):
+    """Where an application of a site was issued to: its release and hosts, and its placement if it has one."""
+
+    release: str
+    hosts: frozenset[str]
+    placement: SitePlacement | None = None
+
+
 class Issued(msgspec.Struct, frozen=True):
-    """The newest DesiredState of a site; generation 0 before the first."""
+    """The newest DesiredState of a site; generation 0 before the first. `where` is by application."""
 
     generation: int = 0
     envelope: JsonEnvelope | None = None
     expires_at: datetime | None = None
+    where: Mapping[str, Where] = {}
 
 
 class Issuer:
@@ -46,6 +70,8 @@ class Issuer:
         self._notifier = notifier
         self._issued: dict[str, Issued] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._marked: set[str] = set()
+        self._immovable: set[str] = set()  # sites where nothing depends on what hosts report of themselves
 
     async def issued(self, site: str) -> Issued:
         """Return the newest DesiredState of a site."""
@@ -68,6 +94,32 @@ class Issuer:
         self._notifier.notify(site)
         return True
 
+    def mark(self, site: str) -> None:
+        """Note that a host of the site says something new that may matter to where applications are placed."""
+        if site not in self._immovable:
+            self._marked.add(site)
+
+    async def mark_all(self) -> None:
+        """Look at every site once more: a hub that was ended in between has stored a change, and not issued it."""
+        self._marked.update(site.name for site in await asyncio.to_thread(self._store.sites))
+
+    async def issue_marked(self) -> None:
+        """Look at the marked sites again; what an earlier call did not get to is still marked."""
+        while self._marked:
+            site = self._marked.pop()
+            try:
+                await self.issue(site)
+            except BaseException:
+                self._marked.add(site)
+                raise
+
+    def where(self, site: str, application: str) -> Where | None:
+        """Return where an application was issued to, None when it was not. Usable from any thread."""
+        held = self._issued.get(site)
+        if held is None:
+            held = self._issued.setdefault(site, self._load(site))
+        return held.where.get(application)
+
     async def renew_all(self) -> None:
         """Issue anew whatever expires before long; run now and then."""
         for site in await asyncio.to_thread(self._store.sites):
@@ -78,6 +130,7 @@ class Issuer:
     def forget(self, site: str) -> None:
         """Drop what is at hand of a removed site."""
         self._issued.pop(site, None)
+        self._immovable.discard(site)
         self._notifier.notify(site)
 
     def _load(self, site: str) -> Issued:
@@ -85,17 +138,17 @@ class Issuer:
         if record is None or record.desired is None:
             return Issued(record.generation if record else 0)
         envelope = msgspec.json.decode(record.desired, type=JsonEnvelope)
-        return Issued(record.generation, envelope, record.desired_expires_at)
+        # Our own signature, loaded from our own database: the payload is read, not trusted.
+        return Issued(record.generation, envelope, record.desired_expires_at, _where(_payload(envelope)))
 
     def _make(self, site: str, held: Issued) -> Issued | None:
         record = self._store.site(site)
         if record is None:
             return None
         now = self._clock.now()
-        desired = self._gather(site, record.document, held.generation + 1, now)
-        if held.envelope is not None:
-            # Our own signature, just loaded from our own database: the payload is compared, not trusted.
-            before = _payload(held.envelope)
+        before = _payload(held.envelope) if held.envelope is not None else None
+        desired = self._gather(record, held.generation + 1, now, before)
+        if before is not None:
             ageing = held.expires_at is None or held.expires_at - now < RENEW_BEFORE
             if not ageing and _same(before, desired):
                 return None
@@ -109,34 +162,51 @@ class Issuer:
         except Conflict:
             self._issued.pop(site, None)
             raise
-        return Issued(desired.generation, envelope, desired.expires_at)
+        return Issued(desired.generation, envelope, desired.expires_at, _where(desired))
 
-    def _gather(self, site: str, document: bytes, generation: int, now: datetime) -> DesiredState:
-        assignments: list[Assignment] = []
-        releases: dict[str, ReleaseRef] = {}
-        for record in self._store.assignments(site):
-            release = self._store.release(record.release)
+    def _gather(
+        self, record: SiteRecord, generation: int, now: datetime, before: DesiredState | None
+    ) -> DesiredState:
+        site = msgspec.json.decode(record.document, type=Site)
+        assignments: dict[str, Assignment] = {}
+        documents: dict[str, Release] = {}
+        refs: dict[str, ReleaseRef] = {}
+        wipes = self._store.wipes(record.name)
+        for assigned in self._store.assignments(record.name):
+            release = self._store.release(assigned.release)
             if release is None:
                 continue
-            releases[release.name] = ReleaseRef(digest=release.digest, size_bytes=len(release.document))
-            assignments.append(
-                Assignment(
-                    application=record.application,
-                    release=record.release,
-                    rollout=record.rollout,
-                    attempt=record.attempt,
-                    health=self._health(record),
-                )
+            refs[release.name] = ReleaseRef(digest=release.digest, size_bytes=len(release.document))
+            documents[assigned.application] = msgspec.json.decode(release.document, type=Release)
+            assignments[assigned.application] = Assignment(
+                application=assigned.application,
+                release=assigned.release,
+                rollout=assigned.rollout,
+                attempt=assigned.attempt,
+                wipe=wipes.get(assigned.application, 0),
+                health=self._health(assigned),
             )
-        hosts = {host.name: tuple(assignments) for host in self._store.hosts(site)}
+        policy = SitePolicy(host_network=site.spec.host_network)
+        work = SiteWork(
+            releases=documents, hosts=tuple(self._store.hosts(record.name)), policy=policy, before=before
+        )
+        placed = place_work(work)
+        moves = any(restricts(release) for release in documents.values())
+        (self._immovable.discard if moves else self._immovable.add)(record.name)
         return DesiredState(
-            site=site,
+            site=record.name,
             generation=generation,
             issued_at=now,
             expires_at=now + VALID_FOR,
-            hosts=hosts,
-            releases=releases,
-            variables=dict(msgspec.json.decode(document, type=Site).spec.variables),
+            hosts={
+                host: tuple(assignments[name] for name in sorted(names))
+                for host, names in placed.applications.items()
+            },
+            releases=refs,
+            variables=dict(site.spec.variables),
+            placements=placed.placements,
+            neighbours=placed.neighbours,
+            policy=policy,
         )
 
     def _health(self, record: AssignmentRecord) -> HealthPolicy:
@@ -152,4 +222,36 @@ def _payload(envelope: JsonEnvelope) -> DesiredState:
 
 
 def _same(before: DesiredState, after: DesiredState) -> bool:
-    return (before.hosts, before.releases, before.variables) == (after.hosts, after.releases, after.variables)
+    return _content(before) == _content(after)
+
+
+def _content(desired: DesiredState) -> tuple[object, ...]:
+    """Return what hosts act on; why something is placed where it is may change without a new generation.
+
+    Why it is placed nowhere is all there is to say of it, and a rollout shows it.
+    """
+    placements = {
+        name: msgspec.structs.replace(placement, why=()) if placement.hosts else placement
+        for name, placement in desired.placements.items()
+    }
+    return (
+        desired.hosts,
+        desired.releases,
+        desired.variables,
+        placements,
+        desired.neighbours,
+        desired.policy,
+    )
+
+
+def _where(desired: DesiredState) -> dict[str, Where]:
+    hosts: dict[str, set[str]] = {name: set() for name in desired.placements}
+    releases: dict[str, str] = {}
+    for host, assignments in desired.hosts.items():
+        for assignment in assignments:
+            hosts.setdefault(assignment.application, set()).add(host)
+            releases[assignment.application] = assignment.release
+    return {
+        name: Where(releases.get(name, ""), frozenset(names), desired.placements.get(name))
+        for name, names in hosts.items()
+    }

@@ -133,6 +133,7 @@ async def _serve(
     config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
     server = uvicorn.Server(config)
     await hub.issuer.renew_all()
+    await hub.issuer.mark_all()
     background = [
         asyncio.create_task(hub.rollouts.run_forever()),
         asyncio.create_task(_maintain(data, hub, names, config.ssl)),

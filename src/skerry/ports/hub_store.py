@@ -317,3 +317,15 @@ class HubStore(Protocol):
     def assignments(self, site: str | None = None) -> Sequence[AssignmentRecord]:
         """Return all assignments, or those of a site."""
         ...
+
+    def wipe_volumes(self, site: str, application: str, audit: Audit) -> int:
+        """Ask once more that an application's volumes at a site be emptied; return how often that was asked by now.
+
+        The count only ever rises: it outlives rollouts, the end of the assignment, and the site. `Missing` when the
+        site is unknown (`site.unknown`) or the application is not assigned there (`assignment.unknown`).
+        """
+        ...
+
+    def wipes(self, site: str) -> Mapping[str, int]:
+        """Return how often volumes at a site were to be emptied, by application; those never asked for are absent."""
+        ...

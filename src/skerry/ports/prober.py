@@ -12,6 +12,10 @@ class Prober(Protocol):
         """GET passes with a status from 200 to 399."""
         ...
 
+    async def post(self, host: str, port: int, path: str, *, timeout_s: float) -> str | None:
+        """POST without a body passes with a status from 200 to 299."""
+        ...
+
     async def tcp(self, host: str, port: int, *, timeout_s: float) -> str | None:
         """A connection can be opened."""
         ...

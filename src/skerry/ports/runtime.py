@@ -5,12 +5,14 @@ Promises every adapter keeps (tests/contract/test_runtime.py):
 - What was started outlives the caller: a killed agent finds it again with `instances`.
 - `stop` asks with the signal, then kills the whole process group after the grace; it returns at once.
 - Output goes to a bounded log that is readable at any time, also after the end.
-- Nothing is run through a shell, and the environment is exactly the one stated.
+- Nothing is run through a shell, and the environment is exactly the one stated (in a container: on top of
+  the image's own).
+- A runtime that cannot do what a spec asks for rejects it (`runtime.cannot`), and names in `Engine.can` what it can.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol
@@ -23,11 +25,50 @@ class Limits(msgspec.Struct, frozen=True):
 
     memory_bytes: int = 0
     cpus: float = 0.0
+    pids: int = 0
     log_bytes: int = 1 << 20
 
 
+class Mount(msgspec.Struct, frozen=True):
+    """A directory or file of the host, seen at `target` in the container."""
+
+    source: Path
+    target: str
+    writable: bool = False
+
+
+class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """How a container is made and confined.
+
+    `image` is the digest of its configuration. `entrypoint` None keeps the image's own; `directory` empty as
+    well. `capabilities` are those kept, without the prefix CAP_. `tmpfs` maps paths to bytes. `devices` are
+    paths below /dev or CDI names. `network` is the name of a network of ours that is made when it is not
+    there, `host` or `none`; `alias` is the name by which others in it find this one. `ports` maps ports in
+    the container to ports of the host's loopback address.
+    """
+
+    image: str
+    entrypoint: tuple[str, ...] | None = None
+    user: str = ""
+    directory: str = ""
+    read_only: bool = True
+    capabilities: tuple[str, ...] = ()
+    tmpfs: Mapping[str, int] = {}
+    shm_bytes: int = 64 << 20
+    devices: tuple[str, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    network: str = "none"
+    alias: str = ""
+    ports: Mapping[int, int] = {}
+    init: bool = False
+
+
 class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What to run. `labels` come back in `InstanceView`, so that the caller recognises its own."""
+    """What to run. `labels` come back in `InstanceView`, so that the caller recognises its own.
+
+    Without `container` it is a process of the host, in `directory`. With it, `command` is the container's
+    arguments, empty for those of the image, and `directory` means nothing.
+    """
 
     id: str
     command: tuple[str, ...]
@@ -35,6 +76,7 @@ class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True):
     directory: Path
     limits: Limits = Limits()
     labels: Mapping[str, str] = {}
+    container: ContainerSpec | None = None
 
 
 class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +95,15 @@ class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     labels: Mapping[str, str] = {}
     limits: Mapping[str, str] = {}
+
+
+class Engine(msgspec.Struct, frozen=True, kw_only=True):
+    """What runs the instances: `podman`, `docker` or `process`, and what it can do."""
+
+    name: str
+    version: str = ""
+    rootless: bool = False
+    can: frozenset[Literal["processes", "containers", "networks", "devices", "cdi", "pids"]] = frozenset()
 
 
 class ExecResult(msgspec.Struct, frozen=True):
@@ -81,6 +132,14 @@ class Runtime(Protocol):
         """
         ...
 
+    async def signal(self, instance_id: str, signal: str) -> None:
+        """Send a signal such as `SIGHUP` to an instance's own process, which goes on; unknown or ended ids are fine.
+
+        Raises:
+            Rejected: the signal is unknown (`runtime.signal_unknown`).
+        """
+        ...
+
     async def remove(self, instance_id: str) -> None:
         """Forget an ended instance and its log; a running one is killed first; unknown ids are fine."""
         ...
@@ -95,4 +154,19 @@ class Runtime(Protocol):
 
     async def logs(self, instance_id: str, *, tail_bytes: int) -> bytes:
         """Return the last bytes of the instance's output, oldest first; empty when there is none."""
+        ...
+
+    async def engine(self) -> Engine:
+        """Return what runs the instances.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        ...
+
+    async def watch(self, on_change: Callable[[], None]) -> None:
+        """Call `on_change` whenever an instance may have changed, until cancelled.
+
+        A runtime that is not told of changes just waits; its callers look every now and then anyway.
+        """
         ...

@@ -1,10 +1,13 @@
 """The planner: what a host does next.
 
-An update goes: fetch, prepare (the good release runs on), then stop the good one, start the candidate, probe
-it until it is ready, soak, take it for good. Any failure refuses the candidate and starts the good one again.
+An update goes: fetch, prepare, self-test (the good release runs on), then the trial: start the candidate, probe
+it until it is ready, soak, take it for good. Any failure refuses the candidate and runs the good one again.
+What the trial does to the good release depends: it is ended first (recreate), goes on beside the candidate
+(blue-green), or is kept and takes the candidate's models while it runs (hot).
 
 Rules (docs/rules): the good release's files are never discarded before another is good; a component never
-runs twice; a refused release is not tried again at the same attempt; nothing here needs a network.
+runs twice unless its releases are meant to overlap; a refused release is not tried again at the same attempt;
+nothing here needs a network.
 """
 
 from __future__ import annotations
@@ -30,10 +33,13 @@ from skerry.reconcile.records import (
     ReleaseFact,
     RemoveInstance,
     Seen,
+    SelfTest,
     Start,
     StopInstance,
+    TakeModels,
     Target,
     TrialMemory,
+    Wipe,
 )
 
 MAX_TRIALS = 3
@@ -98,13 +104,23 @@ class _Run:
         if target is None:
             self.trials.pop(name, None)
             self.why[name] = "not wanted here any more"
-            return record if self._clear(name, keep="") else None
+            return record if self._clear(name) else None
+        if target.wipe > self.seen.wiped.get(name, 0):
+            self.trials.pop(name, None)
+            self.why[name] = "its volumes are to be emptied"
+            if not self._clear(name):
+                self.actions.append(Wipe(name, target.wipe))
+                self._wake(0.0)
+            return record
         refusal = record.refused.get(target.digest)
         if refusal and target.attempt > refusal.attempt:
             record = _replace(record, refused={k: v for k, v in record.refused.items() if k != target.digest})
             refusal = None
         if target.digest == record.good or refusal:
-            self.why[name] = f"{refusal.release} was refused: {refusal.reason}" if refusal else ""
+            refused = f"{refusal.release} was refused: {refusal.reason}" if refusal else ""
+            if not target.active:
+                return self._stand_by(_abandon(record), name, refused or target.duty)
+            self.why[name] = refused or target.duty
             return self._run_good(_abandon(record), name)
         if record.candidate != target.digest:
             self.trials.pop(name, None)
@@ -112,11 +128,18 @@ class _Run:
             record = _replace(record, candidate=target.digest, phase="fetching", trials=0)
         return self._try_candidate(target, record)
 
+    def _stand_by(self, record: ApplicationRecord, name: str, why: str) -> ApplicationRecord:
+        """Hold everything ready and run nothing: it is another host's turn."""
+        self.trials.pop(name, None)
+        self._clear(name)
+        self.why[name] = why
+        return _replace(record, trials=0)
+
     def _run_good(self, record: ApplicationRecord, name: str) -> ApplicationRecord:
         self.trials.pop(name, None)
         release = self.seen.releases.get(record.good)
         if release is None or not release.prepared:
-            self._clear(name, keep=record.good)
+            self._clear(name, keep=frozenset({release.kin if release else record.good}))
             if record.good:
                 self._recover(record.good, release, name)
             return record
@@ -138,8 +161,8 @@ class _Run:
         trouble = self.seen.troubles.get(record.candidate, "")
         if release is not None and release.problem:
             return self._refuse(target, record, release.problem)
-        if release is None or not release.prepared:
-            self._keep_good_running(record, name)
+        if release is None or not release.prepared or not release.tested:
+            self._keep_good_running(target, record)
             if release is None:
                 self.actions.append(FetchDocument(record.candidate))
                 self.why[name] = trouble or "fetching the release document"
@@ -148,15 +171,23 @@ class _Run:
                 self.actions.append(Fetch(record.candidate))
                 self.why[name] = trouble or f"fetching, {format_size(release.missing_bytes)} to go"
                 return _replace(record, phase="fetching")
-            self.actions.append(Prepare(record.candidate))
-            self.why[name] = trouble or "verifying and laying out files"
-            return _replace(record, phase="preparing")
+            if not release.prepared:
+                self.actions.append(Prepare(record.candidate))
+                self.why[name] = trouble or "verifying and laying out files"
+                return _replace(record, phase="preparing")
+            self.actions.append(SelfTest(record.candidate))
+            self.why[name] = trouble or "running the self-tests of its models"
+            return _replace(record, phase="testing")
+        if not target.active:
+            return _replace(self._stand_by(record, name, target.duty), phase="standing-by")
         return self._on_trial(target, record, release)
 
-    def _keep_good_running(self, record: ApplicationRecord, name: str) -> None:
+    def _keep_good_running(self, target: Target, record: ApplicationRecord) -> None:
         good = self.seen.releases.get(record.good)
-        if good is not None and good.prepared:
-            self._run_release(name, good)
+        if not target.active:
+            self._clear(record.application)
+        elif good is not None and good.prepared:
+            self._run_release(record.application, good)
 
     def _on_trial(self, target: Target, record: ApplicationRecord, release: ReleaseFact) -> ApplicationRecord:
         name = record.application
@@ -167,12 +198,14 @@ class _Run:
                 return self._refuse(target, record, reason)
             trial = TrialMemory(release.digest, began=self.now)
             self.trials[name] = trial
+            self._forgive(name, release)
             self._tell("release.trial", target.release, name)
             # The count is durable before anything starts: a release that takes the host down is found out.
             return _replace(record, phase="starting", trials=record.trials + 1)
         if failure := self._trial_failure(name, release):
             return self._refuse(target, record, failure)
-        self._run_release(name, release)
+        good = self.seen.releases.get(record.good)
+        self._run_release(name, release, beside=good if _overlaps(good, release) else None)
         if not self._all_ready(name, release):
             self.trials[name] = msgspec.structs.replace(trial, ready_since=None)
             left = trial.began + target.deadline_s + (target.soak_s if trial.ready_since else 0) - self.now
@@ -208,19 +241,33 @@ class _Run:
 
     # ── instances of one application ─────────────────────────────────────────────────────────────────
 
-    def _run_release(self, name: str, release: ReleaseFact) -> None:
-        """Bring an application's instances to exactly this release: others end before these begin."""
-        if self._clear(name, keep=release.digest):
+    def _run_release(self, name: str, release: ReleaseFact, *, beside: ReleaseFact | None = None) -> None:
+        """Bring an application's instances to exactly this release: others but `beside` end before these begin."""
+        keep = frozenset(fact.kin for fact in (release, beside) if fact is not None)
+        if self._clear(name, keep=keep):
             return
-        wanted = {release.instance_id(name, component.name): component for component in release.components}
-        for key, component in wanted.items():
+        if beside is not None:
+            self._keep_up(name, beside)
+        self._keep_up(name, release)
+
+    def _keep_up(self, name: str, release: ReleaseFact) -> None:
+        """Start what of a release does not run, and end what must start anew."""
+        if release.hot and self.seen.taken.get(release.kin) != release.digest:
+            self.actions.append(TakeModels(name, release.digest))
+            return
+        for component in release.components:
+            key = release.instance_id(name, component.name)
             fact = self.seen.instances.get(key)
             memory = self.instances.get(key, InstanceMemory())
+            full = self.seen.full.get(f"{name}.{component.name}", "")
             if fact is not None and fact.state in ("running", "stopping"):
-                if fact.dead and fact.state == "running":
+                if fact.state == "running" and (why := full or fact.stale or fact.dead):
+                    kind = "component.full" if full else "component.stale" if fact.stale else "component.dead"
+                    self._tell(kind, why if full or fact.stale else f"liveness: {why}", name, component.name)
                     grace_s = parse_duration(component.stop.grace)
-                    self._tell("component.dead", f"liveness: {fact.dead}", name, component.name)
                     self.actions.append(StopInstance(key, component.stop.signal, grace_s))
+                continue
+            if full:
                 continue
             if memory.not_before > self.now:
                 self._wake(memory.not_before - self.now)
@@ -229,11 +276,22 @@ class _Run:
             self.instances[key] = msgspec.structs.replace(memory, asked_to_stop=False, running_since=self.now)
             self.actions.append(Start(key, name, release.digest, component.name))
 
-    def _clear(self, name: str, *, keep: str) -> bool:
-        """End and forget all instances of an application but those of `keep`; True while some are alive."""
+    def _forgive(self, name: str, release: ReleaseFact) -> None:
+        """Begin a trial with a clean slate, also on instances that were there before it."""
+        for component in release.components:
+            key = release.instance_id(name, component.name)
+            fact = self.seen.instances.get(key)
+            if fact is not None and fact.state in ("exited", "lost"):
+                self.actions.append(RemoveInstance(key))
+                self.instances.pop(key, None)
+            elif key in self.instances:
+                self.instances[key] = msgspec.structs.replace(self.instances[key], restarts=0)
+
+    def _clear(self, name: str, *, keep: frozenset[str] = frozenset()) -> bool:
+        """End and forget all instances of an application but those of families to keep; True while some are alive."""
         alive = False
         for key, fact in sorted(self.seen.instances.items()):
-            if fact.application != name or (keep and fact.release == keep):
+            if fact.application != name or fact.kin in keep:
                 continue
             if fact.state in ("exited", "lost"):
                 self.actions.append(RemoveInstance(key))
@@ -281,12 +339,17 @@ class _Run:
         return msgspec.structs.replace(memory, restarts=restarts, not_before=self.now + wait_s)
 
     def _trial_failure(self, name: str, release: ReleaseFact) -> str:
+        if release.hot and self.seen.taken.get(release.kin) != release.digest:
+            return ""  # what runs does so with other models, and says nothing about these
         for component in release.components:
             key = release.instance_id(name, component.name)
             fact, memory = self.seen.instances.get(key), self.instances.get(key)
             if fact and fact.fatal:
                 return f"{component.name} cannot be started: {fact.fatal}"
-            if fact and fact.dead and not fact.started:
+            running = fact is not None and fact.state == "running"
+            if fact and fact.stale and running:
+                return f"{component.name} did not take the new models: {fact.stale}"
+            if fact and fact.dead and not fact.started and running:
                 return f"{component.name}: startup probe failed: {fact.dead}"
             if memory and memory.restarts >= MAX_TRIAL_CRASHES:
                 how = f", exit code {fact.exit_code}" if fact and fact.exit_code is not None else ""
@@ -297,6 +360,8 @@ class _Run:
         return not self._unready(name, release)
 
     def _unready(self, name: str, release: ReleaseFact) -> str:
+        if release.hot and self.seen.taken.get(release.kin) != release.digest:
+            return "the new models to be taken"
         parts: list[str] = []
         for component in release.components:
             fact = self.seen.instances.get(release.instance_id(name, component.name))
@@ -315,6 +380,15 @@ class _Run:
 
 def _replace(record: ApplicationRecord, **changes: object) -> ApplicationRecord:
     return msgspec.structs.replace(record, **changes)
+
+
+def _overlaps(good: ReleaseFact | None, release: ReleaseFact) -> bool:
+    """Tell whether the good release goes on while this one is on trial beside it."""
+    if good is None or not good.prepared or good.kin == release.kin:
+        return False
+    only_models_changed = bool(release.frame) and release.frame == good.frame
+    may = release.update == "auto" and only_models_changed and not (good.alone or release.alone)
+    return release.update == "blue-green" or may
 
 
 def _abandon(record: ApplicationRecord) -> ApplicationRecord:

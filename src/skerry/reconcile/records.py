@@ -16,7 +16,8 @@ from skerry.kit.digests import short
 from skerry.spec.application import Component
 from skerry.spec.report import VariantChoice
 
-TrialPhase = Literal["", "fetching", "preparing", "starting", "soaking"]
+TrialPhase = Literal["", "fetching", "preparing", "testing", "standing-by", "starting", "soaking"]
+Update = Literal["auto", "recreate", "blue-green"]
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -44,7 +45,11 @@ class ApplicationRecord(msgspec.Struct, frozen=True):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What the desired state wants of one application."""
+    """What the desired state wants of one application.
+
+    Where it is `placed` by turns and this is not the host's turn, it is not `active`: all is made ready, nothing
+    runs; `duty` says why. `wipe` counts how often its volumes shall have been emptied.
+    """
 
     application: str
     release: str
@@ -52,13 +57,23 @@ class Target(msgspec.Struct, frozen=True):
     attempt: int = 1
     deadline_s: float = 300.0
     soak_s: float = 30.0
+    placed: bool = False
+    active: bool = True
+    duty: str = ""
+    wipe: int = 0
 
 
 class ReleaseFact(msgspec.Struct, frozen=True):
     """What is known of a release whose document is here.
 
     `problem` says why this host can never run it (no variant fits). `missing_bytes` is what is still to be
-    fetched; `prepared` that its files are laid out.
+    fetched; `prepared` that its files are laid out and its images loaded; `tested` that its self-tests passed.
+    `failed` says which variants failed their self-test here, and why; `images` maps components to the identity
+    of their image.
+
+    Releases of one `family` differ in nothing but models that their components take while they run (`hot`),
+    those of one `frame` in nothing but models. `alone` says why two of its kind cannot run at a time.
+    A release whose `family` is empty is of its own kind.
     """
 
     name: str
@@ -68,40 +83,69 @@ class ReleaseFact(msgspec.Struct, frozen=True):
     problem: str = ""
     missing_bytes: int = 0
     prepared: bool = False
+    tested: bool = True
+    family: str = ""
+    frame: str = ""
+    hot: bool = False
+    update: Update = "auto"
+    alone: str = ""
+    failed: Mapping[str, str] = {}
+    images: Mapping[str, str] = {}
+
+    @property
+    def kin(self) -> str:
+        """The family, or the release itself where it has none."""
+        return self.family or self.digest
 
     def instance_id(self, application: str, component: str) -> str:
         """Return the id of a component's instance: the same every time."""
-        return f"{application}.{component}.{short(self.digest)}"
+        return f"{application}.{component}.{short(self.kin)}"
 
 
 class InstanceFact(msgspec.Struct, frozen=True):
     """An instance as the runtime and the probes see it. `run` names one life of the process.
 
-    `dead` says why a startup or liveness probe gave it up; `fatal`, why it could not be started at all.
+    `dead` says why a startup or liveness probe gave it up; `fatal`, why it could not be started at all; `stale`,
+    why it did not take new models.
     """
 
     state: Literal["running", "stopping", "exited", "lost"]
     application: str
     component: str
     release: str
+    family: str = ""
     run: str = ""
     exit_code: int | None = None
     started: bool = False
     ready: bool = False
     dead: str = ""
     fatal: str = ""
+    stale: str = ""
     probe_why: str = ""
     limits: Mapping[str, str] = {}
     endpoints: Mapping[str, str] = {}
 
+    @property
+    def kin(self) -> str:
+        """The family of releases it runs, or the one release where that has none."""
+        return self.family or self.release
+
 
 class Seen(msgspec.Struct, frozen=True):
-    """Everything the planner looks at. `troubles` says, by release digest, what hinders fetching or preparing."""
+    """Everything the planner looks at.
+
+    `troubles` says, by release digest, what hinders fetching or preparing. `taken` maps a family to the release
+    whose models its instances run with. `wiped` says how often an application's volumes were emptied, `full`
+    which `application.component` has a volume that holds more than it may.
+    """
 
     instances: Mapping[str, InstanceFact] = {}
     releases: Mapping[str, ReleaseFact] = {}
     laid_out: frozenset[str] = frozenset()
     troubles: Mapping[str, str] = {}
+    taken: Mapping[str, str] = {}
+    wiped: Mapping[str, int] = {}
+    full: Mapping[str, str] = {}
 
 
 class InstanceMemory(msgspec.Struct, frozen=True):
@@ -147,6 +191,26 @@ class Prepare(msgspec.Struct, frozen=True, tag=True):
     digest: str
 
 
+class SelfTest(msgspec.Struct, frozen=True, tag=True):
+    """Run the self-tests of a release; a variant that fails is passed over from then on."""
+
+    digest: str
+
+
+class TakeModels(msgspec.Struct, frozen=True, tag=True):
+    """Let the running instances of a release's family go over to this release's models."""
+
+    application: str
+    digest: str
+
+
+class Wipe(msgspec.Struct, frozen=True, tag=True):
+    """Empty an application's volumes; none of its instances is alive. `count` is how often that was asked."""
+
+    application: str
+    count: int
+
+
 class Start(msgspec.Struct, frozen=True, tag=True):
     """Start a component."""
 
@@ -185,7 +249,19 @@ class Happened(msgspec.Struct, frozen=True, tag=True):
     component: str = ""
 
 
-Action = FetchDocument | Fetch | Prepare | Start | StopInstance | RemoveInstance | Discard | Happened
+Action = (
+    FetchDocument
+    | Fetch
+    | Prepare
+    | SelfTest
+    | TakeModels
+    | Wipe
+    | Start
+    | StopInstance
+    | RemoveInstance
+    | Discard
+    | Happened
+)
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -1,6 +1,7 @@
 """Fills `${...}` references of a component's command and environment, and names what a component is told.
 
-References: `${bundle}`, `${data}`, `${port.NAME}`, `${model.NAME}`, `${site.VARIABLE}`.
+References: `${bundle}`, `${data}`, `${port.NAME}`, `${model.NAME}`, `${volume.NAME}`, `${device.NAME}`,
+`${site.VARIABLE}`, and in a self-test's command `${self_test}`.
 Every component finds the same values in its environment: `SKERRY_PORT_<NAME>`, `SKERRY_MODEL_<NAME>`, `SKERRY_DATA`,
 `SKERRY_BUNDLE`, and the names of site, host, application, component and release. A component's own `env` wins.
 """
@@ -18,7 +19,7 @@ _reference_re = re.compile(r"\$\{([^}]*)\}")
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where a component finds itself: directories, ports, names."""
+    """Where a component finds itself: directories, ports, names. Without a `path` it keeps what its image says."""
 
     site: str
     host: str
@@ -30,6 +31,17 @@ class Place(msgspec.Struct, frozen=True):
     ports: Mapping[str, int]
     variables: Mapping[str, str]
     path: str
+    volumes: Mapping[str, str] = {}
+    devices: Mapping[str, str] = {}
+    self_test: str = ""
+
+
+class Rendered(msgspec.Struct, frozen=True):
+    """A component with every reference filled."""
+
+    command: tuple[str, ...]
+    args: tuple[str, ...]
+    env: Mapping[str, str]
 
 
 class Unresolved(msgspec.Struct, frozen=True):
@@ -38,13 +50,15 @@ class Unresolved(msgspec.Struct, frozen=True):
     names: tuple[str, ...]
 
 
-def render_component(
-    component: Component, place: Place
-) -> tuple[tuple[str, ...], dict[str, str]] | Unresolved:
-    """Return (command, environment) with every reference filled, or what could not be filled."""
+def render_component(component: Component, place: Place) -> Rendered | Unresolved:
+    """Return command, arguments and environment with every reference filled, or what could not be filled."""
     values = {"data": place.data, "bundle": place.bundle}
     values.update((f"port.{name}", str(port)) for name, port in place.ports.items())
     values.update((f"model.{name}", path) for name, path in place.models.items())
+    values.update((f"volume.{name}", path) for name, path in place.volumes.items())
+    values.update((f"device.{name}", device) for name, device in place.devices.items())
+    if place.self_test:
+        values["self_test"] = place.self_test
     values.update((f"site.{name}", value) for name, value in place.variables.items())
     unknown: set[str] = set()
 
@@ -56,10 +70,9 @@ def render_component(
 
         return _reference_re.sub(value, text)
 
+    own = {"PATH": place.path, "HOME": place.data, "LANG": "C.UTF-8"} if place.path else {}
     env = {
-        "PATH": place.path,
-        "HOME": place.data,
-        "LANG": "C.UTF-8",
+        **own,
         "SKERRY_SITE": place.site,
         "SKERRY_HOST_NAME": place.host,
         "SKERRY_APPLICATION": place.application,
@@ -72,7 +85,8 @@ def render_component(
     env.update((f"SKERRY_MODEL_{_env_name(name)}", path) for name, path in place.models.items())
     env.update((key, fill(value)) for key, value in component.env.items())
     command = tuple(fill(argument) for argument in component.command)
-    return Unresolved(tuple(sorted(unknown))) if unknown else (command, env)
+    args = tuple(fill(argument) for argument in component.args)
+    return Unresolved(tuple(sorted(unknown))) if unknown else Rendered(command, args, env)
 
 
 def _env_name(name: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from skerry.reconcile.records import ApplicationRecord, InstanceFact, Memory, ReleaseFact, Seen, Target
 from skerry.spec.report import ApplicationView, ComponentState, ComponentView, Phase
 
@@ -33,7 +35,9 @@ def _view(
         key = release.instance_id(record.application, component.name) if release else ""
         fact = seen.instances.get(key)
         restarts = memory.instances[key].restarts if key in memory.instances else 0
-        components[component.name] = _component(release.name if release else "", fact, restarts)
+        view = _component(release.name if release else "", fact, restarts)
+        image = release.images.get(component.name, "") if release else ""
+        components[component.name] = msgspec.structs.replace(view, image=image)
     names = {digest: fact.name for digest, fact in seen.releases.items()}
     return ApplicationView(
         phase=_phase(target, record, components),
@@ -43,13 +47,32 @@ def _view(
         refused={digest: refusal.reason for digest, refusal in record.refused.items()},
         components=components,
         choices=release.choices if release else (),
+        failed_variants=dict(_tried(record, seen)),
+        duty="" if target is None or not target.placed else "active" if target.active else "stand-by",
     )
 
 
+def _tried(record: ApplicationRecord, seen: Seen) -> Mapping[str, str]:
+    """The variants that failed their self-test: those of the candidate while there is one, else of the good release."""
+    fact = seen.releases.get(record.candidate or record.good)
+    return fact.failed if fact else {}
+
+
 def _shown_release(record: ApplicationRecord, seen: Seen) -> ReleaseFact | None:
-    """The release whose components are on the stage: the candidate once it has been started, else the good one."""
-    on_stage = record.candidate if record.phase in ("starting", "soaking") else record.good
-    return seen.releases.get(on_stage)
+    """The release whose components are on the stage: the candidate once it took over from the good one."""
+    good = seen.releases.get(record.good)
+    if record.phase not in ("starting", "soaking") or (good is not None and _serves(good, record, seen)):
+        return good
+    return seen.releases.get(record.candidate)
+
+
+def _serves(release: ReleaseFact, record: ApplicationRecord, seen: Seen) -> bool:
+    """Tell whether a release goes on beside the one on trial."""
+    candidate = seen.releases.get(record.candidate)
+    if candidate is not None and candidate.kin == release.kin:
+        return False
+    keys = [release.instance_id(record.application, component.name) for component in release.components]
+    return any(key in seen.instances and seen.instances[key].state == "running" for key in keys)
 
 
 def _phase(
@@ -59,6 +82,8 @@ def _phase(
         return "stopping"
     if record.candidate:
         return record.phase or "pending"
+    if not target.active and (record.good or target.digest not in record.refused):
+        return "standing-by"
     if not record.good:
         return "stopped" if target.digest in record.refused else "pending"
     settled = all(view.state == "ready" for view in components.values())

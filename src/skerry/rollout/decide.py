@@ -1,9 +1,10 @@
 """One decision about one rollout.
 
 States of a site: `pending` (not offered yet), `offered` (its desired state names the release, the site has not
-said that it holds that desired state), `applying` (a host works on it), `succeeded` (every host runs it for
-good), `failed` (a host refused it and went back), `superseded` (a newer rollout has the site). States of the
-rollout: `running`, `succeeded`, `failed`, `superseded`.
+said that it holds that desired state), `applying` (a host works on it), `succeeded` (every host that it is for runs
+it for good or, where it is placed by turns, stands by with it), `failed` (a host refused it and went back, or it
+fits none), `superseded` (a newer rollout has the site). States of the rollout: `running`, `succeeded`, `failed`,
+`superseded`.
 
 Rules (docs/rules): after a failure no further site gets the release; a silent site is neither failed nor
 succeeded; the same facts give the same decision.
@@ -36,7 +37,8 @@ UNFINISHED: frozenset[SiteRolloutState] = frozenset({"pending", "offered", "appl
 class HostFact(msgspec.Struct, frozen=True):
     """What a rollout needs to know of a host.
 
-    `holds_offer`: it acts on the desired state that offers the release. `as_of`: when the hub learnt it.
+    `holds_offer`: it acts on the desired state that offers the release. `standing_by`: it has made `running` and
+    `candidate` ready and runs nothing, because it is not its turn. `as_of`: when the hub learnt it.
     """
 
     name: str
@@ -46,13 +48,16 @@ class HostFact(msgspec.Struct, frozen=True):
     refused: str = ""
     why: str = ""
     as_of: datetime | None = None
+    standing_by: bool = False
 
 
 class SiteFact(msgspec.Struct, frozen=True):
     """What a rollout needs to know of a site.
 
-    `assigned` is the release of this application the site shall run, given by the rollout `assigned_by`;
-    `taken_by` names a newer rollout of the same application that has the site, if there is one.
+    `hosts` are those that the release is for: the placed ones where it is placed. `turns` is how many of them shall
+    run it while the others stand by; 0 means all. `unfit` says why it fits no host. `assigned` is the release of
+    this application the site shall run, given by the rollout `assigned_by`; `taken_by` names a newer rollout of
+    the same application that has the site, if there is one.
     """
 
     name: str
@@ -60,6 +65,8 @@ class SiteFact(msgspec.Struct, frozen=True):
     assigned: str = ""
     assigned_by: str = ""
     taken_by: str = ""
+    turns: int = 0
+    unfit: str = ""
 
 
 class RolloutFact(msgspec.Struct, frozen=True):
@@ -136,27 +143,33 @@ def _observe(rollout: RolloutFact, site: SiteFact, now: datetime) -> SiteProgres
 
 
 def _site_state(release: str, site: SiteFact) -> tuple[SiteRolloutState, str, datetime | None]:
-    """Return a site's state from its hosts: one refusal fails it, all must run it for it to succeed."""
-    if not site.hosts:
-        return "offered", "the site has no hosts yet", None
+    """Return a site's state from its hosts: one refusal fails it, all must have it for it to succeed."""
     as_of = max((host.as_of for host in site.hosts if host.as_of), default=None)
+    if site.unfit:
+        return "failed", site.unfit, as_of
+    if not site.hosts:
+        return "offered", "the site has no hosts for it yet", None
     for host in site.hosts:
         if host.holds_offer and host.refused:
             return "failed", f"{host.name}: {host.refused}", host.as_of
     waiting = [host for host in site.hosts if not host.holds_offer]
+    held = [host for host in site.hosts if host.holds_offer]
     proven = [
-        host for host in site.hosts if host.holds_offer and host.running == release and not host.candidate
+        h for h in held if h.running == release and not h.candidate and not (site.turns and h.standing_by)
     ]
-    if len(proven) == len(site.hosts):
-        return "succeeded", "every host runs it", as_of
+    ready = [h for h in held if site.turns and h.standing_by and release == (h.candidate or h.running)]
+    wanted = min(site.turns, len(site.hosts)) if site.turns else len(site.hosts)
+    if len(proven) >= wanted and len(proven) + len(ready) == len(site.hosts):
+        standing = f"; {', '.join(host.name for host in ready)} standing by" if ready else ""
+        running = ", ".join(host.name for host in proven)
+        return "succeeded", f"{running} runs it{standing}" if site.turns else "every host runs it", as_of
     if len(waiting) == len(site.hosts):
         names = ", ".join(host.name for host in waiting)
         return "offered", f"queued: not fetched yet by {names}", as_of
-    parts = [
-        f"{host.name}: {host.why or 'working on it'}" for host in site.hosts if host not in proven + waiting
-    ]
+    busy = [host for host in held if host not in proven + ready]
+    parts = [f"{host.name}: {host.why or 'working on it'}" for host in busy]
     parts += [f"{host.name}: queued" for host in waiting]
-    return "applying", "; ".join(parts), as_of
+    return "applying", "; ".join(parts) or "waiting for a host whose turn it is", as_of
 
 
 def _offer(

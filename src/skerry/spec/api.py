@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from skerry.spec.desired import SitePlacement
 from skerry.spec.facts import HostFacts
 from skerry.spec.metadata import DigestText, Name, Part
 from skerry.spec.problems import Problem
@@ -241,6 +242,118 @@ class WhoAmI(Part, frozen=True, kw_only=True):
 
     name: str
     role: Role
+
+
+class PreviewRequest(Part, frozen=True, kw_only=True):
+    """A release document, pinned, that need not have been pushed."""
+
+    release: JsonDocument
+    selector: Annotated[str, Meta(max_length=4096)] = "*"
+
+
+class PreviewCombination(Part, frozen=True, kw_only=True):
+    """Hosts that would get the same variants: by model, and by component for images. `examples` are host names."""
+
+    models: dict[str, str]
+    images: dict[str, str]
+    hosts: int
+    examples: tuple[str, ...]
+    size_bytes: int
+
+
+class PreviewReason(Part, frozen=True, kw_only=True):
+    """Why hosts get nothing, without any host's own figures. A host may have several reasons."""
+
+    reason: str
+    hosts: int
+    examples: tuple[str, ...]
+
+
+class PreviewShortfall(Part, frozen=True, kw_only=True):
+    """A host that lacks room: what the release needs there beyond what the host holds, and what is left."""
+
+    host: str
+    site: str
+    needed_bytes: int
+    left_bytes: int
+    as_of: datetime | None = None
+
+
+class PreviewRoom(Part, frozen=True, kw_only=True):
+    """Disk or memory over the hosts that get something: how many lack it, the worst of them, how many say nothing."""
+
+    lacking: int = 0
+    worst: tuple[PreviewShortfall, ...] = ()
+    unknown: int = 0
+
+
+class FleetPreview(Part, frozen=True, kw_only=True):
+    """What a release would come to on the hosts of selected sites, by the facts they last reported.
+
+    `hosts` is `matched` + `unmatched` + `elsewhere` + `without_facts`. `elsewhere` are hosts that its placement
+    does not want. The oldest of the facts are from `oldest_facts_at`. A host that matches may still lack disk or
+    memory.
+    """
+
+    release: str
+    selector: str = "*"
+    sites: int
+    hosts: int
+    matched: int
+    unmatched: int
+    elsewhere: int
+    without_facts: int
+    combinations: tuple[PreviewCombination, ...]
+    reasons: tuple[PreviewReason, ...]
+    elsewhere_reasons: tuple[PreviewReason, ...] = ()
+    without_facts_examples: tuple[str, ...] = ()
+    disk: PreviewRoom
+    memory: PreviewRoom
+    oldest_facts_at: datetime | None = None
+
+
+class PlacementView(Part, frozen=True, kw_only=True):
+    """An application's placement in a site: as last issued, and as it would be issued now, with the reason per host."""
+
+    application: str
+    release: str
+    generation: int
+    issued: SitePlacement | None
+    now: SitePlacement | None
+    why: dict[str, str]
+
+
+class VolumeView(Part, frozen=True, kw_only=True):
+    """A volume as a release declares it; `size` None has no limit, `path` is for containers."""
+
+    component: str
+    name: str
+    path: str = ""
+    size: str | None = None
+
+
+class VolumesView(Part, frozen=True, kw_only=True):
+    """The volumes of an application at a site: as its assigned release declares them, and the hosts that have them.
+
+    `wipes` says how often it was asked that they be emptied.
+    """
+
+    site: str
+    application: str
+    release: str
+    hosts: tuple[str, ...]
+    volumes: tuple[VolumeView, ...]
+    wipes: int
+
+
+class WipeAnswer(Part, frozen=True, kw_only=True):
+    """A wipe was asked for, the `count`-th of its kind, in the desired state of `generation`; `hosts` are to do it."""
+
+    site: str
+    application: str
+    count: int
+    generation: int
+    hosts: tuple[str, ...]
 
 
 class ProblemDetails(Part, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""`Application`: components, the models they mount, their ports, probes and limits."""
+"""`Application`: components, the models they mount, their ports, probes, confinement, and where they run."""
 
 from __future__ import annotations
 
@@ -6,11 +6,39 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from skerry.spec.hardware import Objective, Preference, Requirements
+from skerry.spec.image import Image
 from skerry.spec.metadata import Cpu, Document, Duration, Name, Part, Size, Version
 from skerry.spec.model import FileSpec
 
 Argument = Annotated[str, Meta(max_length=4096)]
 Command = Annotated[tuple[Argument, ...], Meta(min_length=1, max_length=256)]
+Arguments = Annotated[tuple[Argument, ...], Meta(max_length=256)]
+Signal = Literal["TERM", "INT", "QUIT", "HUP", "USR1", "USR2"]
+AbsolutePath = Annotated[
+    str,
+    Meta(
+        pattern=r"^/[^\s:,]*$",
+        max_length=255,
+        description="a path that begins with /, without spaces, : and ,",
+    ),
+]
+HttpPath = Annotated[
+    str, Meta(pattern=r"^/[^\s]*$", max_length=1024, description="a path that begins with /, without spaces")
+]
+# One pattern and not a choice of types: msgspec tells text by its type alone, so a class would never be tried.
+DeviceUse = Annotated[
+    str,
+    Meta(
+        pattern=r"^([a-z][a-z0-9]*|/dev/[^\s:,]+|[a-z0-9.-]+/[A-Za-z0-9_.-]+=\S+)$",
+        max_length=255,
+        description="a class such as camera, a path below /dev, or a name such as nvidia.com/gpu=0",
+    ),
+]
+Capability = Annotated[
+    str,
+    Meta(pattern=r"^[A-Z][A-Z_]{2,40}$", description="a capability such as NET_BIND_SERVICE, without CAP_"),
+]
 EnvName = Annotated[
     str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$", description="letters, digits and _, no digit first")
 ]
@@ -23,10 +51,14 @@ class Bundle(Part, frozen=True, kw_only=True):
 
 
 class ModelMount(Part, frozen=True, kw_only=True):
-    """A model the component needs; `${model.NAME}` is the directory of the chosen variant's files."""
+    """A model the component needs; `${model.NAME}` is the directory of the chosen variant's files.
+
+    `objective` says which of the variants that fit is the best.
+    """
 
     name: Name
     version: Version
+    objective: Objective = "listed"
 
 
 class Port(Part, frozen=True, kw_only=True):
@@ -40,10 +72,7 @@ class HttpProbe(Part, frozen=True, kw_only=True):
     """Passes when a GET answers with a status from 200 to 399."""
 
     port: Name
-    path: Annotated[
-        str,
-        Meta(pattern=r"^/[^\s]*$", max_length=1024, description="a path that begins with /, without spaces"),
-    ] = "/"
+    path: HttpPath = "/"
 
 
 class TcpProbe(Part, frozen=True, kw_only=True):
@@ -77,26 +106,116 @@ class Probes(Part, frozen=True, kw_only=True):
     liveness: Probe | None = None
 
 
-class Resources(Part, frozen=True, kw_only=True):
-    """Upper limits, kept where the kernel allows; which mechanism holds is reported."""
+class Requests(Part, frozen=True, kw_only=True):
+    """What is set aside for the component where a host is chosen for it; what is not named is its limit."""
 
     memory: Size | None = None
     cpu: Cpu | None = None
 
 
+class Resources(Part, frozen=True, kw_only=True):
+    """Upper limits, kept where the kernel allows; which mechanism holds is reported."""
+
+    memory: Size | None = None
+    cpu: Cpu | None = None
+    pids: Annotated[int, Meta(ge=1, le=1 << 22)] | None = None
+    requests: Requests = Requests()
+
+
 class Stop(Part, frozen=True, kw_only=True):
     """How to ask the component to end, and how long to wait before it is killed."""
 
-    signal: Literal["TERM", "INT", "QUIT", "HUP", "USR1", "USR2"] = "TERM"
+    signal: Signal = "TERM"
     grace: Duration = "10s"
 
 
+class OnChange(Part, frozen=True, kw_only=True):
+    """How a component takes new model files without a restart; exactly one of `signal` and `http`.
+
+    `${model.NAME}` is then a link that names the new files from one moment to the next. `http` is a POST that
+    must be answered with a status from 200 to 299 once the new files are in use.
+    """
+
+    signal: Signal | None = None
+    http: HttpProbe | None = None
+    timeout: Duration = "30s"
+
+
+class ComponentTest(Part, frozen=True, kw_only=True):
+    """How the component runs the self-tests of its models before it is started; exit code 0 passes.
+
+    `${self_test}` is a directory with one sub-directory for each golden case, `MODEL/CASE/`, that holds the
+    case's input file. For each case the command prints one line of JSON, `{"case": "MODEL/CASE", "outputs":
+    [...], "latency_ms": 1.5}`, which the host compares with the expected output; `latency_ms` may be left out.
+    """
+
+    command: Command
+    timeout: Duration = "60s"
+
+
+class Volume(Part, frozen=True, kw_only=True):
+    """Data that outlives updates; `${volume.NAME}` is where it is, in a container `path`.
+
+    Beyond `size` the component is stopped until there is room again or the volume is wiped.
+    """
+
+    name: Name
+    path: AbsolutePath = ""
+    size: Size | None = None
+
+
+class Tmpfs(Part, frozen=True, kw_only=True):
+    """Memory that is a directory."""
+
+    path: AbsolutePath
+    size: Size = "64MiB"
+
+
+class Device(Part, frozen=True, kw_only=True):
+    """A device of the host for a component, for it alone unless `shared`.
+
+    `use` is a path below `/dev`, a name of the Container Device Interface such as `nvidia.com/gpu=0`, or a
+    class such as `camera`: then the host gives one that is free, which `${device.NAME}` names.
+    """
+
+    name: Name
+    use: DeviceUse
+    shared: bool = False
+
+
+class Container(Part, frozen=True, kw_only=True):
+    """How the container of an image is confined. The defaults leave it as little as most programs need.
+
+    `network` joins it with the application's other components, which find each other by name; `host` is the
+    host's own network, where the site allows it. `capabilities` are those kept of all that exist.
+    """
+
+    user: Annotated[str, Meta(max_length=128)] = ""
+    working_directory: AbsolutePath | None = None
+    read_only: bool = True
+    capabilities: Annotated[tuple[Capability, ...], Meta(max_length=64)] = ()
+    tmpfs: Annotated[tuple[Tmpfs, ...], Meta(max_length=32)] = ()
+    shared_memory: Size = "64MiB"
+    network: Literal["application", "host", "none"] = "application"
+    init: bool = False
+
+
 class Component(Part, frozen=True, kw_only=True):
-    """One process of the application."""
+    """One process of the application: of a `bundle` of files, or of a container `image`.
+
+    With an image, `command` replaces its entry point and `args` its arguments; both may be left out.
+    """
 
     name: Name
     bundle: Bundle | None = None
-    command: Command
+    image: Image | None = None
+    command: Arguments = ()
+    args: Arguments = ()
+    container: Container = Container()
+    volumes: Annotated[tuple[Volume, ...], Meta(max_length=64)] = ()
+    devices: Annotated[tuple[Device, ...], Meta(max_length=64)] = ()
+    on_change: OnChange | None = None
+    self_test: ComponentTest | None = None
     env: dict[EnvName, Argument] = {}
     models: Annotated[tuple[ModelMount, ...], Meta(max_length=64)] = ()
     ports: Annotated[tuple[Port, ...], Meta(max_length=64)] = ()
@@ -105,10 +224,39 @@ class Component(Part, frozen=True, kw_only=True):
     stop: Stop = Stop()
 
 
+class Placement(Part, frozen=True, kw_only=True):
+    """On which hosts of a site the application runs.
+
+    `each` is every host that fits; `one` and `count` are so many of them, the others standing by in order:
+    when a host is silent to its neighbours for `takeover`, the next one starts the application without any
+    hub, and gives way when the first returns. `standby` hosts beside those hold everything ready.
+    Of a site's network that falls apart, `keep` runs on in each part; `majority` only in the part that holds
+    more than half of the hosts concerned. Among hosts that fit, `prefer` is asked first, then nearness to and
+    distance from other applications, then the most room left.
+    """
+
+    mode: Literal["each", "one", "count"] = "each"
+    count: Annotated[int, Meta(ge=1, le=1000)] = 1
+    standby: Annotated[int, Meta(ge=0, le=1000)] = 1
+    takeover: Duration = "30s"
+    split: Literal["keep", "majority"] = "keep"
+    requires: Requirements = Requirements()
+    prefer: Annotated[tuple[Preference, ...], Meta(max_length=32)] = ()
+    near: tuple[Name, ...] = ()
+    apart: tuple[Name, ...] = ()
+
+
 class ApplicationSpec(Part, frozen=True, kw_only=True):
-    """A version of an application."""
+    """A version of an application.
+
+    `update` says what happens to the old release: `recreate` ends it before the new one begins, `blue-green`
+    runs both until the new one is proven. `auto` is blue-green where only models changed and nothing speaks
+    against two at a time (a fixed port of the host, a device for one alone, data that is kept), else recreate.
+    """
 
     version: Version
+    update: Literal["auto", "recreate", "blue-green"] = "auto"
+    placement: Placement = Placement()
     components: Annotated[tuple[Component, ...], Meta(min_length=1, max_length=64)]
 
 

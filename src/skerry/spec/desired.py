@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -29,14 +29,43 @@ class HealthPolicy(Part, frozen=True, kw_only=True):
 class Assignment(Part, frozen=True, kw_only=True):
     """One application on one host.
 
-    `attempt` rises when a person asks to try a release again that a host has refused.
+    `attempt` rises when a person asks to try a release again that a host has refused. `wipe` rises when a
+    person asks to empty the application's volumes.
     """
 
     application: str
     release: str
     rollout: str = ""
     attempt: int = 1
+    wipe: int = 0
     health: HealthPolicy = HealthPolicy()
+
+
+class Neighbour(Part, frozen=True, kw_only=True):
+    """A host of the same site: where its heartbeats come from and go to, and the key that signs them."""
+
+    address: Annotated[str, Meta(max_length=256)] = ""
+    sign_key: str
+
+
+class SitePlacement(Part, frozen=True, kw_only=True):
+    """Which hosts of the site run an application: the first `count` of `hosts` that are alive, in this order.
+
+    A host counts as silent after `takeover_s` without a heartbeat. Only hosts that are assigned the application
+    are listed.
+    """
+
+    count: Annotated[int, Meta(ge=1)]
+    hosts: tuple[str, ...]
+    takeover_s: float = 30.0
+    split: Literal["keep", "majority"] = "keep"
+    why: tuple[str, ...] = ()
+
+
+class SitePolicy(Part, frozen=True, kw_only=True):
+    """What the site allows."""
+
+    host_network: bool = False
 
 
 class DesiredState(Part, frozen=True, kw_only=True, tag_field="type", tag="desired-state"):
@@ -44,7 +73,8 @@ class DesiredState(Part, frozen=True, kw_only=True, tag_field="type", tag="desir
 
     `generation` rises strictly; a host refuses a lower one. After `expires_at` a host takes the document no
     more, but what it has taken it keeps running for ever. A host that `hosts` does not name keeps what it
-    runs; one that is named runs exactly what is listed.
+    runs; one that is named runs exactly what is listed. An application that `placements` names runs only on
+    the hosts whose turn it is; any other runs wherever it is assigned.
     """
 
     site: str
@@ -54,3 +84,6 @@ class DesiredState(Part, frozen=True, kw_only=True, tag_field="type", tag="desir
     hosts: dict[str, tuple[Assignment, ...]] = {}
     releases: dict[str, ReleaseRef] = {}
     variables: dict[str, str] = {}
+    placements: dict[str, SitePlacement] = {}
+    neighbours: dict[str, Neighbour] = {}
+    policy: SitePolicy = SitePolicy()

@@ -6,15 +6,18 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from zoneinfo import available_timezones
 
 from skerry.kit.quantities import parse_duration
-from skerry.spec.application import Application, Component, Probe
+from skerry.spec.application import Application, Placement
+from skerry.spec.checks_components import check_components
+from skerry.spec.checks_files import check_file, check_files, check_unique
+from skerry.spec.checks_images import check_pinned_images
+from skerry.spec.checks_requirements import check_preferences, check_requirements
 from skerry.spec.metadata import API_VERSION
-from skerry.spec.model import FileSpec, Model
+from skerry.spec.model import Model
 from skerry.spec.problems import Problem
 from skerry.spec.release import Release
 from skerry.spec.rollout import Rollout
@@ -27,8 +30,6 @@ KINDS: dict[str, type[AnyDocument]] = {
     "Site": Site,
     "Rollout": Rollout,
 }
-
-_reference_re = re.compile(r"\$\{([^}]*)\}")
 
 
 def kind_of(document: AnyDocument) -> str:
@@ -61,6 +62,7 @@ def check_release(release: Release) -> list[Problem]:
                 path = f"spec.components[{component_index}].models[{mount_index}]"
                 message = f"model {mount.name} {mount.version} is not part of the release"
                 problems.append(Problem(path, message, f"models here: {known}"))
+    problems.extend(check_pinned_images(release))
     problems.extend(
         Problem("files", f"{file.path}: not pinned by digest", "push with skerry release push")
         for file in release.files()
@@ -85,81 +87,44 @@ def _check_metadata(document: AnyDocument) -> Iterator[Problem]:
 
 
 def _check_model(model: Model) -> Iterator[Problem]:
-    yield from _check_unique("spec.variants", "variant", (v.name for v in model.spec.variants))
+    yield from check_unique("spec.variants", "variant", (v.name for v in model.spec.variants))
     for index, variant in enumerate(model.spec.variants):
-        yield from _check_files(f"spec.variants[{index}].files", variant.files)
+        path = f"spec.variants[{index}]"
+        yield from check_requirements(f"{path}.requires", variant.requires)
+        yield from check_preferences(f"{path}.prefer", variant.prefer)
+        yield from check_files(f"{path}.files", variant.files)
+    if model.spec.self_test:
+        cases = model.spec.self_test.cases
+        yield from check_unique("spec.self_test.cases", "case", (case.name for case in cases))
+        for index, case in enumerate(cases):
+            yield from check_file(f"spec.self_test.cases[{index}].input", case.input)
+            yield from check_file(f"spec.self_test.cases[{index}].expected", case.expected)
 
 
 def _check_application(application: Application) -> Iterator[Problem]:
-    components = application.spec.components
-    yield from _check_unique("spec.components", "component", (c.name for c in components))
-    fixed = [(c.name, p.name, p.port) for c in components for p in c.ports if p.port]
-    for number, count in Counter(port for _, _, port in fixed).items():
-        if count > 1:
-            users = ", ".join(f"{c}.{p}" for c, p, port in fixed if port == number)
-            yield Problem("spec.components", f"port {number} is used more than once: {users}")
-    for index, component in enumerate(components):
-        yield from _check_component(f"spec.components[{index}]", component)
+    yield from check_components(application.spec)
+    yield from _check_placement(application.metadata.name, application.spec.placement)
 
 
-def _check_component(path: str, component: Component) -> Iterator[Problem]:
-    ports = [port.name for port in component.ports]
-    yield from _check_unique(f"{path}.ports", "port", ports)
-    yield from _check_unique(f"{path}.models", "model", (mount.name for mount in component.models))
-    if component.bundle:
-        yield from _check_files(f"{path}.bundle.files", component.bundle.files)
-    for name in ("startup", "readiness", "liveness"):
-        probe: Probe | None = getattr(component.probes, name)
-        if probe:
-            yield from _check_probe(f"{path}.probes.{name}", probe, ports)
-    known = {"data", *(f"port.{p}" for p in ports), *(f"model.{m.name}" for m in component.models)}
-    if component.bundle:
-        known.add("bundle")
-    texts = [(f"{path}.command[{i}]", text) for i, text in enumerate(component.command)]
-    texts += [(f"{path}.env.{key}", text) for key, text in component.env.items()]
-    for where, text in texts:
-        if "\0" in text:
-            yield Problem(where, "contains a NUL character")
-        for reference in _reference_re.findall(text):
-            if reference not in known and not re.match(r"^site\.[a-z][a-z0-9_]*$", reference):
-                choices = ", ".join(f"${{{k}}}" for k in sorted(known)) + ", ${site.VARIABLE}"
-                yield Problem(where, f"unknown reference ${{{reference}}}", f"known here: {choices}")
-
-
-def _check_probe(path: str, probe: Probe, ports: list[str]) -> Iterator[Problem]:
-    kinds = [kind for kind in (probe.http, probe.tcp, probe.exec) if kind is not None]
-    if len(kinds) != 1:
-        yield Problem(path, f"{len(kinds)} kinds of probe", "write exactly one of http, tcp, exec")
-    for kind in ("http", "tcp"):
-        port = getattr(getattr(probe, kind), "port", None)
-        if port is not None and port not in ports:
-            hint = f"ports here: {', '.join(ports)}" if ports else "the component has no ports"
-            yield Problem(f"{path}.{kind}.port", f"no port named {port}", hint)
-    for field in ("period", "timeout"):
-        if parse_duration(getattr(probe, field)) <= 0:
-            yield Problem(f"{path}.{field}", "must be longer than 0")
-
-
-def _check_files(path: str, files: tuple[FileSpec, ...]) -> Iterator[Problem]:
-    yield from _check_unique(path, "file", (file.path for file in files))
-    paths = {file.path for file in files}
-    for index, file in enumerate(files):
-        if bool(file.source) == bool(file.digest):
-            yield Problem(
-                f"{path}[{index}]", "needs a source, or a digest with size_bytes", "write source: FILE"
-            )
-        parents = file.path.split("/")[:-1]
-        for depth in range(1, len(parents) + 1):
-            if "/".join(parents[:depth]) in paths:
-                yield Problem(
-                    f"{path}[{index}].path", f"{'/'.join(parents[:depth])} is a file and a directory"
-                )
-
-
-def _check_unique(path: str, what: str, names: Iterable[str]) -> Iterator[Problem]:
-    for name, count in Counter(names).items():
-        if count > 1:
-            yield Problem(path, f"{what} {name} is there {count} times")
+def _check_placement(application: str, placement: Placement) -> Iterator[Problem]:
+    path, default = "spec.placement", Placement()
+    if placement.mode != "count" and placement.count != default.count:
+        yield Problem(f"{path}.count", f"means nothing with mode: {placement.mode}", "write mode: count")
+    if placement.mode == "each":
+        for name in ("standby", "takeover", "split"):
+            if getattr(placement, name) != getattr(default, name):
+                hint = "every host runs it, so none stands by: write mode: one or mode: count"
+                yield Problem(f"{path}.{name}", "means nothing with mode: each", hint)
+    if parse_duration(placement.takeover) <= 0:
+        yield Problem(f"{path}.takeover", "must be longer than 0")
+    yield from check_requirements(f"{path}.requires", placement.requires)
+    yield from check_preferences(f"{path}.prefer", placement.prefer)
+    for name, others in (("near", placement.near), ("apart", placement.apart)):
+        yield from check_unique(f"{path}.{name}", "application", others)
+        if application in others:
+            yield Problem(f"{path}.{name}", f"names {application} itself", "name other applications")
+    for both in sorted(set(placement.near) & set(placement.apart)):
+        yield Problem(f"{path}.apart", f"{both} cannot be near and apart", "leave out one")
 
 
 @cache

@@ -25,11 +25,15 @@ class Release(Part, frozen=True, kw_only=True, tag_field="type", tag="release"):
         return release_name(self.application.metadata.name, self.application.spec.version)
 
     def files(self) -> Iterator[FileSpec]:
-        """Yield every file of the release, over all variants."""
+        """Yield every file of the release, over all variants of models and images."""
         for component in self.application.spec.components:
             if component.bundle:
                 yield from component.bundle.files
+            for image in component.image.variants if component.image else ():
+                yield from (file for file in (image.config, *image.layers) if file is not None)
         for model in self.models:
+            for case in model.spec.self_test.cases if model.spec.self_test else ():
+                yield from (case.input, case.expected)
             for variant in model.spec.variants:
                 yield from variant.files
 

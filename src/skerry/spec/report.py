@@ -16,7 +16,17 @@ MAX_NUMBER = 1 << 62  # databases keep 64 bits, one of them for the sign
 Instant = Annotated[datetime, Meta(tz=True)]
 
 Phase = Literal[
-    "pending", "fetching", "preparing", "starting", "soaking", "running", "returning", "stopping", "stopped"
+    "pending",
+    "fetching",
+    "preparing",
+    "testing",
+    "standing-by",
+    "starting",
+    "soaking",
+    "running",
+    "returning",
+    "stopping",
+    "stopped",
 ]
 ComponentState = Literal[
     "waiting", "starting", "running", "ready", "unready", "backoff", "stopping", "exited"
@@ -24,16 +34,20 @@ ComponentState = Literal[
 
 
 class VariantChoice(Part, frozen=True, kw_only=True):
-    """Which variant of a model this host runs, and why this one: one line per variant that was looked at."""
+    """Which variant of a model this host runs, and why this one: one line per variant that was looked at.
+
+    For the image of a component, `kind` is `image`, `model` the component and `version` empty.
+    """
 
     model: str
     version: str
     variant: str
     why: tuple[str, ...] = ()
+    kind: Literal["model", "image"] = "model"
 
 
 class ComponentView(Part, frozen=True, kw_only=True):
-    """One component as seen on its host. `endpoints` maps a port's name to host:port."""
+    """One component as seen on its host. `endpoints` maps a port's name to host:port; `image` is its identity."""
 
     state: ComponentState
     release: str = ""
@@ -42,13 +56,15 @@ class ComponentView(Part, frozen=True, kw_only=True):
     endpoints: dict[str, str] = {}
     limits: dict[str, str] = {}
     message: str = ""
+    image: str = ""
 
 
 class ApplicationView(Part, frozen=True, kw_only=True):
     """One application as seen on its host.
 
     `release` is the one that is kept (the last proven one); `candidate` the one under trial; `refused` those
-    that failed here, with the reason, by release digest.
+    that failed here, with the reason, by release digest. `failed_variants` are those that failed their
+    self-test here, with the reason. `duty` is empty where the application is not placed by turns.
     """
 
     phase: Phase
@@ -58,6 +74,8 @@ class ApplicationView(Part, frozen=True, kw_only=True):
     refused: dict[str, str] = {}
     components: dict[str, ComponentView] = {}
     choices: tuple[VariantChoice, ...] = ()
+    failed_variants: dict[str, str] = {}
+    duty: Literal["", "active", "stand-by"] = ""
 
 
 class Observed(Part, frozen=True, kw_only=True):
@@ -65,6 +83,7 @@ class Observed(Part, frozen=True, kw_only=True):
 
     generation: int = 0
     applications: dict[str, ApplicationView] = {}
+    neighbours: dict[str, Literal["heard", "silent", "unknown"]] = {}
 
 
 class Event(Part, frozen=True, kw_only=True):

@@ -18,11 +18,13 @@ class SiteSpec(Part, frozen=True, kw_only=True):
     """What is particular to a site.
 
     `offline_tolerance` is how long its silence is ordinary; only what is shown depends on it.
-    `variables` fill `${site.NAME}` in commands and environments.
+    `variables` fill `${site.NAME}` in commands and environments. `host_network` allows containers to use
+    their host's own network.
     """
 
     time_zone: Annotated[str, Meta(max_length=64)] = "UTC"
     offline_tolerance: Duration = "5m"
+    host_network: bool = False
     variables: dict[VariableName, Annotated[str, Meta(max_length=4096)]] = {}
 
 

@@ -8,7 +8,8 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from signal import Signals
 from typing import Literal
@@ -17,7 +18,7 @@ import msgspec
 
 from skerry.kit.errors import Rejected, SkerryError
 from skerry.ports.clock import Clock
-from skerry.ports.runtime import ExecResult, InstanceSpec, InstanceView
+from skerry.ports.runtime import Engine, ExecResult, InstanceSpec, InstanceView
 
 
 class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +56,7 @@ class FakeHost:
         self.behaviours: dict[tuple[str, ...], Behaviour] = {}
         self.starts: list[str] = []
         self.stops: list[tuple[str, str, float]] = []
+        self.signals: list[tuple[str, str]] = []
         self.next_pid = 100
 
 
@@ -126,6 +128,22 @@ class FakeRuntime:
         if run.ends is None or ends < run.ends:
             run.ends, run.exit_code = ends, -(Signals.SIGKILL if is_deaf else number)
 
+    async def signal(self, instance_id: str, signal: str) -> None:
+        """See `Runtime.signal`; `host.signals` lists what was sent."""
+        if signal not in Signals.__members__:
+            raise Rejected("runtime.signal_unknown", f"there is no signal {signal!r}")
+        run = self.host.runs.get(instance_id)
+        if run is not None and not run.lost and self._ended(run) is None:
+            self.host.signals.append((instance_id, signal))
+
+    async def engine(self) -> Engine:
+        """See `Runtime.engine`."""
+        return Engine(name="process", can=frozenset({"processes", "containers"}))
+
+    async def watch(self, on_change: Callable[[], None]) -> None:
+        """See `Runtime.watch`; nothing tells of changes here."""
+        await asyncio.Event().wait()
+
     async def remove(self, instance_id: str) -> None:
         """See `Runtime.remove`."""
         self.host.runs.pop(instance_id, None)
@@ -190,6 +208,11 @@ class FakeProber:
         """See `Prober.http`; takes no time."""
         self.asked.append((host, port, path))
         return self._answers.get((port, path), "connection refused")
+
+    async def post(self, host: str, port: int, path: str, *, timeout_s: float) -> str | None:
+        """See `Prober.post`; takes no time."""
+        self.asked.append((host, port, f"POST {path}"))
+        return self._answers.get((port, f"POST {path}"), "connection refused")
 
     async def tcp(self, host: str, port: int, *, timeout_s: float) -> str | None:
         """See `Prober.tcp`; takes no time."""

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from skerry.testing.lan import Lan
 from skerry.testing.processes import fleet_processes
 
 READY_S = 30.0
@@ -45,7 +46,11 @@ def site_path() -> str:
 class Process:
     """A long-running `skerry` process with its log file."""
 
-    def __init__(self, name: str, folder: Path, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, folder: Path, env: Mapping[str, str], *, prefix: Sequence[str] = ()
+    ) -> None:
+        """`prefix` is a command that runs the process elsewhere, such as in a network namespace."""
+        self._prefix = tuple(prefix)
         self.name = name
         self.folder = folder
         self.log = folder / f"{name}.log"
@@ -69,7 +74,7 @@ class Process:
         assert not self.running, f"{self.name} runs already"
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
-                [*SKERRY, *arguments],
+                [*self._prefix, *SKERRY, *arguments],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -107,18 +112,19 @@ class Process:
 class HubProcess(Process):
     """A real hub; it keeps its port over restarts."""
 
-    def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, env: Mapping[str, str], host: str = "127.0.0.1") -> None:
         super().__init__("hub", folder, env)
         self.data = folder / "data"
+        self.host = host
         self.port = free_port()
-        self.url = f"https://127.0.0.1:{self.port}"
+        self.url = f"https://{host}:{self.port}"
         self.root = ""
         self.secret = ""
 
     def start(self) -> HubProcess:
         """Start the hub and return when it serves."""
         process = self.launch(
-            ["hub", "serve", "--data", str(self.data), "--listen", f"127.0.0.1:{self.port}"]
+            ["hub", "serve", "--data", str(self.data), "--listen", f"{self.host}:{self.port}"]
         )
         watchdog = threading.Timer(READY_S, process.kill)
         watchdog.start()
@@ -138,8 +144,16 @@ class HubProcess(Process):
 class AgentProcess(Process):
     """A real agent with its own data directory. `facts` are stated in place of the detected ones."""
 
-    def __init__(self, name: str, folder: Path, env: Mapping[str, str], facts: Mapping[str, str]) -> None:
-        super().__init__(name, folder, env)
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        env: Mapping[str, str],
+        facts: Mapping[str, str],
+        *,
+        prefix: Sequence[str] = (),
+    ) -> None:
+        super().__init__(name, folder, env, prefix=prefix)
         self.data = folder / "data"
         self._facts = dict(facts)
 
@@ -172,10 +186,14 @@ class AgentProcess(Process):
 
 
 class Fleet:
-    """A hub, its agents, and a command line that is logged in."""
+    """A hub, its agents, and a command line that is logged in.
 
-    def __init__(self, folder: Path) -> None:
+    On a `lan`, the hub listens at its gateway, and agents that are named like a host of it run there.
+    """
+
+    def __init__(self, folder: Path, lan: Lan | None = None) -> None:
         self.folder = folder
+        self.lan = lan
         self.env = {
             "PATH": site_path(),
             "HOME": str(folder),
@@ -183,7 +201,7 @@ class Fleet:
             "SKERRY_CONFIG": str(folder / "config.json"),
             "COLUMNS": "140",
         }
-        self.hub = HubProcess(folder / "hub", self.env)
+        self.hub = HubProcess(folder / "hub", self.env, lan.gateway if lan else "127.0.0.1")
         self.agents: dict[str, AgentProcess] = {}
 
     def __enter__(self) -> Self:
@@ -236,7 +254,8 @@ class Fleet:
 
     def add_agent(self, site: str, name: str, facts: Mapping[str, str] | None = None) -> AgentProcess:
         """Join a host to a site and start its agent."""
-        agent = AgentProcess(name, self.folder / "agents" / name, self.env, facts or {})
+        prefix = self.lan.command(name, []) if self.lan and name in self.lan.hosts else ()
+        agent = AgentProcess(name, self.folder / "agents" / name, self.env, facts or {}, prefix=prefix)
         token = self.get("site", "token", site)["token"]
         self.run("agent", "join", "-", "--data", str(agent.data), "--name", name, stdin=token)
         self.agents[name] = agent

@@ -1,6 +1,7 @@
 """Starts the application: `python3 meter-reader.pyz`, or `python -m meter_reader` beside the package.
 
-The exit code is 0 after SIGTERM or SIGINT, 2 where the surroundings do not fit.
+The exit code is 0 after SIGTERM or SIGINT, 2 where the surroundings do not fit. SIGHUP takes the model that the model
+directory holds by then.
 """
 
 from __future__ import annotations
@@ -13,8 +14,12 @@ import signal
 import sys
 from importlib.resources import files
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from meter_reader.settings import Settings, SettingsError, parse_settings
+
+if TYPE_CHECKING:
+    from meter_reader.model import DigitModel, ModelRefusedError
 
 # Requests in flight may finish this long after SIGTERM; shorter than the grace the release asks of the host.
 DRAIN_S = 3
@@ -34,6 +39,8 @@ def main() -> int:
     except SettingsError as error:
         print(f"meter-reader: {error}", file=sys.stderr)
         return 2
+    # A hangup before there is a model means nothing: the first one is still to be loaded.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # The server gives a stop signal on to the handler from before, once it has drained. This one makes it a
     # clean exit.
     signal.signal(signal.SIGTERM, exit_cleanly)
@@ -46,21 +53,16 @@ def _serve(settings: Settings) -> None:
     # Imported late, so that the checks above can speak before compiled libraries are loaded.
     import uvicorn
 
-    from meter_reader.model import DigitModel, ModelRefusedError, load_model
     from meter_reader.web import MeterReader
 
-    log = logging.getLogger("meter_reader")
-    model: DigitModel | ModelRefusedError
-    try:
-        model = load_model(settings.model_dir)
-    except ModelRefusedError as refused:
-        model = refused
-    if isinstance(model, ModelRefusedError):
-        log.error("model refused: %s", model)
-    else:
-        log.info("model %s (%s) passed its self-check", model.description.version, model.description.variant)
+    reader = MeterReader(_load(settings))
+
+    def reload(_signum: int, _frame: FrameType | None) -> None:
+        reader.use(_load(settings))
+
+    signal.signal(signal.SIGHUP, reload)
     uvicorn.run(
-        MeterReader(model),
+        reader,
         host=settings.host,
         port=settings.port,
         loop="asyncio",
@@ -73,6 +75,21 @@ def _serve(settings: Settings) -> None:
         limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=DRAIN_S,
     )
+
+
+def _load(settings: Settings) -> DigitModel | ModelRefusedError:
+    """The model in the model directory, or why it cannot be used; it takes some hundredths of a second."""
+    from meter_reader.model import ModelRefusedError, load_model
+
+    log = logging.getLogger("meter_reader")
+    try:
+        # Resolved once: the directory may be a link that goes over to another model between two files.
+        model = load_model(settings.model_dir.resolve())
+    except ModelRefusedError as refused:
+        log.error("model refused: %s", refused)  # noqa: TRY400 - the reason is enough
+        return refused
+    log.info("model %s (%s) passed its self-check", model.description.version, model.description.variant)
+    return model
 
 
 def _misfit() -> str:

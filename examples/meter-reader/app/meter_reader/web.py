@@ -66,6 +66,10 @@ class MeterReader:
         self._model = model
         self.metrics = Metrics()
 
+    def use(self, model: DigitModel | ModelRefusedError) -> None:
+        """Go over to another model, or to answering that it was refused; a request under way keeps its own."""
+        self._model = model
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"only HTTP is spoken here, not {scope['type']}")
@@ -95,15 +99,18 @@ class MeterReader:
         return await self._infer(scope, receive)
 
     def _health(self) -> Answer:
-        if isinstance(self._model, ModelRefusedError):
-            failing = {"status": "failing", "reason": str(self._model)}
+        # Read once, here and below: a signal may bring another model between two lines.
+        model = self._model
+        if isinstance(model, ModelRefusedError):
+            failing = {"status": "failing", "reason": str(model)}
             return json_answer(HTTPStatus.SERVICE_UNAVAILABLE, failing)
-        return json_answer(HTTPStatus.OK, {"status": "ok", "model": _model_facts(self._model)})
+        return json_answer(HTTPStatus.OK, {"status": "ok", "model": _model_facts(model)})
 
     def _metrics(self) -> Answer:
         facts = {"version": "", "variant": ""}
-        if isinstance(self._model, DigitModel):
-            facts = _model_facts(self._model)
+        model = self._model
+        if isinstance(model, DigitModel):
+            facts = _model_facts(model)
         return Answer(HTTPStatus.OK, METRICS_TYPE, self.metrics.render(**facts).encode("utf-8"))
 
     async def _infer(self, scope: Scope, receive: Receive) -> Answer:
@@ -125,15 +132,16 @@ class MeterReader:
         return answer
 
     def _read_counter(self, scope: Scope, body: bytes) -> Answer:
-        if isinstance(self._model, ModelRefusedError):
-            raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, "not_ready", f"no usable model: {self._model}")
+        model = self._model
+        if isinstance(model, ModelRefusedError):
+            raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, "not_ready", f"no usable model: {model}")
         try:
-            reading = self._model.read(split_digits(_parse_picture(scope, body)))
+            reading = model.read(split_digits(_parse_picture(scope, body)))
         except BadPictureError as error:
             raise RequestError(HTTPStatus.BAD_REQUEST, "bad_request", str(error)) from error
         for score in reading.scores:
             self.metrics.score.observe(score)
-        return json_answer(HTTPStatus.OK, _reading_facts(reading, self._model))
+        return json_answer(HTTPStatus.OK, _reading_facts(reading, model))
 
 
 async def _read_body(receive: Receive) -> bytes:

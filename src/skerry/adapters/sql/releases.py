@@ -1,8 +1,8 @@
-"""Releases, rollouts and what they assign to sites."""
+"""Releases, rollouts, what they assign to sites, and how often its data there was to be emptied."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import sqlalchemy as sa
@@ -10,7 +10,7 @@ from sqlalchemy import exc
 
 from skerry.adapters.sql import rows
 from skerry.adapters.sql.operators import add_audit
-from skerry.adapters.sql.schema import assignments, releases, rollouts
+from skerry.adapters.sql.schema import assignments, releases, rollouts, sites, wipes
 from skerry.kit.errors import Conflict, Missing
 from skerry.ports.hub_store import AssignmentRecord, Audit, ReleaseRecord, RolloutRecord
 
@@ -123,6 +123,28 @@ def load_assignments(connection: sa.Connection, site: str | None) -> Sequence[As
     query = sa.select(assignments).order_by(assignments.c.site, assignments.c.application)
     query = query if site is None else query.where(assignments.c.site == site)
     return rows.load_all(connection, query, AssignmentRecord)
+
+
+def wipe_volumes(connection: sa.Connection, site: str, application: str, audit: Audit) -> int:
+    """Raise the count of an assigned application's wipes and return it."""
+    if not rows.exists(connection, sa.select(sites.c.name).where(sites.c.name == site)):
+        raise Missing("site.unknown", f"there is no site {site}")
+    assigned = (assignments.c.site == site) & (assignments.c.application == application)
+    if not rows.exists(connection, sa.select(assignments.c.release).where(assigned)):
+        hint = "skerry volume list shows the applications of sites"
+        raise Missing("assignment.unknown", f"{application} is not assigned to site {site}", hint=hint)
+    of = (wipes.c.site == site) & (wipes.c.application == application)
+    asked = {"asked_at": audit.at, "asked_by": audit.who}
+    if rows.changed(connection, sa.update(wipes).where(of).values(count=wipes.c.count + 1, **asked)) == 0:
+        connection.execute(sa.insert(wipes), {"site": site, "application": application, "count": 1, **asked})
+    add_audit(connection, audit)
+    return int(connection.execute(sa.select(wipes.c.count).where(of)).scalar_one())
+
+
+def load_wipes(connection: sa.Connection, site: str) -> Mapping[str, int]:
+    """Return how often the volumes of a site's applications were to be emptied."""
+    found = connection.execute(sa.select(wipes.c.application, wipes.c.count).where(wipes.c.site == site))
+    return {str(application): int(count) for application, count in found}
 
 
 def remove_rollout(connection: sa.Connection, name: str, audit: Audit) -> None:

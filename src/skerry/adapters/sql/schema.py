@@ -185,6 +185,18 @@ rollouts = sa.Table(
     sa.Column("sites", Encoded(dict[str, SiteProgress]), nullable=False),
 )
 
+# No foreign key: hosts remember the count for as long as they have their disk, so one that began anew, after its
+# site was removed and made again, would have to be raised past it before anything happened.
+wipes = sa.Table(
+    "wipes",
+    metadata,
+    sa.Column("site", sa.Text, primary_key=True),
+    sa.Column("application", sa.Text, primary_key=True),
+    sa.Column("count", sa.BigInteger, nullable=False),
+    sa.Column("asked_at", Instant, nullable=False),
+    sa.Column("asked_by", sa.Text, nullable=False),
+)
+
 assignments = sa.Table(
     "assignments",
     metadata,

@@ -176,3 +176,11 @@ class SqlHubStore(HubStore):
 
     def assignments(self, site: str | None = None) -> Sequence[AssignmentRecord]:
         return self._database.read(lambda connection: releases.load_assignments(connection, site))
+
+    def wipe_volumes(self, site: str, application: str, audit: Audit) -> int:
+        return self._database.write(
+            lambda connection: releases.wipe_volumes(connection, site, application, audit)
+        )
+
+    def wipes(self, site: str) -> Mapping[str, int]:
+        return self._database.read(lambda connection: releases.load_wipes(connection, site))

@@ -1,15 +1,14 @@
 """The reconcile loop: load what is desired and seen, plan, make the plan's records durable, apply its actions.
 
-Rules: records are durable before any action that follows from them; every action may be repeated; nothing
-here needs the upstream.
+Rules: records are durable before any action that follows from them; every action may be repeated; what takes
+long is a chore in the background, so that it does not keep the others from their turn; nothing here needs the
+upstream.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -17,17 +16,25 @@ from typing import TypeVar
 import msgspec
 import structlog
 
+from skerry.agent.chores import Chores
 from skerry.agent.fetcher import Fetcher
-from skerry.agent.loops.probe import ProbeLoop, Watched
+from skerry.agent.launching import Launcher
+from skerry.agent.live_models import LiveModels, run_of
+from skerry.agent.loops.neighbours import NeighbourLoop
+from skerry.agent.loops.probe import ProbeLoop
 from skerry.agent.loops.sync import Syncer
+from skerry.agent.measuring import Measurer
+from skerry.agent.preparing import Preparer
 from skerry.agent.releases import Releases
+from skerry.agent.seeing import alive_applications, instance_facts, statuses_of, targets_of, watched
+from skerry.agent.self_testing import SelfTests, is_self_test
+from skerry.agent.volumes import Volumes
 from skerry.kit.durable import write_file
 from skerry.kit.errors import Bug, Rejected, SkerryError, as_failure
-from skerry.kit.quantities import parse_cpu, parse_size
 from skerry.ports.agent_store import AgentStore
 from skerry.ports.blobs import LocalBlobs
 from skerry.ports.clock import Clock
-from skerry.ports.runtime import InstanceSpec, InstanceView, Limits, Runtime
+from skerry.ports.runtime import InstanceView, Runtime
 from skerry.reconcile.plan import plan_host
 from skerry.reconcile.records import (
     Action,
@@ -40,21 +47,23 @@ from skerry.reconcile.records import (
     Memory,
     Plan,
     Prepare,
+    ReleaseFact,
     RemoveInstance,
     Seen,
+    SelfTest,
     Start,
     StopInstance,
+    TakeModels,
     Target,
+    Wipe,
 )
-from skerry.reconcile.render import Place, Unresolved, render_component
 from skerry.reconcile.view import view_applications
 from skerry.spec.application import Component
+from skerry.spec.desired import SitePolicy
 from skerry.spec.facts import HostFacts
 from skerry.spec.report import Observed
 
 _log = structlog.get_logger()
-
-LOG_BYTES = 1 << 20
 
 T = TypeVar("T")
 
@@ -66,11 +75,18 @@ class Parts(msgspec.Struct, frozen=True):
     blobs: LocalBlobs
     runtime: Runtime
     releases: Releases
+    preparer: Preparer
+    launcher: Launcher
+    live: LiveModels
+    tests: SelfTests
+    measurer: Measurer
+    volumes: Volumes
     fetcher: Fetcher
     probes: ProbeLoop
     syncer: Syncer
     clock: Clock
     facts: Callable[[], HostFacts]
+    neighbours: NeighbourLoop
 
 
 class Reconciler:
@@ -84,21 +100,37 @@ class Reconciler:
         self._memory = Memory()
         self._records = _load(parts.store, "records", dict[str, ApplicationRecord])
         self._remembers = parts.store.load("records") is not None
-        self._ports = _load(parts.store, "ports", dict[str, int])
-        self._troubles: dict[str, str] = {}
         self._unstartable: dict[str, InstanceFact] = {}
         self._tries = 0
         self._wake = asyncio.Event()
         self._status = b""
         self._tidied: set[str] | None = None
         self._sizes: dict[str, int] = {}
+        self._preparing = Chores("prepare", parts.clock)
+        self._testing = Chores("self_test", parts.clock)
+        self._taking = Chores("take_models", parts.clock)
+        self._measuring = Chores("measure", parts.clock)
         parts.syncer.on_desired = self.wake
-        parts.fetcher.on_change = self.wake
-        parts.probes.on_change = self.wake
+        for source in (
+            parts.fetcher,
+            parts.probes,
+            parts.volumes,
+            self._preparing,
+            self._testing,
+            self._taking,
+        ):
+            source.on_change = self.wake
+
+        self._preparing.on_trouble = self._tell_trouble
 
     def wake(self) -> None:
         """Look again at once."""
         self._wake.set()
+
+    async def close(self) -> None:
+        """Stop what is under way; it is begun again the next time."""
+        for chores in (self._preparing, self._testing, self._taking, self._measuring):
+            await chores.close()
 
     async def run_forever(self) -> None:
         """Reconcile at every change and every few seconds, for ever. An error is logged when it begins and ends."""
@@ -127,12 +159,16 @@ class Reconciler:
         """Reconcile once and return in how many seconds to look again at the latest."""
         parts = self._parts
         facts = parts.facts()
-        parts.releases.set_facts(facts)
-        instances = await parts.runtime.instances()
+        desired = parts.syncer.desired
+        await parts.preparer.look()
+        parts.releases.set_facts(facts, desired.policy if desired else SitePolicy())
+        parts.releases.set_failed(parts.tests.failed)
+        parts.releases.set_loaded(parts.preparer.loaded)
+        instances = await self._instances()
         if not self._remembers:
             self._adopt(instances)
-        targets = self._targets()
-        self._watch(instances)
+        targets = self._targets(instances)
+        parts.probes.watch(watched(instances, self._component, parts.live))
         seen = self._see(targets, instances)
         plan = plan_host(targets, self._records, seen, self._memory, now=parts.clock.monotonic())
         self._remember(plan)
@@ -143,10 +179,11 @@ class Reconciler:
                 await self._apply(action)
             except Exception as error:
                 failure = failure or as_failure(error)
-        self._tidy()
+        await self._tidy(instances)
+        self._measure(facts)
         views = view_applications(targets, self._records, seen, self._memory, plan.why)
-        generation = parts.syncer.desired.generation if parts.syncer.desired else 0
-        observed = Observed(generation=generation, applications=views)
+        generation = desired.generation if desired else 0
+        observed = Observed(generation=generation, applications=views, neighbours=parts.neighbours.views())
         self._write_status(observed, facts)
         parts.syncer.tell(observed, facts)
         if failure is not None:
@@ -155,7 +192,16 @@ class Reconciler:
 
     # ── load ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def _targets(self) -> dict[str, Target]:
+    async def _instances(self) -> dict[str, InstanceView]:
+        """Return the instances the planner is to see; a self-test that nobody waits for any more is removed."""
+        views = await self._parts.runtime.instances()
+        if not (self._testing.under_way or self._measuring.under_way):
+            for key, view in views.items():
+                if is_self_test(view.labels):
+                    await self._parts.runtime.remove(key)
+        return {key: view for key, view in views.items() if not is_self_test(view.labels)}
+
+    def _targets(self, instances: Mapping[str, InstanceView]) -> dict[str, Target]:
         desired = self._parts.syncer.desired
         if desired is None or self._host not in desired.hosts:
             # Nothing was desired here yet, or it was lost, or this host was removed from its site: absence is
@@ -163,52 +209,43 @@ class Reconciler:
             return {
                 name: Target(name, "", record.good) for name, record in self._records.items() if record.good
             }
-        targets: dict[str, Target] = {}
-        for assignment in desired.hosts.get(self._host, ()):
-            ref = desired.releases.get(assignment.release)
-            if ref is None:
-                continue
-            self._sizes[ref.digest] = ref.size_bytes
-            targets[assignment.application] = Target(
-                assignment.application,
-                assignment.release,
-                ref.digest,
-                assignment.attempt,
-                assignment.health.deadline_s,
-                assignment.health.soak_s,
-            )
+        neighbours, alive = self._parts.neighbours, alive_applications(instances)
+        neighbours.follow(desired)
+        neighbours.tell(statuses_of(desired, self._records, self._parts.releases.fact, alive))
+        targets = targets_of(desired, self._host, neighbours.duties(), alive)
+        for target in targets.values():
+            self._sizes[target.digest] = desired.releases[target.release].size_bytes
+            record = self._records.get(target.application)
+            refusal = record.refused.get(target.digest) if record else None
+            if refusal is not None and target.attempt > refusal.attempt:
+                self._parts.tests.forgive(target.digest)
         return targets
 
     def _see(self, targets: Mapping[str, Target], instances: Mapping[str, InstanceView]) -> Seen:
-        releases = self._parts.releases
+        parts = self._parts
         digests = {target.digest for target in targets.values()}
         digests |= {d for r in self._records.values() for d in (r.good, r.previous, r.candidate)}
         digests |= {view.labels.get("release", "") for view in instances.values()}
-        known = {digest: fact for digest in digests if digest and (fact := releases.fact(digest))}
-        facts = {key: self._instance(key, view) for key, view in instances.items()}
-        facts = {**self._unstartable, **facts}
-        troubles = {**self._troubles, **self._parts.fetcher.troubles}
-        return Seen(facts, known, releases.laid_out(), troubles)
-
-    def _instance(self, key: str, view: InstanceView) -> InstanceFact:
-        probe = self._parts.probes.states.get(key)
-        labels = view.labels
-        ports = {
-            name.removeprefix("port."): text for name, text in labels.items() if name.startswith("port.")
+        known = {
+            digest: fact for digest in sorted(digests) if digest and (fact := parts.releases.fact(digest))
         }
-        return InstanceFact(
-            state=view.state,
-            application=labels.get("application", key.split(".", maxsplit=1)[0]),
-            component=labels.get("component", ""),
-            release=labels.get("release", ""),
-            run=f"{view.pid}@{view.started_at}",
-            exit_code=view.exit_code,
-            started=probe is not None and probe.started,
-            ready=probe is not None and probe.ready,
-            dead=probe.dead if probe else "",
-            probe_why=probe.why if probe else "",
-            limits=view.limits,
-            endpoints={name: f"127.0.0.1:{port}" for name, port in ports.items()},
+        facts = {**self._unstartable, **instance_facts(instances, parts.probes, parts.live)}
+        troubles = {**self._testing.troubles, **self._preparing.troubles, **parts.fetcher.troubles}
+        parts.volumes.watch(
+            {
+                f"{fact.application}.{fact.component}": component
+                for fact in facts.values()
+                if (component := self._component(fact.release, fact.component)) is not None
+            }
+        )
+        return Seen(
+            instances=facts,
+            releases=known,
+            laid_out=parts.releases.laid_out(),
+            troubles=troubles,
+            taken=parts.live.taken,
+            wiped=parts.volumes.wiped(),
+            full=parts.volumes.full,
         )
 
     def _adopt(self, instances: Mapping[str, InstanceView]) -> None:
@@ -227,19 +264,6 @@ class Reconciler:
             self._parts.syncer.note("application.adopted", "it was here, and unknown", application=name)
         self._records, self._remembers = adopted, True
 
-    def _watch(self, instances: Mapping[str, InstanceView]) -> None:
-        watched: dict[str, Watched] = {}
-        for key, view in instances.items():
-            component = self._component(view.labels.get("release", ""), view.labels.get("component", ""))
-            if view.state == "running" and component is not None:
-                ports = {
-                    name.removeprefix("port."): int(text)
-                    for name, text in view.labels.items()
-                    if name.startswith("port.")
-                }
-                watched[key] = Watched(f"{view.pid}@{view.started_at}", component.probes, ports)
-        self._parts.probes.watch(watched)
-
     # ── apply ────────────────────────────────────────────────────────────────────────────────────────
 
     def _remember(self, plan: Plan) -> None:
@@ -255,16 +279,19 @@ class Reconciler:
                 parts.syncer.note(
                     action.kind, action.message, application=action.application, component=action.component
                 )
-            case FetchDocument():
-                if action.digest in self._sizes:
-                    parts.fetcher.want(action.digest, [(action.digest, self._sizes[action.digest])])
-            case Fetch():
-                files = [
-                    (str(file.digest), file.size_bytes) for file in parts.releases.missing(action.digest)
-                ]
-                parts.fetcher.want(action.digest, files)
+            case FetchDocument() | Fetch():
+                self._fetch(action)
             case Prepare():
-                await self._prepare(action.digest)
+                self._preparing.want(action.digest, lambda: parts.preparer.prepare(action.digest))
+            case SelfTest():
+                self._self_test(action.digest)
+            case TakeModels():
+                fact = parts.releases.fact(action.digest)
+                if fact is not None:
+                    self._taking.want(fact.kin, lambda: parts.live.take(action.application, fact))
+            case Wipe():
+                parts.volumes.wipe(action.application, action.count)
+                parts.syncer.note("volumes.wiped", application=action.application)
             case Start():
                 await self._start(action)
             case StopInstance():
@@ -277,88 +304,64 @@ class Reconciler:
             case Discard():
                 await asyncio.to_thread(parts.releases.discard, action.digest)
 
-    async def _prepare(self, digest: str) -> None:
-        try:
-            await asyncio.to_thread(self._parts.releases.prepare, digest)
-        except SkerryError as error:
-            if self._troubles.get(digest) != error.message:
-                self._parts.syncer.note("release.trouble", f"{error.code}: {error.message}")
-            self._troubles[digest] = error.message
-        else:
-            self._troubles.pop(digest, None)
-            self.wake()
+    def _tell_trouble(self, error: SkerryError) -> None:
+        self._parts.syncer.note("release.trouble", f"{error.code}: {error.message}")
+
+    def _fetch(self, action: Fetch | FetchDocument) -> None:
+        parts = self._parts
+        if isinstance(action, Fetch):
+            files = [(str(file.digest), file.size_bytes) for file in parts.releases.missing(action.digest)]
+            parts.fetcher.want(action.digest, files)
+        elif action.digest in self._sizes:
+            parts.fetcher.want(action.digest, [(action.digest, self._sizes[action.digest])])
+
+    def _self_test(self, digest: str) -> None:
+        fact = self._parts.releases.fact(digest)
+        application = next((r.application for r in self._records.values() if r.candidate == digest), "")
+        if fact is not None and application:
+            self._testing.want(digest, lambda: self._test(application, fact))
+
+    async def _test(self, application: str, fact: ReleaseFact) -> None:
+        before = self._parts.tests.failed
+        await self._parts.tests.run(application, fact)
+        for key, why in self._parts.tests.failed.items():
+            if before.get(key) != why:
+                self._parts.syncer.note("variant.failed", f"{key}: {why}", application=application)
+
+    def _measure(self, facts: HostFacts) -> None:
+        """Begin what was asked for at the host, one at a time; the results are there with the next facts."""
+        asked = self._parts.measurer.asked()
+        if not asked:
+            return
+        record = self._records.get(asked[0])
+        fact = self._parts.releases.fact(record.good) if record else None
+        release = self._parts.releases.release(record.good) if record else None
+        self._measuring.want("measure", lambda: self._parts.measurer.measure(asked[0], fact, release, facts))
 
     async def _start(self, action: Start) -> None:
         self._unstartable.pop(action.instance, None)
+        fact = self._parts.releases.fact(action.digest)
         component = self._component(action.digest, action.component)
-        if component is None:
+        if fact is None or component is None:
             return
         try:
-            await self._parts.runtime.start(self._instance_spec(action, component))
+            await self._parts.runtime.start(self._parts.launcher.launch(action.application, fact, component))
         except (SkerryError, OSError) as caught:
             error = as_failure(caught)
+            if error.code == "runtime.image_missing":
+                self._parts.preparer.doubt()
             self._tries += 1
             self._unstartable[action.instance] = InstanceFact(
                 state="exited",
                 application=action.application,
                 component=action.component,
                 release=action.digest,
+                family=fact.family,
                 run=f"try-{self._tries}",
                 fatal=error.message if isinstance(error, Rejected) else "",
                 probe_why=error.message,
             )
         self.wake()
-
-    def _instance_spec(self, action: Start, component: Component) -> InstanceSpec:
-        releases = self._parts.releases
-        fact = releases.fact(action.digest)
-        desired = self._parts.syncer.desired
-        data = self._data / "volumes" / action.application / component.name
-        data.mkdir(parents=True, exist_ok=True)
-        ports = {port.name: port.port or self._choose_port(action, port.name) for port in component.ports}
-        bundle = releases.bundle(action.digest, component.name)
-        place = Place(
-            site=self._site,
-            host=self._host,
-            application=action.application,
-            release=fact.name if fact else "",
-            data=str(data),
-            bundle=str(bundle) if component.bundle else "",
-            models={m.name: str(releases.model(action.digest, m.name)) for m in component.models},
-            ports=ports,
-            variables=desired.variables if desired else {},
-            path=os.environ.get("PATH", os.defpath),
-        )
-        rendered = render_component(component, place)
-        if isinstance(rendered, Unresolved):
-            names = ", ".join(f"${{{name}}}" for name in rendered.names)
-            raise Rejected("component.unresolved", f"this site gives no value for {names}")
-        resources = component.resources
-        limits = Limits(
-            memory_bytes=parse_size(resources.memory) if resources.memory else 0,
-            cpus=parse_cpu(resources.cpu) if resources.cpu else 0.0,
-            log_bytes=LOG_BYTES,
-        )
-        labels = {"application": action.application, "component": component.name, "release": action.digest}
-        labels.update((f"port.{name}", str(number)) for name, number in ports.items())
-        return InstanceSpec(
-            id=action.instance,
-            command=rendered[0],
-            env=rendered[1],
-            directory=data,
-            limits=limits,
-            labels=labels,
-        )
-
-    def _choose_port(self, action: Start, name: str) -> int:
-        """Return the port this component keeps on this host, over releases and restarts; a free one at first."""
-        key = f"{action.application}.{action.component}.{name}"
-        if key not in self._ports:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                self._ports[key] = int(probe.getsockname()[1])
-            self._parts.store.save({"ports": msgspec.json.encode(self._ports)})
-        return self._ports[key]
 
     def _component(self, digest: str, name: str) -> Component | None:
         fact = self._parts.releases.fact(digest) if digest else None
@@ -366,17 +369,25 @@ class Reconciler:
 
     # ── after ────────────────────────────────────────────────────────────────────────────────────────
 
-    def _tidy(self) -> None:
-        """Forget what no application needs: downloads, troubles, and blobs once nothing is under way."""
+    async def _tidy(self, instances: Mapping[str, InstanceView]) -> None:
+        """Forget what no application needs: downloads, troubles, images, and blobs once nothing is under way."""
+        parts = self._parts
         needed = {d for r in self._records.values() for d in (r.good, r.previous, r.candidate) if d}
-        self._parts.fetcher.forget(needed)
-        self._troubles = {digest: why for digest, why in self._troubles.items() if digest in needed}
+        parts.fetcher.forget(needed)
+        self._preparing.forget(needed)
+        self._testing.forget(needed)
+        facts = [fact for digest in needed if (fact := parts.releases.fact(digest))]
+        families = {fact.kin for fact in facts if fact.hot}
+        self._taking.forget(families)
+        parts.live.forget(families, {(key, run_of(view)) for key, view in instances.items()})
         if needed == self._tidied or any(record.candidate for record in self._records.values()):
             return
         self._tidied = needed
-        wanted = {blob for digest in needed for blob in self._parts.releases.blobs_of(digest)}
-        for digest in self._parts.blobs.digests() - wanted:
-            self._parts.blobs.remove(digest)
+        parts.launcher.forget(set(self._records))
+        await parts.preparer.prune(needed)
+        wanted = {blob for digest in needed for blob in parts.releases.blobs_of(digest)}
+        for digest in parts.blobs.digests() - wanted:
+            parts.blobs.remove(digest)
 
     def _write_status(self, observed: Observed, facts: HostFacts) -> None:
         contact = self._parts.syncer.last_contact

@@ -17,7 +17,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 from skerry import __version__
-from skerry.hub.api import documents, fleet, operators, releases
+from skerry.hub.api import documents, fleet, operators, preview, releases, volumes
 from skerry.hub.api.auth import TokenAuth, require_role
 from skerry.hub.services import Hub
 from skerry.kit.errors import Bug, Denied, Missing, Rejected, SkerryError, Unauthenticated
@@ -51,7 +51,14 @@ async def healthz() -> str:
 
 def operator_app(hub: Hub) -> Litestar:
     """Return the operator API over a hub."""
-    handlers = [*operators.HANDLERS, *fleet.HANDLERS, *releases.HANDLERS, *documents.HANDLERS]
+    handlers = [
+        *operators.HANDLERS,
+        *fleet.HANDLERS,
+        *releases.HANDLERS,
+        *documents.HANDLERS,
+        *preview.HANDLERS,
+        *volumes.HANDLERS,
+    ]
     for handler in handlers:
         handler.responses = ERRORS
     router = Router(

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import structlog
 
-from skerry.hub.issuing import Issuer
+from skerry.hub.issuing import Issuer, Where
 from skerry.kit.errors import Bug, Conflict, Missing, as_failure
 from skerry.matching.selector import parse_selector
 from skerry.ports.clock import Clock
@@ -78,7 +78,8 @@ class RolloutLoop:
                     await self._wake.wait()
 
     async def step(self) -> None:
-        """Decide every running rollout once."""
+        """Place again what hosts' reports may have moved, then decide every running rollout once."""
+        await self._issuer.issue_marked()
         for record in await asyncio.to_thread(self._store.rollouts, running_only=True):
             changed = await asyncio.to_thread(self._decide, record)
             for site in changed:
@@ -161,12 +162,17 @@ class RolloutLoop:
             hosts.setdefault(host.site, []).append(host)
         taken = self._taken(record)
         fleet = [
-            SiteFact(
-                name=site.name,
-                hosts=_host_facts(site, hosts.get(site.name, ()), record, release),
-                assigned=assigned[site.name].release if site.name in assigned else "",
-                assigned_by=assigned[site.name].rollout if site.name in assigned else "",
-                taken_by=taken.get(site.name, ""),
+            _site_fact(
+                SiteFact(
+                    name=site.name,
+                    hosts=_host_facts(site, hosts.get(site.name, ()), record, release),
+                    assigned=assigned[site.name].release if site.name in assigned else "",
+                    assigned_by=assigned[site.name].rollout if site.name in assigned else "",
+                    taken_by=taken.get(site.name, ""),
+                ),
+                self._issuer.where(site.name, record.application),
+                record.release,
+                reported=all(host.facts for host in hosts.get(site.name, ())),
             )
             for site in self._store.sites()
             if selector.matches(site.name, msgspec.json.decode(site.document, type=Site).metadata.labels)
@@ -190,6 +196,23 @@ def _fact(record: RolloutRecord) -> RolloutFact:
     return RolloutFact(record.name, record.release, state, record.sites)
 
 
+def _site_fact(site: SiteFact, where: Where | None, release: str, *, reported: bool) -> SiteFact:
+    """Return the site with those of its hosts that the release was issued to; a host it is not for does not count.
+
+    `reported`: all hosts have told their facts. Before that, a release that fits none may still find one.
+    """
+    if where is None:
+        return site
+    placement = where.placement
+    if placement is not None and not placement.hosts:
+        unfit = "; ".join(placement.why) if reported and site.assigned == release else ""
+        return msgspec.structs.replace(site, hosts=(), turns=placement.count, unfit=unfit)
+    if where.release != release:
+        return site
+    hosts = tuple(host for host in site.hosts if host.name in where.hosts)
+    return msgspec.structs.replace(site, hosts=hosts, turns=placement.count if placement else 0)
+
+
 def _host_facts(
     site: SiteRecord, hosts: Sequence[HostRecord], record: RolloutRecord, release: ReleaseRecord | None
 ) -> tuple[HostFact, ...]:
@@ -206,6 +229,7 @@ def _host_facts(
                 refused=view.refused.get(release.digest, "") if view and release else "",
                 why=view.why if view else "",
                 as_of=host.observed_at,
+                standing_by=view is not None and view.phase == "standing-by",
             )
         )
     return tuple(facts)

@@ -14,11 +14,11 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 
-def upgrade(connection: sa.Connection) -> None:
-    """Bring the schema to the newest version, inside the caller's transaction."""
+def upgrade(connection: sa.Connection, to: str = "head") -> None:
+    """Bring the schema to the newest version, or another, inside the caller's transaction."""
     config = _config()
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, to)
 
 
 def known_revisions() -> frozenset[str]:

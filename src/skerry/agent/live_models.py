@@ -1,0 +1,127 @@
+"""Models that components take while they run.
+
+`live/<family>/.versions/<release>/<model>/...` holds the files of each release beside each other, and the link
+`live/<family>/current` names one of them, from one moment to the next. Which release a family has taken is
+remembered only when every instance was told: after a crash in between they are told again, which is harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+
+import msgspec
+
+from skerry.agent.releases import Releases, lay_file
+from skerry.kit.digests import hex_of, short
+from skerry.kit.errors import Rejected, SkerryError, Unavailable
+from skerry.kit.quantities import parse_duration
+from skerry.ports.agent_store import AgentStore
+from skerry.ports.prober import Prober
+from skerry.ports.runtime import InstanceView, Runtime
+from skerry.reconcile.kinship import is_hot
+from skerry.reconcile.records import ReleaseFact
+from skerry.spec.application import Component
+
+LOCAL = "127.0.0.1"
+
+
+class LiveModels:
+    """The hot models of one host.
+
+    `taken` maps a family to the release whose models it uses; `stale` says, by instance and run, why one did
+    not take them.
+    """
+
+    def __init__(
+        self, directory: Path, releases: Releases, store: AgentStore, runtime: Runtime, prober: Prober
+    ) -> None:
+        self._directory = directory
+        self._releases = releases
+        self._store = store
+        self._runtime = runtime
+        self._prober = prober
+        self.taken: dict[str, str] = msgspec.json.decode(store.load("taken") or b"{}", type=dict[str, str])
+        self.stale: dict[tuple[str, str], str] = {}
+
+    def directory(self, family: str) -> Path:
+        """Return what a container of this family is shown; `current/<model>` in it are the files."""
+        return self._directory / short(family)
+
+    async def take(self, application: str, fact: ReleaseFact) -> None:
+        """Let a family go over to a release's models: new files, then the link, then tell whoever runs.
+
+        Raises:
+            Unavailable: no room for the files; nothing has changed then.
+        """
+        await asyncio.to_thread(self._switch, fact)
+        views = await self._runtime.instances()
+        for component in fact.components:
+            instance = fact.instance_id(application, component.name)
+            view = views.get(instance)
+            if is_hot(component) and view is not None and view.state == "running":
+                run = run_of(view)
+                self.stale.pop((instance, run), None)
+                if why := await self._tell(instance, component, view):
+                    self.stale[instance, run] = why
+        self.taken = {**self.taken, fact.kin: fact.digest}
+        self._store.save({"taken": msgspec.json.encode(self.taken)})
+
+    def forget(self, families: AbstractSet[str], runs: AbstractSet[tuple[str, str]]) -> None:
+        """Remove what no family and no run that is still there needs."""
+        self.stale = {key: why for key, why in self.stale.items() if key in runs}
+        if self.taken.keys() - families:
+            self.taken = {family: digest for family, digest in self.taken.items() if family in families}
+            self._store.save({"taken": msgspec.json.encode(self.taken)})
+            keep = {short(family) for family in families}
+            for folder in self._directory.iterdir():
+                if folder.name not in keep:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    def _switch(self, fact: ReleaseFact) -> None:
+        folder = self.directory(fact.kin)
+        version = hex_of(fact.digest)
+        place = folder / ".versions" / version
+        try:
+            if not place.exists():
+                beside = place.with_name(version + ".new")
+                shutil.rmtree(beside, ignore_errors=True)
+                beside.mkdir(parents=True)
+                source = self._releases.folder(fact.digest) / "models"
+                for file in source.rglob("*"):
+                    if file.is_file():
+                        lay_file(file, beside / file.relative_to(source))
+                beside.replace(place)
+            link, new = folder / "current", folder / ".current.new"
+            before = str(link.readlink()) if link.is_symlink() else ""
+            new.unlink(missing_ok=True)
+            new.symlink_to(f".versions/{version}")
+            new.replace(link)
+        except OSError as error:
+            raise Unavailable("disk.full", f"cannot lay out the models of {fact.name}: {error}") from error
+        # The versions before stay while they may be taken back: the one before this and no other.
+        for old in (folder / ".versions").iterdir():
+            if old.name not in (version, Path(before).name):
+                shutil.rmtree(old, ignore_errors=True)
+
+    async def _tell(self, instance: str, component: Component, view: InstanceView) -> str:
+        change = component.on_change
+        assert change is not None
+        if change.signal is not None:
+            try:
+                await self._runtime.signal(instance, f"SIG{change.signal}")
+            except (SkerryError, OSError) as error:
+                return f"SIG{change.signal} could not be sent: {error}"
+            return ""
+        if change.http is None:
+            raise Rejected("component.no_change", f"{component.name} does not say how it takes new models")
+        port = int(view.labels.get(f"port.{change.http.port}", "0"))
+        timeout_s = parse_duration(change.timeout)
+        return await self._prober.post(LOCAL, port, change.http.path, timeout_s=timeout_s) or ""
+
+
+def run_of(view: InstanceView) -> str:
+    """Return what tells one life of an instance from the next."""
+    return f"{view.pid}@{view.started_at}"

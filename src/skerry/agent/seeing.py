@@ -1,0 +1,120 @@
+"""What is desired and seen, in the words of the planner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+
+from skerry.agent.live_models import LiveModels, run_of
+from skerry.agent.loops.neighbours import AppStatus
+from skerry.agent.loops.probe import ProbeLoop, Watched
+from skerry.ports.runtime import InstanceView
+from skerry.reconcile.duty import Duty
+from skerry.reconcile.records import ApplicationRecord, InstanceFact, ReleaseFact, Target
+from skerry.spec.application import Component
+from skerry.spec.desired import DesiredState
+
+
+def targets_of(
+    desired: DesiredState, host: str, duties: Mapping[str, Duty], alive: AbstractSet[str]
+) -> dict[str, Target]:
+    """Return what a desired state wants of a host, by application.
+
+    `duties` say whose turn it is; without one, a placed application stays as it is: `alive` or not.
+    """
+    targets: dict[str, Target] = {}
+    for assignment in desired.hosts.get(host, ()):
+        ref = desired.releases.get(assignment.release)
+        if ref is None:
+            continue
+        name = assignment.application
+        placed, duty = name in desired.placements, duties.get(name)
+        targets[name] = Target(
+            name,
+            assignment.release,
+            ref.digest,
+            assignment.attempt,
+            assignment.health.deadline_s,
+            assignment.health.soak_s,
+            placed=placed,
+            active=not placed or (duty.active if duty else name in alive),
+            duty=duty.why if duty else "",
+            wipe=assignment.wipe,
+        )
+    return targets
+
+
+def statuses_of(
+    desired: DesiredState,
+    records: Mapping[str, ApplicationRecord],
+    fact_of: Callable[[str], ReleaseFact | None],
+    alive: AbstractSet[str],
+) -> dict[str, AppStatus]:
+    """Return how the placed applications stand here, for the neighbours."""
+    statuses: dict[str, AppStatus] = {}
+    for name in desired.placements:
+        record = records.get(name) or ApplicationRecord(name)
+        ready = [fact for digest in (record.good, record.candidate) if digest and (fact := fact_of(digest))]
+        able = any(fact.prepared and (fact.tested or fact.digest == record.good) for fact in ready)
+        statuses[name] = AppStatus(able=able, alive=name in alive)
+    return statuses
+
+
+def alive_applications(instances: Mapping[str, InstanceView]) -> frozenset[str]:
+    """Return the applications of which anything runs."""
+    return frozenset(
+        view.labels.get("application", "")
+        for view in instances.values()
+        if view.state in ("running", "stopping")
+    )
+
+
+def instance_facts(
+    instances: Mapping[str, InstanceView], probes: ProbeLoop, live: LiveModels
+) -> dict[str, InstanceFact]:
+    """Return the instances as the planner sees them."""
+    return {key: _fact(key, view, probes, live) for key, view in instances.items()}
+
+
+def watched(
+    instances: Mapping[str, InstanceView],
+    component_of: Callable[[str, str], Component | None],
+    live: LiveModels,
+) -> dict[str, Watched]:
+    """Return what is to be probed. With new models an instance is asked as if it had just begun."""
+    found: dict[str, Watched] = {}
+    for key, view in instances.items():
+        component = component_of(view.labels.get("release", ""), view.labels.get("component", ""))
+        if view.state == "running" and component is not None:
+            models = live.taken.get(view.labels.get("family", ""), "")
+            found[key] = Watched(f"{run_of(view)}+{models}", component.probes, _ports(view))
+    return found
+
+
+def _fact(key: str, view: InstanceView, probes: ProbeLoop, live: LiveModels) -> InstanceFact:
+    probe = probes.states.get(key)
+    labels = view.labels
+    return InstanceFact(
+        state=view.state,
+        application=labels.get("application", key.split(".", maxsplit=1)[0]),
+        component=labels.get("component", ""),
+        release=labels.get("release", ""),
+        family=labels.get("family", ""),
+        run=run_of(view),
+        exit_code=view.exit_code,
+        started=probe is not None and probe.started,
+        ready=probe is not None and probe.ready,
+        dead=probe.dead if probe else "",
+        stale=live.stale.get((key, run_of(view)), ""),
+        probe_why=probe.why if probe else "",
+        limits=view.limits,
+        endpoints={name: f"127.0.0.1:{port}" for name, port in _ports(view).items()},
+    )
+
+
+def _ports(view: InstanceView) -> dict[str, int]:
+    return {
+        name.removeprefix("port."): int(text)
+        for name, text in view.labels.items()
+        if name.startswith("port.")
+    }

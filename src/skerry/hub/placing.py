@@ -1,0 +1,111 @@
+"""Where the applications of one site go: asks the matching core, and names what hosts need to know of each other.
+
+- `each`: every host gets it, also one that it does not fit: that host refuses it and says why. Only hosts that
+  `placement.requires` excludes do not get it; one that has it keeps it until another release comes.
+- `one` and `count`: only the hosts in the order get it. Silence of a host changes nothing: it keeps its rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from skerry.matching.placement import Placed, SiteState, Unplaced, place_site
+from skerry.matching.requirements import match_requirements
+from skerry.ports.hub_store import HostRecord
+from skerry.spec.application import Placement
+from skerry.spec.desired import DesiredState, Neighbour, SitePlacement, SitePolicy
+from skerry.spec.release import Release
+
+REASONS_SHOWN = 3
+
+
+class SiteWork(msgspec.Struct, frozen=True, kw_only=True):
+    """A site's assigned releases by application, its hosts as last reported, and what it was issued before."""
+
+    releases: Mapping[str, Release]
+    hosts: Sequence[HostRecord]
+    policy: SitePolicy
+    before: DesiredState | None = None
+
+
+class PlacedWork(msgspec.Struct, frozen=True, kw_only=True):
+    """The applications of every host, the placements, and the neighbours if any placement needs them."""
+
+    applications: dict[str, list[str]]
+    placements: dict[str, SitePlacement] = {}
+    neighbours: dict[str, Neighbour] = {}
+
+
+def place_work(work: SiteWork) -> PlacedWork:
+    """Return where everything goes."""
+    applications: dict[str, list[str]] = {host.name: [] for host in work.hosts}
+    placements: dict[str, SitePlacement] = {}
+    if not any(restricts(release) for release in work.releases.values()):
+        return PlacedWork(applications={host: sorted(work.releases) for host in applications})
+    state = SiteState(
+        hosts={host.name: host.facts for host in work.hosts},
+        policy=work.policy,
+        failed={host.name: _failed(host) for host in work.hosts},
+    )
+    previous = work.before.placements if work.before else {}
+    for name, answer in place_site(work.releases, state, previous=previous).items():
+        release = work.releases[name]
+        if placement_of(release).mode == "each":
+            hosts = [host.name for host in work.hosts if _gets_each(release, host, work.before)]
+        else:
+            placements[name] = _site_placement(answer, placement_of(release))
+            hosts = list(placements[name].hosts)
+        for host in hosts:
+            applications[host].append(name)
+    # Also for a single host: one that ran it before tells it when it has ended.
+    meet = len(work.hosts) > 1 and any(placement.hosts for placement in placements.values())
+    neighbours = _neighbours(work.hosts) if meet else {}
+    return PlacedWork(applications=applications, placements=placements, neighbours=neighbours)
+
+
+def placement_of(release: Release) -> Placement:
+    """Return how a release wants to be placed."""
+    return release.application.spec.placement
+
+
+def restricts(release: Release) -> bool:
+    """Tell whether an application may not go to every host; most go, and a fleet is issued fast."""
+    placement = placement_of(release)
+    return placement.mode != "each" or placement.requires != type(placement.requires)()
+
+
+def _gets_each(release: Release, host: HostRecord, before: DesiredState | None) -> bool:
+    if not match_requirements(placement_of(release).requires, host.facts):
+        return True
+    held = before.hosts.get(host.name, ()) if before else ()
+    return any(assignment.release == release.name for assignment in held)
+
+
+def _site_placement(answer: Placed | Unplaced, wanted: Placement) -> SitePlacement:
+    if isinstance(answer, Placed):
+        return answer.placement
+    # What a host has (`, has 3 GiB left`) changes all the time and would make a new desired state each time.
+    why = [
+        f"{host}: {'; '.join(reason.partition(', has ')[0] for reason in reasons[:REASONS_SHOWN])}"
+        for host, reasons in sorted(answer.reasons.items())
+    ]
+    count = wanted.count if wanted.mode == "count" else 1
+    return SitePlacement(count=count, hosts=(), split=wanted.split, why=("no host fits", *why))
+
+
+def _neighbours(hosts: Sequence[HostRecord]) -> dict[str, Neighbour]:
+    found: dict[str, Neighbour] = {}
+    for host in hosts:
+        fact = host.facts.get("lan_address")
+        address = fact.value if fact is not None and isinstance(fact.value, str) else ""
+        # A host whose address is not known yet is there all the same: it knows those of others, and says its own.
+        found[host.name] = Neighbour(address=address if len(address) <= 256 else "", sign_key=host.sign_key)
+    return found
+
+
+def _failed(host: HostRecord) -> Mapping[str, str]:
+    """Return what failed its self-test on a host, over all its applications."""
+    views = host.observed.applications.values() if host.observed else ()
+    return {key: reason for view in views for key, reason in view.failed_variants.items()}
