@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -146,7 +146,7 @@ class Thinker:
         return ask(self.agent.endpoint("thinker", "head")).split()
 
     @contextmanager
-    def nobody_is_turned_away(self) -> Iterator[list[str]]:
+    def nobody_is_turned_away(self) -> Generator[list[str]]:
         """Ask all the while; whoever is shown as the endpoint must answer. Yields the names that did."""
         names: list[str] = []
         silences: list[str] = []

@@ -23,6 +23,7 @@ from skerry.adapters.docker_names import check_owner
 from skerry.adapters.engine_api import NOTHING, Answer, EngineApi, part
 from skerry.kit.digests import hex_of, parse_digest
 from skerry.kit.errors import Rejected, SkerryError, Unavailable, Untrusted
+from skerry.kit.quantities import format_size
 from skerry.ports.images import ImageParts
 
 _REPOSITORY = "skerry.local/image"
@@ -107,9 +108,8 @@ class DockerImages:
                 needed *= 2
             free = shutil.disk_usage(place).free
             if free < needed:
-                raise Unavailable(
-                    "disk.full", f"the image needs {needed} bytes at {place}, and {free} are free"
-                )
+                message = f"disk full: the image needs {format_size(needed)} at {place}, {format_size(free)} free"
+                raise Unavailable("disk.full", message)
 
     def _stream(self, archive: Iterator[bytes]) -> None:
         query = {"quiet": "1"}

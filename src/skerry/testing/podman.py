@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -35,13 +36,20 @@ def can_run_podman() -> bool:
 
 
 class PodmanService:
-    """`podman system service` on a storage of its own below `folder`, which is made."""
+    """`podman system service` on a storage of its own below `folder`, which is made.
 
-    def __init__(self, folder: Path) -> None:
+    `network` is a network namespace's file in which the engine and its containers are to be.
+    """
+
+    def __init__(self, folder: Path, *, network: Path | None = None) -> None:
         self.folder = folder
+        # Not `ip netns exec`: that hides the control groups below /sys.
+        self._prefix = ("nsenter", f"--net={network}") if network else ()
         self.socket = folder / "podman.sock"
         # Podman refuses long paths for what it keeps while running: the sockets in there have names of 64.
         self._run_folder = Path(tempfile.mkdtemp(prefix="skpod-"))
+        # Addresses of its own, so that two services at once do not pick the same for their networks.
+        self._pool = f"10.{100 + zlib.crc32(str(folder).encode()) % 100}."
         self._service: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -80,7 +88,7 @@ class PodmanService:
         self.socket.unlink(missing_ok=True)
         with (self.folder / "service.log").open("ab") as log:
             self._service = subprocess.Popen(
-                ("podman", "system", "service", "--time=0", f"unix://{self.socket}"),
+                (*self._prefix, "podman", "system", "service", "--time=0", f"unix://{self.socket}"),
                 env=self.environ,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -116,7 +124,7 @@ class PodmanService:
             AssertionError: it failed, and `check` is set.
         """
         done = subprocess.run(
-            ("podman", *arguments),
+            (*self._prefix, "podman", *arguments),
             env=self.environ,
             capture_output=True,
             text=True,
@@ -133,10 +141,12 @@ class PodmanService:
         Mounts go as well; the storage stays as it was.
         """
         self.kill()
+        namespaces = self._namespaces()
         for pid in self._all_processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         eventually_sync(lambda: not self._all_processes(), what="the end of all containers")
+        self._forget_networks(namespaces)
         self._forget_runs()
         self._unmount()
         shutil.rmtree(self._run_folder, ignore_errors=True)
@@ -146,6 +156,7 @@ class PodmanService:
         """Remove all containers, networks, mounts and files, and end every process of this storage."""
         self.resume()
         self.kill()
+        namespaces = self._namespaces()
         with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
             self.podman("rm", "--all", "--force", "--time", "0", "--volumes", check=False)
             self.podman("network", "prune", "--force", check=False)
@@ -155,6 +166,7 @@ class PodmanService:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.02)
+        self._forget_networks(namespaces)
         self._forget_runs()
         self._unmount()
         shutil.rmtree(self._run_folder, ignore_errors=True)
@@ -168,12 +180,39 @@ class PodmanService:
             found |= _descendants(conmon)
         return found
 
+    def _namespaces(self) -> set[int]:
+        """Return the network namespaces of our containers, without that of this process."""
+        found: set[int] = set()
+        for pid in self._all_processes():
+            with contextlib.suppress(OSError):
+                found.add(Path(f"/proc/{pid}/ns/net").stat().st_ino)
+        return found - {Path("/proc/self/ns/net").stat().st_ino}
+
     def _forget_runs(self) -> None:
         """Take away what runc keeps of our containers in its one fixed place below /run."""
-        for container in (self.folder / "graph/overlay-containers").glob("*/userdata"):
-            subprocess.run(
-                ("runc", "delete", "--force", container.parent.name), check=False, capture_output=True
-            )
+        ours = os.fsencode(f"bundle={self.folder}/")
+        for state in Path("/run/runc").glob("*/state.json"):
+            with contextlib.suppress(OSError):
+                if ours in state.read_bytes():
+                    shutil.rmtree(state.parent)
+
+    def _forget_networks(self, namespaces: set[int]) -> None:
+        """Take away what killed containers left of their networks in the kernel and below /run."""
+        for place in Path("/run/netns").glob("netns-*"):
+            with contextlib.suppress(OSError):
+                if place.stat().st_ino in namespaces:
+                    subprocess.run(("umount", "--lazy", str(place)), check=False, capture_output=True)
+                    place.unlink()
+        for line in _printed("ip", "-oneline", "-4", "address", "show").splitlines():
+            words = line.split()
+            if words[1].startswith("podman") and words[3].startswith(self._pool):
+                _printed("ip", "link", "delete", words[1])
+        for table in ("nat", "filter"):
+            for rule in _printed("iptables", "--table", table, "--list-rules").splitlines():
+                if rule.startswith("-A ") and f" {self._pool}" in rule:
+                    _printed("iptables", "--table", table, "-D", *shlex.split(rule)[1:])
+        for network in (self.folder / "networks").glob("*.json"):
+            Path("/run/containers/networks/aardvark-dns", network.stem).unlink(missing_ok=True)
 
     def _unmount(self) -> None:
         """Undo the mounts below our folders, the inner ones first."""
@@ -187,8 +226,6 @@ class PodmanService:
     def _configure(self) -> None:
         run, folder = self._run_folder, self.folder
         (folder / "tmp").mkdir(exist_ok=True)
-        # Each service has addresses of its own, so that two at once do not pick the same for their networks.
-        pool = f"10.{100 + zlib.crc32(str(folder).encode()) % 100}.0.0/16"
         (folder / "containers.conf").write_text(
             "[containers]\n"
             'default_ulimits = ["nofile=20000:20000", "nproc=30000:30000"]\n'
@@ -200,7 +237,7 @@ class PodmanService:
             "[network]\n"
             'network_backend = "netavark"\n'
             f'network_config_dir = "{folder}/networks"\n'
-            f'default_subnet_pools = [{{"base" = "{pool}", "size" = 24}}]\n',
+            f'default_subnet_pools = [{{"base" = "{self._pool}0.0/16", "size" = 24}}]\n',
             encoding="utf-8",
         )
         (folder / "storage.conf").write_text(
@@ -216,3 +253,7 @@ def _descendants(pid: int) -> set[int]:
             for word in children.read_text(encoding="ascii").split():
                 found |= {int(word)} | _descendants(int(word))
     return found
+
+
+def _printed(*command: str) -> str:
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=30).stdout
