@@ -108,7 +108,9 @@ class DockerImages:
                 needed *= 2
             free = shutil.disk_usage(place).free
             if free < needed:
-                message = f"disk full: the image needs {format_size(needed)} at {place}, {format_size(free)} free"
+                message = (
+                    f"disk full: the image needs {format_size(needed)} at {place}, {format_size(free)} free"
+                )
                 raise Unavailable("disk.full", message)
 
     def _stream(self, archive: Iterator[bytes]) -> None:
