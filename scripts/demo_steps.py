@@ -194,12 +194,13 @@ def go_back(story: Story) -> str:
         [(site, str(t), str(t.failed), f"{t.gap_s:.1f} s") for site, t in traffic.tallies.items()],
     )
     say.text(
-        "The gap is the price of this kind of update, `recreate`: the old release stops before the new one starts."
+        "The application was asked to take the new model while it ran, found it broken, and kept the one it had: "
+        "nothing was stopped to find out."
     )
     return (
         f"{len(found)} of {len(SITES)} hosts refused it and ran {BETTER} again {back_s:.1f} s after the hub was "
         f"killed; rollout {failed['state']}: {failed['why']}; {total}, {total.failed} failed, longest gap "
-        f"{total.gap_s:.1f} s (a recreate update stops the old one first)"
+        f"{total.gap_s:.1f} s"
     )
 
 

@@ -230,6 +230,24 @@ def test_the_broken_release_starts_and_fails_its_health_probe(built: Path, varia
     assert 'meter_reader_errors_total{kind="not_ready"} 1' in ask(app, "GET", "/metrics").body.decode()
 
 
+def test_asked_to_reload_it_takes_a_good_model_and_keeps_the_one_in_use_when_the_new_one_is_refused(
+    built: Path, counter_png: bytes
+) -> None:
+    found: list[DigitModel | ModelRefusedError] = [
+        refused(built / "1.2.0" / "fp32"),
+        load_model(built / "1.1.0" / "fp32"),
+    ]
+    app = MeterReader(load_model(built / "1.0.0" / "fp32"), lambda: found.pop(0))
+    reply = ask(app, "POST", "/reload")
+    assert reply.status == 409
+    assert "wanted [10, 10]" in reply.json()["detail"]
+    assert ask(app, "GET", "/healthz").json()["model"]["version"] == "1.0.0"
+    assert ask(app, "POST", "/reload").status == 204
+    assert ask(app, "GET", "/healthz").json()["model"]["version"] == "1.1.0"
+    assert ask(MeterReader(load_model(built / "1.0.0" / "fp32")), "POST", "/reload").status == 404
+    assert ask(app, "GET", "/reload").status == 405
+
+
 def test_a_model_that_misreads_known_digits_is_refused(built: Path, tmp_path: Path) -> None:
     shutil.copytree(built / "1.1.0" / "fp32", tmp_path / "model")
     path = tmp_path / "model" / "model.json"

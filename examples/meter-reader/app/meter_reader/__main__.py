@@ -1,7 +1,7 @@
 """Starts the application: `python3 meter-reader.pyz`, or `python -m meter_reader` beside the package.
 
 The exit code is 0 after SIGTERM or SIGINT, 2 where the surroundings do not fit. SIGHUP takes the model that the model
-directory holds by then.
+directory holds by then, and so does `POST /reload`, which keeps the one in use when the new one is refused.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _serve(settings: Settings) -> None:
 
     from meter_reader.web import MeterReader
 
-    reader = MeterReader(_load(settings))
+    reader = MeterReader(_load(settings), lambda: _load(settings))
 
     def reload(_signum: int, _frame: FrameType | None) -> None:
         reader.use(_load(settings))

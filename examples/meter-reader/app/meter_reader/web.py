@@ -1,4 +1,4 @@
-"""The application's HTTP face, plain ASGI: `POST /infer`, `GET /healthz`, `GET /metrics`.
+"""The application's HTTP face, plain ASGI: `POST /infer`, `POST /reload`, `GET /healthz`, `GET /metrics`.
 
 A model that was refused does not stop the application from starting: it answers `/healthz` with 503 and the
 reason, so that whoever rolls out the release sees why it fails. Errors are problem documents (RFC 9457).
@@ -29,7 +29,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 MAX_BODY_BYTES = 1024 * 1024
-METHODS = {"/infer": "POST", "/healthz": "GET", "/metrics": "GET"}
+METHODS = {"/infer": "POST", "/reload": "POST", "/healthz": "GET", "/metrics": "GET"}
+Load = Callable[[], DigitModel | ModelRefusedError]
 log = logging.getLogger("meter_reader")
 
 
@@ -59,11 +60,12 @@ class Answer:
 class MeterReader:
     """The ASGI application.
 
-    `model` is the loaded model, or the reason why it was refused.
+    `model` is the loaded model, or the reason why it was refused; `load` loads the one that is there by then.
     """
 
-    def __init__(self, model: DigitModel | ModelRefusedError) -> None:
+    def __init__(self, model: DigitModel | ModelRefusedError, load: Load | None = None) -> None:
         self._model = model
+        self._load = load
         self.metrics = Metrics()
 
     def use(self, model: DigitModel | ModelRefusedError) -> None:
@@ -96,6 +98,8 @@ class MeterReader:
             return self._health()
         if path == "/metrics":
             return self._metrics()
+        if path == "/reload":
+            return self._reload()
         return await self._infer(scope, receive)
 
     def _health(self) -> Answer:
@@ -105,6 +109,16 @@ class MeterReader:
             failing = {"status": "failing", "reason": str(model)}
             return json_answer(HTTPStatus.SERVICE_UNAVAILABLE, failing)
         return json_answer(HTTPStatus.OK, {"status": "ok", "model": _model_facts(model)})
+
+    def _reload(self) -> Answer:
+        """Take the model that is there now; if it is refused, keep the one in use and say so."""
+        if self._load is None:
+            return problem_answer(HTTPStatus.NOT_FOUND, "there is nothing to load a model from")
+        model = self._load()
+        if isinstance(model, ModelRefusedError):
+            return problem_answer(HTTPStatus.CONFLICT, f"the model was refused: {model}")
+        self.use(model)
+        return Answer(HTTPStatus.NO_CONTENT, "text/plain", b"")
 
     def _metrics(self) -> Answer:
         facts = {"version": "", "variant": ""}
