@@ -131,6 +131,20 @@ async def test_an_engine_killed_during_a_start_leaves_nothing_that_cannot_be_sta
         await world.runtime.remove("one")
 
 
+async def test_a_container_that_only_the_engines_storage_knows_does_not_keep_its_name_for_ever(
+    world: DockerWorld,
+) -> None:
+    name = f"skerry-{world.owner}-one.new"
+    world.podman.podman("create", "--name", name, world.image.identity, "true")
+    world.podman.kill()
+    # What Podman leaves when it is killed between its storage and its own records.
+    (world.podman.folder / "graph/libpod/bolt_state.db").unlink()
+    world.podman.start()
+    assert "Storage" in world.podman.podman("ps", "--all", "--external", "--format", "{{.Status}}")
+    await world.start(*WAITS)
+    assert (await world.view()).state == "running"
+
+
 async def test_containers_outlive_the_engines_service_and_are_adopted(world: DockerWorld) -> None:
     await world.start(*WAITS, network="skerry-app-1")
     before = await world.view()

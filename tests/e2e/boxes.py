@@ -30,7 +30,9 @@ def page_image(
     files = {"www/index.html": page.encode(), "www/healthz": b"well"}
     if ballast:
         files["ballast"] = ballast
-    config = {"Cmd": ["/bin/sh", "-c", command or "exec httpd -f -p 8080 -h /www"]}
+    # The first process of a container gets no signal that it does not ask for.
+    serve = "trap 'exit 0' TERM INT; httpd -f -p 8080 -h /www & wait"
+    config = {"Cmd": ["/bin/sh", "-c", command or serve]}
     image = make_image(folder / "made", files=files, config=config, architecture=architecture)
     _write_layout(image, folder)
     return folder

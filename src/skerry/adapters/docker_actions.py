@@ -68,6 +68,7 @@ class EngineActions:
             container = check_spec(spec, self._facts.known())
             if self._start_new(spec, container, known):
                 return
+            self._free_name(spec.id)
         raise Unavailable("runtime.busy", "another agent of this owner is at the same instance", id=spec.id)
 
     def _start_new(self, spec: InstanceSpec, container: ContainerSpec, known: Sequence[Sighting]) -> bool:
@@ -90,6 +91,11 @@ class EngineActions:
             self._delete(sighting.container, force=True)
         self._rename(made, container_name(self._owner, spec.id))
         return True
+
+    def _free_name(self, instance_id: str) -> None:
+        """Free the name of a container that is half made: an engine killed in the middle lists it nowhere."""
+        if not any(sighting.is_fresh for sighting in self.look.all(instance_id).get(instance_id, [])):
+            self._delete(container_name(self._owner, instance_id) + NEW, force=True)
 
     def _create(self, spec: InstanceSpec, container: ContainerSpec) -> str | None:
         engine = self._facts.known()

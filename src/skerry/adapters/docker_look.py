@@ -115,7 +115,8 @@ class EngineLook:
     def one(self, container: str) -> Sighting | None:
         """Return one container; None when it is gone or not ours."""
         answer = self._api.call("GET", f"/containers/{part(container)}/json")
-        if answer.status == 404:
+        # Podman says 500 of one that goes while it looks.
+        if answer.status == 404 or "no such container" in answer.message:
             return None
         if not answer.is_good:
             raise Unavailable("runtime.engine_failed", f"cannot inspect a container: {answer.message}")
