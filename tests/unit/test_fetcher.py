@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skerry.agent.fetcher import Fetcher
+from skerry.agent.limiting import Limiter
 from skerry.kit.digests import digest_of
 from skerry.kit.errors import Unavailable
 from skerry.ports.blobs import LocalBlobs
 from skerry.testing.clock import SimulatedClock
 from skerry.testing.faults import FaultPlan, FaultyLocalBlobs
-from skerry.testing.memory import MemoryLocalBlobs
+from skerry.testing.memory import MemoryAgentStore, MemoryLocalBlobs
 from skerry.testing.waiting import eventually
 from tests.unit.upstream import NOW, BlobLink
 
@@ -39,7 +40,10 @@ class Host:
         self.tokens = ["good"]
         self.renewed = 0
         self.changes = 0
-        self.fetcher = Fetcher(self.blobs, link, self.clock, token=self.token, root=root)
+        self.limiter = Limiter(MemoryAgentStore(), self.clock, self.clock.now)
+        self.fetcher = Fetcher(
+            self.blobs, link, self.clock, token=self.token, root=root, limiter=self.limiter
+        )
         self.fetcher.on_change = self.note_change
 
     def token(self, *, renew: bool = False) -> str:

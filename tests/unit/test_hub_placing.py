@@ -99,7 +99,7 @@ class Harbour:
         observed = Observed(generation=await self.generation(), applications={APP: seen})
         await self.report(name, observed=observed)
 
-    async def roll_out(self, wanted: Release, name: str = "first") -> None:
+    async def roll_out(self, wanted: Release, name: str = "first", *, urgent: bool = False) -> None:
         content = encode_canonical(wanted)
         record = ReleaseRecord(
             name=wanted.name,
@@ -112,7 +112,8 @@ class Harbour:
             created_by="ann",
         )
         self.store.add_release(record, self.audit())
-        document = Rollout(metadata=Metadata(name=name), spec=RolloutSpec(release=wanted.name, sites="*"))
+        spec = RolloutSpec(release=wanted.name, sites="*", urgent=urgent)
+        document = Rollout(metadata=Metadata(name=name), spec=spec)
         rollout = RolloutRecord(
             name=name,
             document=encode_canonical(document),

@@ -84,7 +84,9 @@ class ScriptedLink:
         return self.answer(request, report_of(request.reports[-1]))
 
     @contextmanager
-    def blob(self, digest: str, *, offset: int, token: str) -> Generator[Iterator[bytes]]:
+    def blob(
+        self, digest: str, *, offset: int, token: str, limit: int | None = None, rate: int | None = None
+    ) -> Generator[Iterator[bytes]]:
         """Serve nothing."""
         yield iter(())
 
@@ -105,13 +107,15 @@ class BlobLink(ScriptedLink):
         self.served = threading.Semaphore(0)
 
     @contextmanager
-    def blob(self, digest: str, *, offset: int, token: str) -> Generator[Iterator[bytes]]:
+    def blob(
+        self, digest: str, *, offset: int, token: str, limit: int | None = None, rate: int | None = None
+    ) -> Generator[Iterator[bytes]]:
         """Serve a blob from `offset`."""
         self.asked.append((offset, token))
         self.served.release()
         if token != self.token:
             raise Denied("blob_token.expired", "the blob token has expired")
-        yield self._chunks(self.contents[digest][offset:], self.cuts.pop(0) if self.cuts else None)
+        yield self._chunks(self.contents[digest][offset:][:limit], self.cuts.pop(0) if self.cuts else None)
 
     def _chunks(self, content: bytes, cut_after: int | None) -> Iterator[bytes]:
         end = len(content) if cut_after is None else min(cut_after, len(content))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 
+import msgspec
+
 from skerry.agent.live_models import LiveModels, run_of
 from skerry.agent.loops.neighbours import AppStatus
 from skerry.agent.loops.probe import ProbeLoop, Watched
@@ -13,6 +15,7 @@ from skerry.reconcile.duty import Duty
 from skerry.reconcile.records import ApplicationRecord, InstanceFact, ReleaseFact, Target
 from skerry.spec.application import Component
 from skerry.spec.desired import DesiredState
+from skerry.spec.report import ApplicationView, FetchProgress
 
 
 def targets_of(
@@ -44,6 +47,12 @@ def targets_of(
     return targets
 
 
+def urgent_releases(desired: DesiredState, host: str) -> frozenset[str]:
+    """Return the digests of the releases that a host shall fetch before others."""
+    named = (a.release for a in desired.hosts.get(host, ()) if a.urgent)
+    return frozenset(desired.releases[name].digest for name in named if name in desired.releases)
+
+
 def statuses_of(
     desired: DesiredState,
     records: Mapping[str, ApplicationRecord],
@@ -58,6 +67,20 @@ def statuses_of(
         able = any(fact.prepared and (fact.tested or fact.digest == record.good) for fact in ready)
         statuses[name] = AppStatus(able=able, alive=name in alive)
     return statuses
+
+
+def with_progress(
+    views: Mapping[str, ApplicationView],
+    records: Mapping[str, ApplicationRecord],
+    progress: Mapping[str, FetchProgress],
+) -> dict[str, ApplicationView]:
+    """Return the views, with how far the download is of those that fetch: the candidate, or the good release again."""
+    found = dict(views)
+    for name, record in records.items():
+        fetch = progress.get(record.candidate or record.good)
+        if fetch is not None and name in found:
+            found[name] = msgspec.structs.replace(found[name], fetch=fetch)
+    return found
 
 
 def alive_applications(instances: Mapping[str, InstanceView]) -> frozenset[str]:

@@ -27,6 +27,7 @@ from skerry.agent.fetcher import Fetcher
 from skerry.agent.host_runtime import HostRuntime
 from skerry.agent.identity import Identity, load_identity
 from skerry.agent.launching import Launcher, Site
+from skerry.agent.limiting import Limiter
 from skerry.agent.live_models import LiveModels
 from skerry.agent.loops.neighbours import NeighbourLoop
 from skerry.agent.loops.probe import ProbeLoop
@@ -179,7 +180,11 @@ def _wire(
         data, stated.facts, extra=lambda: {**engine.facts(), **neighbours.facts(), **tests.measured()}
     )
     tests.on_change = facts.merge
-    measuring = Fetcher(blobs, link, clock, token=syncer.token, root=data)
+    limiter = Limiter(store, clock, syncer.now)
+    link.on_traffic = limiter.count
+    fetcher, measuring = (
+        Fetcher(blobs, link, clock, token=syncer.token, root=data, limiter=limiter) for _ in range(2)
+    )
     measurer = Measurer(
         data / "measure",
         blobs,
@@ -200,7 +205,8 @@ def _wire(
         tests=tests,
         measurer=measurer,
         volumes=volumes,
-        fetcher=Fetcher(blobs, link, clock, token=syncer.token, root=data),
+        fetcher=fetcher,
+        limiter=limiter,
         probes=ProbeLoop(prober, runtime, clock),
         syncer=syncer,
         clock=clock,

@@ -15,7 +15,7 @@ import ssl
 import threading
 import time
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -32,6 +32,11 @@ ANSWER_TIMEOUT_S = 30.0
 BODY_TIMEOUT_S = 60.0
 MAX_ANSWER_BYTES = 8 << 20
 CHUNK_BYTES = 256 << 10
+MIN_CHUNK_BYTES = 256
+HEAD_BYTES = 1024
+"""What the heads of a request and its answer take, roughly; bodies are counted exactly."""
+_RECEIVE_BYTES = tuple(1 << power for power in range(13, 22))
+"""Receive buffers for slow readers: what the upstream may send ahead of being read crosses the link at full speed."""
 _X509_V_FLAG_NO_CHECK_TIME = 0x200000  # OpenSSL's x509_vfy.h; the ssl module has no name for it
 
 T = TypeVar("T")
@@ -61,14 +66,11 @@ class HttpLink:
         self._connections: set[HTTPSConnection] = set()
         self._lock = threading.Lock()
         self._closed = False
-        self._pool = urllib3.HTTPSConnectionPool(
-            parts.hostname,
-            parts.port or 443,
-            maxsize=4,
-            ssl_context=upstream_context(ca_pem),
-            retries=False,
-        )
-        self._pool.ConnectionCls = self._connection_class()  # pyright: ignore[reportAttributeAccessIssue]
+        self.on_traffic: Callable[[int], None] = lambda _: None
+        self._host, self._port = parts.hostname, parts.port or 443
+        self._context = upstream_context(ca_pem)
+        self._pools: dict[int, urllib3.HTTPSConnectionPool] = {}
+        self._pool = self._pool_for(None)
 
     def enroll(self, request: EnrollRequest) -> EnrollAnswer:
         """Ask to belong to a site."""
@@ -79,12 +81,16 @@ class HttpLink:
         return self._exchange("/v1/sync", request, SyncAnswer, request.wait_s + ANSWER_TIMEOUT_S)
 
     @contextlib.contextmanager
-    def blob(self, digest: str, *, offset: int, token: str) -> Generator[Iterator[bytes]]:
+    def blob(
+        self, digest: str, *, offset: int, token: str, limit: int | None = None, rate: int | None = None
+    ) -> Generator[Iterator[bytes]]:
         """Open a blob from a byte on. A cut in the middle is raised from the iterator as `Unavailable`."""
         headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
-        if offset:
-            headers["Range"] = f"bytes={offset}-"
-        response = self._request("GET", f"/v1/blobs/{digest}", None, headers, ANSWER_TIMEOUT_S)
+        if offset or limit is not None:
+            headers["Range"] = f"bytes={offset}-{'' if limit is None else offset + limit - 1}"
+        pool = self._pool_for(rate)
+        response = self._request("GET", f"/v1/blobs/{digest}", headers=headers, pool=pool)
+        self.on_traffic(HEAD_BYTES)
         try:
             if response.status == 416:
                 yield iter(())
@@ -93,7 +99,7 @@ class HttpLink:
             else:
                 # An upstream that ignores Range sends all; skip what is held already.
                 skip = offset if response.status == 200 else 0
-                yield _chunks(response, skip)
+                yield _chunks(response, skip, limit, _chunk_bytes(rate))
         finally:
             response.close()
             response.release_conn()
@@ -107,15 +113,17 @@ class HttpLink:
             if connection.sock is not None:
                 with contextlib.suppress(OSError):
                     connection.sock.shutdown(socket.SHUT_RDWR)
-        self._pool.close()
+        for pool in list(self._pools.values()):
+            pool.close()
 
     def _exchange(self, path: str, message: msgspec.Struct, answer: type[T], timeout_s: float) -> T:
-        headers = {"Content-Type": "application/json"}
-        response = self._request("POST", path, msgspec.json.encode(message), headers, timeout_s)
+        sent = msgspec.json.encode(message)
+        response = self._request("POST", path, sent, timeout_s=timeout_s)
         try:
             body = _read_bounded(response, self._body_limit_s)
         finally:
             response.release_conn()
+        self.on_traffic(len(sent) + len(body) + HEAD_BYTES)
         if response.status != 200:
             raise _error_of(response.status, body)
         try:
@@ -126,27 +134,55 @@ class HttpLink:
             ) from error
 
     def _request(
-        self, method: str, path: str, body: bytes | None, headers: dict[str, str], timeout_s: float
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        headers: dict[str, str] | None = None,
+        timeout_s: float = ANSWER_TIMEOUT_S,
+        pool: urllib3.HTTPSConnectionPool | None = None,
     ) -> urllib3.BaseHTTPResponse:
         if self._closed:
             raise Unavailable("link.closed", "the link is closed")
         timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=timeout_s)
         try:
-            return self._pool.urlopen(
+            return (pool or self._pool).urlopen(
                 method,
                 self._prefix + path,
                 body=body,
-                headers=headers,
+                headers=headers or {"Content-Type": "application/json"},
                 timeout=timeout,
                 preload_content=False,
             )
         except (urllib3.exceptions.HTTPError, OSError, AttributeError) as error:
             # AttributeError: urllib3 meets a socket that `close` has just taken away.
             if isinstance(_root_of(error), ssl.SSLCertVerificationError):
-                message = f"the upstream at {self._pool.host} is not trusted: {_reason(error)}"
+                message = f"the upstream at {self._host} is not trusted: {_reason(error)}"
                 raise Untrusted("link.tls", message) from error
-            message = f"cannot reach {self._pool.host}:{self._pool.port}: {_reason(error)}"
+            message = f"cannot reach {self._host}:{self._port}: {_reason(error)}"
             raise Unavailable("link.unreachable", message) from error
+
+    def _pool_for(self, rate: int | None) -> urllib3.HTTPSConnectionPool:
+        """Return the connections for a reader of that rate: their receive buffer holds about a second of it."""
+        size = next((size for size in _RECEIVE_BYTES if size >= (rate or 0)), 0) if rate else 0
+        with self._lock:
+            pool = self._pools.get(size)
+            if pool is None:
+                options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]  # as urllib3 does by itself
+                if size:
+                    # Set before it connects: it bounds the window from the first byte.
+                    options.append((socket.SOL_SOCKET, socket.SO_RCVBUF, size))
+                pool = self._pools[size] = urllib3.HTTPSConnectionPool(
+                    self._host,
+                    self._port,
+                    maxsize=4,
+                    ssl_context=self._context,
+                    retries=False,
+                    socket_options=options,
+                )
+                pool.ConnectionCls = self._connection_class()  # pyright: ignore[reportAttributeAccessIssue]
+            return pool
 
     def _connection_class(self) -> type[HTTPSConnection]:
         link = self
@@ -236,14 +272,24 @@ def _error_of(status: int, body: bytes) -> SkerryError:
     return error_of(body) or strange
 
 
-def _chunks(response: urllib3.BaseHTTPResponse, skip: int) -> Generator[bytes]:
+def _chunk_bytes(rate: int | None) -> int:
+    """Return how much to read at a time, so that a slow reader pauses often and for less than a second."""
+    return CHUNK_BYTES if rate is None else max(MIN_CHUNK_BYTES, min(CHUNK_BYTES, rate // 4))
+
+
+def _chunks(
+    response: urllib3.BaseHTTPResponse, skip: int, limit: int | None, chunk_bytes: int
+) -> Generator[bytes]:
+    left = limit
     try:
-        while chunk := response.read(CHUNK_BYTES):
+        while (left is None or left > 0) and (chunk := response.read(chunk_bytes)):
             if skip >= len(chunk):
                 skip -= len(chunk)
                 continue
-            yield chunk[skip:]
+            chunk = chunk[skip:] if left is None else chunk[skip : skip + left]
             skip = 0
+            left = None if left is None else left - len(chunk)
+            yield chunk
     except (urllib3.exceptions.HTTPError, OSError, AttributeError) as error:
         raise Unavailable("link.cut", f"the blob was cut off: {_reason(error)}") from error
 

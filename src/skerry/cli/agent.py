@@ -12,7 +12,7 @@ import click
 from skerry.cli.agent_facts import facts
 from skerry.cli.agent_measure import measure
 from skerry.cli.leaving_out import DECORATION, left_out
-from skerry.cli.text import examples
+from skerry.cli.text import download, examples
 from skerry.kit.errors import Rejected
 
 _data = click.option(
@@ -103,6 +103,8 @@ def _print_application(name: str, view: dict[str, Any]) -> None:
     why = f" ({view['why']})" if view.get("why") else ""
     candidate = f", trying {view['candidate']}" if view.get("candidate") else ""
     click.echo(f"{name}: {view.get('phase')} {view.get('release') or '-'}{candidate}{why}")
+    if view.get("fetch"):
+        click.echo(f"  {download(view['fetch'])}")
     components: dict[str, dict[str, Any]] = view.get("components") or {}
     for component, seen in components.items():
         endpoints: dict[str, str] = seen.get("endpoints") or {}

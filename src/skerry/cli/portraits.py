@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
-from skerry.cli.text import age, local_time, plural
+from skerry.cli.text import age, download, local_time, plural
 from skerry.kit.digests import short
 from skerry.kit.quantities import format_size
 from skerry.matching.requirements import clauses_of
@@ -30,6 +31,7 @@ from skerry.spec.report import ApplicationView, ComponentView
 Lines = Iterator[str]
 _HEAD_WIDTH = 15
 _FREE_PORT = "(chosen by the host)"
+_BUDGETS = (("per_day", "per day"), ("per_month", "per month"))
 
 
 def field(head: str, text: str) -> str:
@@ -54,6 +56,10 @@ def site_lines(
     yield field("Time zone", str(spec.get("time_zone", "UTC")))
     if spec.get("host_network"):
         yield field("Policy", "containers may use their host's own network")
+    if link := spec.get("link"):
+        yield from _link_lines(link)
+    for window in spec.get("switch_windows", ()):
+        yield field("Switches", f"at {window['cron']} for {window['duration']}")
     if variables := spec.get("variables"):
         yield field("Variables", _pairs(variables))
     yield field("Generation", str(view.generation))
@@ -92,6 +98,8 @@ def application_lines(name: str, view: ApplicationView) -> Lines:
     yield f"{name}: {view.phase} {view.release or 'nothing yet'}{trying}{duty}"
     if view.why:
         yield f"  {view.why}"
+    if view.fetch:
+        yield f"  {download(msgspec.to_builtins(view.fetch))}"
     for component, seen in sorted(view.components.items()):
         yield from indent(_component_lines(component, seen))
     for choice in view.choices:
@@ -220,6 +228,20 @@ def _step(view: HostView) -> str:
 
 def _fact(name: str, value: object) -> str:
     return format_size(value) if name.endswith("_bytes") and isinstance(value, int) else str(value)
+
+
+def _link_lines(link: Mapping[str, Any]) -> Lines:
+    """Say a link budget as it was written."""
+    budgets = [f"{link[key]} {words}" for key, words in _BUDGETS if key in link]
+    if budgets and "carry_over" in link:
+        budgets.append(f"up to {link['carry_over']} saved up")
+    yield field("Link", ", ".join([str(link.get("rate", "unlimited")), *budgets]))
+    for window in link.get("windows", ()):
+        rate = window.get("rate", "unlimited")
+        yield f"  at {window['cron']} for {window['duration']}: {rate}"
+    if link.get("metered"):
+        most = f", {link['metered_per_day']} per day" if "metered_per_day" in link else ""
+        yield field("Link metered", f"{link.get('metered_rate', 'unlimited')}{most}")
 
 
 def _pairs(pairs: Mapping[str, object]) -> str:

@@ -42,15 +42,19 @@ def rollout() -> None:
 @click.option(
     "--soak", default="30s", show_default=True, help="How long it must stay ready to keep the release."
 )
+@click.option("--urgent", is_flag=True, help="Let hosts fetch it before everything else.")
 @click.option("--dry-run", is_flag=True, help="Check it, start nothing.")
 @output_option("table", "json", "yaml")
-def start(release: str, selector: str, name: str, output: str, *, dry_run: bool, **health: str) -> None:
+def start(
+    release: str, selector: str, name: str, output: str, *, urgent: bool, dry_run: bool, **health: str
+) -> None:
     """Bring RELEASE, APPLICATION@VERSION, to the sites a selector names."""
     document = {
         "apiVersion": API_VERSION,
         "kind": "Rollout",
         "metadata": {"name": name or default_name(release)},
-        "spec": {"release": release, "sites": selector, "health": health},
+        "spec": {"release": release, "sites": selector, "health": health}
+        | ({"urgent": True} if urgent else {}),
     }
     parse_raw(document)
     with connect() as client:

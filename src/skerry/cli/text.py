@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 
-from skerry.kit.quantities import format_duration
+from skerry.kit.quantities import format_duration, format_size
 
 # Names and reasons come from hosts: they must not be able to steer the terminal of whoever reads them.
 _control_re = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -96,3 +98,15 @@ def local_time(instant: datetime) -> str:
 def plural(count: int, noun: str) -> str:
     """Return `1 site`, `2 sites`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def download(fetch: Mapping[str, Any]) -> str:
+    """Return how far a download is: `12.0 MiB of 50.0 MiB (24 %) fetched, 64.0 KiB/s, 10m 8s to go`."""
+    done, total = int(fetch.get("done_bytes", 0)), int(fetch.get("total_bytes", 0))
+    text = f"{format_size(done)} of {format_size(total)} ({100 * done // max(1, total)} %) fetched"
+    rate, left = fetch.get("rate", 0), fetch.get("left_s")
+    if not rate:
+        return f"{text}, nothing flows now"
+    return f"{text}, {format_size(rate)}/s" + (
+        "" if left is None else f", {format_duration(max(1, left))} to go"
+    )

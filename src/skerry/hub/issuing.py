@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 import msgspec
 import structlog
 
+from skerry.delivery.budget import site_policy
 from skerry.hub.notifier import Notifier
 from skerry.hub.placing import SiteWork, place_work, restricts
 from skerry.kit.errors import Conflict
@@ -29,7 +30,6 @@ from skerry.spec.desired import (
     HealthPolicy,
     ReleaseRef,
     SitePlacement,
-    SitePolicy,
 )
 from skerry.spec.release import Release
 from skerry.spec.rollout import Rollout
@@ -176,6 +176,7 @@ class Issuer:
             release = self._store.release(assigned.release)
             if release is None:
                 continue
+            rollout = self._rollout(assigned)
             refs[release.name] = ReleaseRef(digest=release.digest, size_bytes=len(release.document))
             documents[assigned.application] = msgspec.json.decode(release.document, type=Release)
             assignments[assigned.application] = Assignment(
@@ -184,12 +185,12 @@ class Issuer:
                 rollout=assigned.rollout,
                 attempt=assigned.attempt,
                 wipe=wipes.get(assigned.application, 0),
-                health=self._health(assigned),
+                health=_health(rollout),
+                urgent=rollout is not None and rollout.spec.urgent,
             )
-        policy = SitePolicy(host_network=site.spec.host_network)
-        work = SiteWork(
-            releases=documents, hosts=tuple(self._store.hosts(record.name)), policy=policy, before=before
-        )
+        hosts = tuple(self._store.hosts(record.name))
+        policy = site_policy(site.spec, hosts=len(hosts))
+        work = SiteWork(releases=documents, hosts=hosts, policy=policy, before=before)
         placed = place_work(work)
         moves = any(restricts(release) for release in documents.values())
         (self._immovable.discard if moves else self._immovable.add)(record.name)
@@ -209,12 +210,16 @@ class Issuer:
             policy=policy,
         )
 
-    def _health(self, record: AssignmentRecord) -> HealthPolicy:
+    def _rollout(self, record: AssignmentRecord) -> Rollout | None:
         rollout = self._store.rollout(record.rollout)
-        if rollout is None:
-            return HealthPolicy()
-        gate = msgspec.json.decode(rollout.document, type=Rollout).spec.health
-        return HealthPolicy(deadline_s=parse_duration(gate.deadline), soak_s=parse_duration(gate.soak))
+        return msgspec.json.decode(rollout.document, type=Rollout) if rollout else None
+
+
+def _health(rollout: Rollout | None) -> HealthPolicy:
+    if rollout is None:
+        return HealthPolicy()
+    gate = rollout.spec.health
+    return HealthPolicy(deadline_s=parse_duration(gate.deadline), soak_s=parse_duration(gate.soak))
 
 
 def _payload(envelope: JsonEnvelope) -> DesiredState:

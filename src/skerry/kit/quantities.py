@@ -1,4 +1,4 @@
-"""Sizes, durations and processor shares as people write them: `512MiB`, `1.5s`, `250m`."""
+"""Sizes, durations, rates and processor shares as people write them: `512MiB`, `1.5s`, `64KiB/s`, `250m`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 
 SIZE_PATTERN = r"^[0-9]+(\.[0-9]+)?(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)$"
 DURATION_PATTERN = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"
+RATE_PATTERN = r"^(unlimited|0|[0-9]+(\.[0-9]+)?((B|kB|KB|MB|GB|KiB|MiB|GiB)/s|(bit|kbit|Mbit|Gbit)/s))$"
 CPU_PATTERN = r"^([0-9]+(\.[0-9]+)?|[0-9]+m)$"
 
 _size_units = {
@@ -21,6 +22,7 @@ _size_units = {
     "TiB": 2**40,
 }
 _duration_units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_bit_units = {"bit": 1, "kbit": 10**3, "Mbit": 10**6, "Gbit": 10**9}
 _size_re = re.compile(r"([0-9.]+)([A-Za-z]+)")
 _duration_re = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 
@@ -39,6 +41,19 @@ def parse_duration(text: str) -> float:
     if not re.match(DURATION_PATTERN, text):
         raise ValueError(f"not a duration: {text!r} (write 500ms, 90s or 1h30m)")
     return sum(float(value) * _duration_units[unit] for value, unit in _duration_re.findall(text))
+
+
+def parse_rate(text: str) -> int | None:
+    """Return bytes per second for `64KiB/s`, `512kbit/s` or `0`, None for `unlimited`; ValueError otherwise."""
+    if not re.match(RATE_PATTERN, text):
+        raise ValueError(f"not a rate: {text!r} (write 64KiB/s, 512kbit/s, unlimited or 0)")
+    if text in ("unlimited", "0"):
+        return None if text == "unlimited" else 0
+    size = text.removesuffix("/s")
+    match = _size_re.match(size)
+    assert match is not None
+    bits = _bit_units.get(match[2])
+    return parse_size(size) if bits is None else int(float(match[1]) * bits / 8)
 
 
 def parse_cpu(text: str) -> float:

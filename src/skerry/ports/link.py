@@ -24,8 +24,14 @@ class Link(Protocol):
         """Hand over reports and wait up to `request.wait_s` for news."""
         ...
 
-    def blob(self, digest: str, *, offset: int, token: str) -> AbstractContextManager[Iterator[bytes]]:
-        """Open a blob from a byte on; what arrives is not verified yet."""
+    def blob(
+        self, digest: str, *, offset: int, token: str, limit: int | None = None, rate: int | None = None
+    ) -> AbstractContextManager[Iterator[bytes]]:
+        """Open a blob from a byte on; what arrives is not verified yet.
+
+        No more than `limit` bytes come. Who reads at a `rate` of so many bytes per second says so: then little
+        is sent ahead, and it comes in pieces of a fraction of a second.
+        """
         ...
 
     def close(self) -> None:

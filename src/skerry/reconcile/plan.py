@@ -180,6 +180,11 @@ class _Run:
             return _replace(record, phase="testing")
         if not target.active:
             return _replace(self._stand_by(record, name, target.duty), phase="standing-by")
+        if target.switch and record.good and record.phase not in ("starting", "soaking"):
+            # What has begun is finished, and where nothing runs there is nothing to interrupt.
+            self._keep_good_running(target, record)
+            self.why[name] = target.switch
+            return _replace(record, phase="")
         return self._on_trial(target, record, release)
 
     def _keep_good_running(self, target: Target, record: ApplicationRecord) -> None:

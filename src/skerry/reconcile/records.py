@@ -48,7 +48,8 @@ class Target(msgspec.Struct, frozen=True):
     """What the desired state wants of one application.
 
     Where it is `placed` by turns and this is not the host's turn, it is not `active`: all is made ready, nothing
-    runs; `duty` says why. `wipe` counts how often its volumes shall have been emptied.
+    runs; `duty` says why. `wipe` counts how often its volumes shall have been emptied. While `switch` says what
+    to wait for, a new release is made ready and takes nothing over from one that runs.
     """
 
     application: str
@@ -61,6 +62,7 @@ class Target(msgspec.Struct, frozen=True):
     active: bool = True
     duty: str = ""
     wipe: int = 0
+    switch: str = ""
 
 
 class ReleaseFact(msgspec.Struct, frozen=True):

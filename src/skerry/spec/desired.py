@@ -30,7 +30,7 @@ class Assignment(Part, frozen=True, kw_only=True):
     """One application on one host.
 
     `attempt` rises when a person asks to try a release again that a host has refused. `wipe` rises when a
-    person asks to empty the application's volumes.
+    person asks to empty the application's volumes. An `urgent` release is fetched before others.
     """
 
     application: str
@@ -39,6 +39,7 @@ class Assignment(Part, frozen=True, kw_only=True):
     attempt: int = 1
     wipe: int = 0
     health: HealthPolicy = HealthPolicy()
+    urgent: bool = False
 
 
 class Neighbour(Part, frozen=True, kw_only=True):
@@ -62,10 +63,39 @@ class SitePlacement(Part, frozen=True, kw_only=True):
     why: tuple[str, ...] = ()
 
 
+class OpenWindow(Part, frozen=True, kw_only=True):
+    """From each time of `cron` for `duration_s`. For a link, `rate` is in bytes per second; None sets no limit."""
+
+    cron: Annotated[str, Meta(max_length=100)]
+    duration_s: float
+    rate: int | None = None
+
+
+class LinkPolicy(Part, frozen=True, kw_only=True):
+    """The link budget of the whole site, in bytes and seconds; None sets no limit.
+
+    Each of `hosts` hosts has an equal share of all rates and budgets. `day_carry` and `month_carry` are how
+    much may be saved up of what was not used. The site's time zone is `SitePolicy.time_zone`.
+    """
+
+    hosts: Annotated[int, Meta(ge=1)] = 1
+    rate: int | None = None
+    windows: tuple[OpenWindow, ...] = ()
+    per_day: int | None = None
+    day_carry: int = 0
+    per_month: int | None = None
+    month_carry: int = 0
+    metered_rate: int | None = None
+    metered_per_day: int | None = None
+
+
 class SitePolicy(Part, frozen=True, kw_only=True):
-    """What the site allows."""
+    """What the site allows; windows are times of `time_zone`."""
 
     host_network: bool = False
+    link: LinkPolicy | None = None
+    switch_windows: tuple[OpenWindow, ...] = ()
+    time_zone: Annotated[str, Meta(max_length=64)] = "UTC"
 
 
 class DesiredState(Part, frozen=True, kw_only=True, tag_field="type", tag="desired-state"):

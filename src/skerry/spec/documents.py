@@ -15,6 +15,7 @@ from skerry.spec.application import Application, Placement
 from skerry.spec.checks_components import check_components
 from skerry.spec.checks_files import check_file, check_files, check_unique
 from skerry.spec.checks_images import check_pinned_images
+from skerry.spec.checks_link import check_site_link
 from skerry.spec.checks_requirements import check_preferences, check_requirements
 from skerry.spec.metadata import API_VERSION
 from skerry.spec.model import Model
@@ -136,6 +137,7 @@ def _time_zones() -> frozenset[str]:
 def _check_site(site: Site) -> Iterator[Problem]:
     if site.spec.time_zone not in _time_zones():
         yield Problem("spec.time_zone", f"unknown time zone {site.spec.time_zone!r}", "such as Europe/Zurich")
+    yield from check_site_link(site.spec)
 
 
 def _check_rollout(rollout: Rollout) -> Iterator[Problem]:

@@ -72,6 +72,13 @@ FACT_NAMES: tuple[FactName, ...] = (
         "Raspberry Pi 5 Model B Rev 1.0",
     ),
     FactName("lan_address", "text", "Address of heartbeats between hosts", "the agent", "10.0.0.7:7443"),
+    FactName(
+        "link.metered",
+        "flag",
+        "Whether each byte of the link upwards costs; a Site's `link` may keep to less then",
+        "stated",
+        "true",
+    ),
     FactName("jetson.l4t", "text", "Release of Jetson Linux", "/etc/nv_tegra_release", "36.3.0"),
     FactName("engine", "text", "Container engine: `podman` or `docker`", "the engine", "podman"),
     FactName("engine_version", "text", "Its version", "the engine", "5.4.2"),

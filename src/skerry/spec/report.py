@@ -59,12 +59,26 @@ class ComponentView(Part, frozen=True, kw_only=True):
     image: str = ""
 
 
+class FetchProgress(Part, frozen=True, kw_only=True):
+    """How far the download of a release is, as of a few seconds ago.
+
+    `rate` is in bytes per second over the last seconds; `left_s` is the time to go at that rate, None while
+    nothing flows (`ApplicationView.why` says what holds it back).
+    """
+
+    done_bytes: Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
+    total_bytes: Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
+    rate: Annotated[int, Meta(ge=0, le=MAX_NUMBER)] = 0
+    left_s: Annotated[int, Meta(ge=0, le=MAX_NUMBER)] | None = None
+
+
 class ApplicationView(Part, frozen=True, kw_only=True):
     """One application as seen on its host.
 
     `release` is the one that is kept (the last proven one); `candidate` the one under trial; `refused` those
     that failed here, with the reason, by release digest. `failed_variants` are those that failed their
-    self-test here, with the reason. `duty` is empty where the application is not placed by turns.
+    self-test here, with the reason. `duty` is empty where the application is not placed by turns. `fetch` is
+    there while files are being fetched.
     """
 
     phase: Phase
@@ -76,6 +90,7 @@ class ApplicationView(Part, frozen=True, kw_only=True):
     choices: tuple[VariantChoice, ...] = ()
     failed_variants: dict[str, str] = {}
     duty: Literal["", "active", "stand-by"] = ""
+    fetch: FetchProgress | None = None
 
 
 class Observed(Part, frozen=True, kw_only=True):

@@ -25,11 +25,15 @@ class HealthGate(Part, frozen=True, kw_only=True):
 
 
 class RolloutSpec(Part, frozen=True, kw_only=True):
-    """One wave over the selected sites; waves and evidence gates extend this type."""
+    """One wave over the selected sites; waves and evidence gates extend this type.
+
+    Hosts fetch an `urgent` release before all others; their sites' link budgets hold for it, too.
+    """
 
     release: ReleaseName
     sites: Annotated[str, Meta(min_length=1, max_length=1024, description="label selector; * for every site")]
     health: HealthGate = HealthGate()
+    urgent: bool = False
 
 
 class Rollout(Document, frozen=True, kw_only=True, tag="Rollout"):

@@ -2,16 +2,68 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from skerry.spec.metadata import Document, Duration, Part
+from skerry.kit.quantities import RATE_PATTERN
+from skerry.spec.metadata import Document, Duration, Part, Size
 
 VariableName = Annotated[
     str,
     Meta(pattern=r"^[a-z][a-z0-9_]{0,62}$", description="lower-case letters, digits and _, a letter first"),
 ]
+
+RateText = Annotated[
+    str,
+    Meta(
+        pattern=RATE_PATTERN, max_length=32, description="a rate such as 64KiB/s or 512kbit/s, unlimited or 0"
+    ),
+]
+Rate = RateText | Literal[0]
+Cron = Annotated[str, Meta(max_length=100, description="five fields of cron, such as 0 22 * * MON-FRI")]
+CarryOver = Annotated[
+    str,
+    Meta(
+        pattern=r"^([0-9]{1,4}%|[0-9]+(\.[0-9]+)?(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB))$",
+        max_length=32,
+        description="a share of the budget such as 50%, or a size such as 100MiB",
+    ),
+]
+
+
+class LinkWindow(Part, frozen=True, kw_only=True):
+    """From each time of `cron`, in the site's time zone, for `duration`: another rate."""
+
+    cron: Cron
+    duration: Duration
+    rate: Rate = "unlimited"
+
+
+class SiteLink(Part, frozen=True, kw_only=True):
+    """What downloads to the site may take of its link; each of its hosts has an equal share.
+
+    `rate` holds at all times but in `windows`; of several that are open the first listed counts. `per_day` and
+    `per_month` are budgets of bytes that begin anew at midnight and on the first of the month; what was not
+    used is saved up to `carry_over`. Where `metered` is true, a host that says its link is metered (the fact
+    `link.metered`) keeps to `metered_rate` and `metered_per_day` as well.
+    """
+
+    rate: Rate = "unlimited"
+    windows: Annotated[tuple[LinkWindow, ...], Meta(max_length=16)] = ()
+    per_day: Size | None = None
+    per_month: Size | None = None
+    carry_over: CarryOver = "0%"
+    metered: bool = False
+    metered_rate: Rate = "unlimited"
+    metered_per_day: Size | None = None
+
+
+class SwitchWindow(Part, frozen=True, kw_only=True):
+    """From each time of `cron`, in the site's time zone, for `duration`: releases may be switched."""
+
+    cron: Cron
+    duration: Duration
 
 
 class SiteSpec(Part, frozen=True, kw_only=True):
@@ -19,12 +71,16 @@ class SiteSpec(Part, frozen=True, kw_only=True):
 
     `offline_tolerance` is how long its silence is ordinary; only what is shown depends on it.
     `variables` fill `${site.NAME}` in commands and environments. `host_network` allows containers to use
-    their host's own network.
+    their host's own network. `link` bounds what downloads take of the site's link. Where there are
+    `switch_windows`, a host fetches, lays out and tests a new release at any time, and switches to it in
+    one of them only.
     """
 
     time_zone: Annotated[str, Meta(max_length=64)] = "UTC"
     offline_tolerance: Duration = "5m"
     host_network: bool = False
+    link: SiteLink = SiteLink()
+    switch_windows: Annotated[tuple[SwitchWindow, ...], Meta(max_length=16)] = ()
     variables: dict[VariableName, Annotated[str, Meta(max_length=4096)]] = {}
 
 

@@ -115,13 +115,26 @@ def _value_wording(error: ValidationError, rules: Schema, written: str) -> tuple
 def _any_of(
     error: ValidationError, kind: ValidationErrorKind.AnyOf, schema: Schema, place: Place | None
 ) -> Iterator[Problem]:
-    """A field that may be left empty is a choice with null: speak of the other side alone."""
+    """A field that may be left empty is a choice with null: speak of the other side alone.
+
+    Of several sides, the one is meant whose type the value has.
+    """
     branches = [branch for branch in kind.context if not _is_null_branch(branch)]
+    if len(branches) > 1:
+        meant = [branch for branch in branches if not any(map(_is_other_type, branch))]
+        branches = meant if len(meant) == 1 else branches
     if len(branches) == 1:
         for inner in branches[0]:
             yield from problems_of(inner, schema, place)
     else:
         yield _located(place, tuple(error.instance_path), f"does not fit: {shown(error.instance)}", "")
+
+
+def _is_other_type(error: ValidationError) -> bool:
+    kind = error.kind
+    if isinstance(kind, ValidationErrorKind.Enum):
+        return not any(isinstance(error.instance, type(option)) for option in kind.options)
+    return isinstance(kind, ValidationErrorKind.Type)
 
 
 def _is_null_branch(branch: Iterable[ValidationError]) -> bool:

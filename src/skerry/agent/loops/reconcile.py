@@ -17,8 +17,9 @@ import msgspec
 import structlog
 
 from skerry.agent.chores import Chores
-from skerry.agent.fetcher import Fetcher
+from skerry.agent.fetcher import Fetcher, Priority
 from skerry.agent.launching import Launcher
+from skerry.agent.limiting import Limiter
 from skerry.agent.live_models import LiveModels, run_of
 from skerry.agent.loops.neighbours import NeighbourLoop
 from skerry.agent.loops.probe import ProbeLoop
@@ -26,7 +27,15 @@ from skerry.agent.loops.sync import Syncer
 from skerry.agent.measuring import Measurer
 from skerry.agent.preparing import Preparer
 from skerry.agent.releases import Releases
-from skerry.agent.seeing import alive_applications, instance_facts, statuses_of, targets_of, watched
+from skerry.agent.seeing import (
+    alive_applications,
+    instance_facts,
+    statuses_of,
+    targets_of,
+    urgent_releases,
+    watched,
+    with_progress,
+)
 from skerry.agent.self_testing import SelfTests, is_self_test
 from skerry.agent.volumes import Volumes
 from skerry.kit.durable import write_file
@@ -82,6 +91,7 @@ class Parts(msgspec.Struct, frozen=True):
     measurer: Measurer
     volumes: Volumes
     fetcher: Fetcher
+    limiter: Limiter
     probes: ProbeLoop
     syncer: Syncer
     clock: Clock
@@ -106,6 +116,7 @@ class Reconciler:
         self._status = b""
         self._tidied: set[str] | None = None
         self._sizes: dict[str, int] = {}
+        self._urgent: frozenset[str] = frozenset()
         self._preparing = Chores("prepare", parts.clock)
         self._testing = Chores("self_test", parts.clock)
         self._taking = Chores("take_models", parts.clock)
@@ -161,7 +172,9 @@ class Reconciler:
         facts = parts.facts()
         desired = parts.syncer.desired
         await parts.preparer.look()
-        parts.releases.set_facts(facts, desired.policy if desired else SitePolicy())
+        policy = desired.policy if desired else SitePolicy()
+        parts.limiter.follow(policy, facts)
+        parts.releases.set_facts(facts, policy)
         parts.releases.set_failed(parts.tests.failed)
         parts.releases.set_loaded(parts.preparer.loaded)
         instances = await self._instances()
@@ -182,6 +195,7 @@ class Reconciler:
         await self._tidy(instances)
         self._measure(facts)
         views = view_applications(targets, self._records, seen, self._memory, plan.why)
+        views = with_progress(views, self._records, parts.fetcher.progress())
         generation = desired.generation if desired else 0
         observed = Observed(generation=generation, applications=views, neighbours=parts.neighbours.views())
         self._write_status(observed, facts)
@@ -209,10 +223,15 @@ class Reconciler:
             return {
                 name: Target(name, "", record.good) for name, record in self._records.items() if record.good
             }
+        self._urgent = urgent_releases(desired, self._host)
         neighbours, alive = self._parts.neighbours, alive_applications(instances)
         neighbours.follow(desired)
         neighbours.tell(statuses_of(desired, self._records, self._parts.releases.fact, alive))
         targets = targets_of(desired, self._host, neighbours.duties(), alive)
+        if waits := self._parts.limiter.switch_wait():
+            targets = {
+                name: msgspec.structs.replace(target, switch=waits) for name, target in targets.items()
+            }
         for target in targets.values():
             self._sizes[target.digest] = desired.releases[target.release].size_bytes
             record = self._records.get(target.application)
@@ -308,12 +327,13 @@ class Reconciler:
         self._parts.syncer.note("release.trouble", f"{error.code}: {error.message}")
 
     def _fetch(self, action: Fetch | FetchDocument) -> None:
-        parts = self._parts
+        parts, digest = self._parts, action.digest
+        priority = Priority.URGENT if digest in self._urgent else Priority.RELEASE
         if isinstance(action, Fetch):
-            files = [(str(file.digest), file.size_bytes) for file in parts.releases.missing(action.digest)]
-            parts.fetcher.want(action.digest, files)
-        elif action.digest in self._sizes:
-            parts.fetcher.want(action.digest, [(action.digest, self._sizes[action.digest])])
+            files = [(str(file.digest), file.size_bytes) for file in parts.releases.missing(digest)]
+            parts.fetcher.want(digest, files, priority=priority)
+        elif digest in self._sizes:
+            parts.fetcher.want(digest, [(digest, self._sizes[digest])], priority=priority)
 
     def _self_test(self, digest: str) -> None:
         fact = self._parts.releases.fact(digest)
