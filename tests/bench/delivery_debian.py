@@ -1,8 +1,8 @@
 """A Debian minbase root file system before and after its security updates, from the packages themselves.
 
-What Debian serves today is taken: the point release as the old state, the security archive as the new one. Both are
-written down beside the packages, so that a second run measures the same. Maintainer scripts are not run: a layer's bulk
-is what packages contain.
+What the archives that apt knows of on this machine hold today is taken: the point release as the old state, the
+security archive as the new one. Both are written down beside the packages, so that a second run measures the same.
+Maintainer scripts are not run: a layer's bulk is what packages contain.
 """
 
 from __future__ import annotations
@@ -12,13 +12,9 @@ import re
 import subprocess
 import tarfile
 import urllib.request
+from functools import cache as cache_once
 from pathlib import Path
 
-_MIRROR = "https://deb.debian.org"
-_INDEXES = {
-    "old": f"{_MIRROR}/debian/dists/bookworm/main/binary-amd64/Packages.xz",
-    "new": f"{_MIRROR}/debian-security/dists/bookworm-security/main/binary-amd64/Packages.xz",
-}
 _TIMEOUT_S = 120
 
 Package = dict[str, str]
@@ -38,17 +34,31 @@ def make_rootfs_pair(cache: Path) -> tuple[Path, Path]:
             tree = cache / path.stem
             for name in names:
                 take_new = is_new and name in newer
-                mirror = f"{_MIRROR}/debian-security" if take_new else f"{_MIRROR}/debian"
                 package = new[name] if take_new else old[name]
-                archive = fetch(cache, f"{mirror}/{package['Filename']}")
+                archive = fetch(cache, f"{archive_of('new' if take_new else 'old')[0]}{package['Filename']}")
                 subprocess.run(["dpkg-deb", "-x", archive, tree], check=True, timeout=_TIMEOUT_S)
             write_tar(tree, path)
     return pair
 
 
+@cache_once
+def archive_of(which: str) -> tuple[str, str]:
+    """Return address and release of the archive that apt uses here: `old` is Debian's own, `new` the security one."""
+    form = "$(REPO_URI) $(RELEASE)"
+    command = ["apt-get", "indextargets", "--format", form, "Created-By: Packages"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S).stdout
+    for line in listed.splitlines():
+        address, release = line.split()
+        if release.endswith("-security") if which == "new" else "-" not in release:
+            return address, release
+    raise LookupError(f"apt knows of no {which} archive here: run apt-get update")
+
+
 def load_index(cache: Path, which: str) -> dict[str, Package]:
     """Return the packages of an archive by name, the last version of each."""
-    file = fetch(cache, _INDEXES[which], name=f"Packages-{which}.xz")
+    address, release = archive_of(which)
+    index = f"{address}dists/{release}/main/binary-amd64/Packages.xz"
+    file = fetch(cache, index, name=f"Packages-{which}.xz")
     found: dict[str, Package] = {}
     for paragraph in lzma.decompress(file.read_bytes()).decode().split("\n\n"):
         fields = dict(re.findall(r"^([A-Za-z-]+): (.*)$", paragraph, re.MULTILINE))

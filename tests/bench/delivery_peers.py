@@ -15,11 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from tests.bench.delivery_debian import Package, fetch, load_index
+from tests.bench.delivery_debian import Package, archive_of, fetch, load_index
 
 _PACKAGES: tuple[str, ...] = ("bsdiff", "xdelta3", "casync", "zstd")
 _TIMEOUT_S = 1800
-_MIRROR = "https://deb.debian.org/debian"
 
 
 class Peers:
@@ -34,7 +33,7 @@ class Peers:
         if not self._tree.exists():
             index = load_index(cache, "old")
             for name in _with_dependencies(index):
-                archive = fetch(cache, f"{_MIRROR}/{index[name]['Filename']}")
+                archive = fetch(cache, f"{archive_of('old')[0]}{index[name]['Filename']}")
                 subprocess.run(["dpkg-deb", "-x", archive, self._tree], check=True, timeout=120)
 
     def size_of(self, tool: Tool, old: Path, new: Path) -> int:
