@@ -1,18 +1,18 @@
 """From a layer as it is stored to its uncompressed tar, checked against what the image's configuration says.
 
 Compression is told by the first bytes, not by a media type. gzip may consist of several members, as parallel
-compressors write it. zstd needs Python's `compression.zstd` (3.14) or the package `zstandard`.
+compressors write it, and so may zstd.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import io
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import msgspec
 
@@ -23,7 +23,7 @@ from skerry.kit.digests import Digest
 from skerry.kit.errors import Rejected
 
 _GZIP, _ZSTD, _XZ, _BZIP2 = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"BZh"
-_ZSTD_WINDOW_BYTES = 128 << 20
+_ZSTD_WINDOW_LOG = 27  # 128 MiB, what zstd itself allows without being asked
 
 
 class StoredLayer(msgspec.Struct, frozen=True):
@@ -157,27 +157,19 @@ def _gunzip(section: Section) -> Iterator[bytes]:
 
 
 def _unzstd(section: Section) -> Iterator[bytes]:
-    reader = _zstd_reader(section)
-    while chunk := reader.read(READ_BYTES):
-        yield chunk
+    # Late, and typed at one place: the library of Python 3.14, and its backport below.
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
 
-
-def _zstd_reader(section: Section) -> Any:
+    options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
     try:
-        return importlib.import_module("compression.zstd").ZstdFile(section)
-    except ImportError:
-        pass
-    try:
-        zstandard = importlib.import_module("zstandard")
-    except ImportError:
-        hint = (
-            "install the Python package zstandard (pip install zstandard), or save the image with gzip layers"
-        )
-        raise Rejected(
-            "image.no_zstd", "a layer compressed with zstd, which cannot be read here", hint=hint
-        ) from None
-    unpacker = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
-    return unpacker.stream_reader(section, read_across_frames=True)
+        with zstd.ZstdFile(cast("BinaryIO", section), options=options) as reader:
+            while chunk := reader.read(READ_BYTES):
+                yield chunk
+    except zstd.ZstdError as error:
+        raise ValueError(str(error)) from None
 
 
 def _translated(chunks: Iterator[bytes], label: str) -> Iterator[bytes]:
@@ -191,11 +183,6 @@ def _translated(chunks: Iterator[bytes], label: str) -> Iterator[bytes]:
             raise
         raise _damaged(label, error) from None
     except (zlib.error, EOFError, ValueError) as error:
-        raise _damaged(label, error) from None
-    except Exception as error:
-        # The two zstd libraries have errors of their own, which cannot be named where they are not installed.
-        if type(error).__name__ != "ZstdError":
-            raise
         raise _damaged(label, error) from None
 
 
