@@ -14,7 +14,7 @@ from skerry.kit.digests import digest_of, hex_of
 from skerry.testing.fleet import AgentProcess
 from skerry.testing.images import TestImage, make_image
 from skerry.testing.lan import Lan
-from skerry.testing.podman import PodmanService, can_run_podman
+from skerry.testing.podman import PodmanService
 from tests.e2e.conftest import SITE, TestFleet
 from tests.e2e.releases import ask
 
@@ -142,8 +142,6 @@ class BoxFleet(TestFleet):
 @pytest.fixture
 def boxes(tmp_path: Path) -> Iterator[BoxFleet]:
     """A hub that runs, logged in, with no hosts yet."""
-    if not can_run_podman():
-        pytest.skip("needs root, podman, runc, conmon and iptables")
     with BoxFleet(tmp_path) as made:
         made.start()
         yield made

@@ -78,11 +78,8 @@ def fleet(tmp_path: Path) -> Iterator[TestFleet]:
 @pytest.fixture(scope="session")
 def reader_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The meter reader's image in one file, and Python's beside it; what they are made of is kept from run to run."""
-    from skerry.testing.podman import can_run_podman
     from tests.e2e.podman_world import archive_of, python_archive, reader_image
 
-    if not can_run_podman():
-        pytest.skip("needs root, podman, runc, conmon and iptables")
     layout, folder = reader_image(), tmp_path_factory.mktemp("image")
     python_archive(layout, folder / "python.tar")
     return archive_of(layout, folder / "image.tar")

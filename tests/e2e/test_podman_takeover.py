@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from skerry.testing.lan import Lan, lan_problem
-from skerry.testing.podman import can_run_podman
 from skerry.testing.waiting import eventually_sync
 from tests.e2e.boxes import BoxFleet, box, page_image
 
@@ -26,7 +25,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(400),
     pytest.mark.skipif(lan_problem() != "", reason=lan_problem()),
-    pytest.mark.skipif(not can_run_podman(), reason="needs root, podman, runc, conmon and iptables"),
 ]
 
 

@@ -320,8 +320,8 @@ def test_a_file_of_logins_that_cannot_be_read_is_told_without_its_content(tmp_pa
 def real_registry(tmp_path: Path) -> Iterator[str]:
     """Run Debian's docker-registry, which asks for a name and a password."""
     program = shutil.which("docker-registry")
-    if program is None:
-        pytest.skip("needs docker-registry")
+    if program is None or shutil.which("skopeo") is None:
+        pytest.skip("needs docker-registry and skopeo")
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     (tmp_path / "htpasswd").write_text(HTPASSWD)

@@ -31,7 +31,7 @@ _COMMAND_LIMIT_S = 60.0
 
 def can_run_podman() -> bool:
     """Tell whether Podman's programs are here and this process may use them."""
-    programs = ("podman", "runc", "conmon", "iptables")
+    programs = ("podman", "runc", "conmon", "iptables", "/bin/busybox")
     return os.geteuid() == 0 and all(shutil.which(program) for program in programs)
 
 
