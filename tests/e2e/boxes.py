@@ -84,12 +84,22 @@ class BoxFleet(TestFleet):
         self.engines: dict[str, PodmanService] = {}
 
     def box_host(
-        self, name: str = "edge", *, site: str = "harbour", facts: dict[str, str] | None = None
+        self,
+        name: str = "edge",
+        *,
+        site: str = "harbour",
+        facts: dict[str, str] | None = None,
+        engine: PodmanService | None = None,
     ) -> AgentProcess:
-        """Join a host with an engine of its own, in its own namespace where there is a LAN."""
-        network = Path("/run/netns") / self.lan.namespace(name) if self.lan else None
-        self.engines[name] = PodmanService(self.folder / "engines" / name, network=network)
-        self.engines[name].__enter__()
+        """Join a host with an engine of its own, in its own namespace where there is a LAN, or with one it shares.
+
+        Two engines in one namespace would pick the same names for their bridges.
+        """
+        if engine is None:
+            network = Path("/run/netns") / self.lan.namespace(name) if self.lan else None
+            engine = PodmanService(self.folder / "engines" / name, network=network)
+            engine.__enter__()
+        self.engines[name] = engine
         self.run("apply", "-f", "-", stdin=SITE.format(name=site, region="north"))
         self.env["DOCKER_HOST"] = f"unix://{self.engines[name].socket}"
         return self.add_agent(site, name, facts or {})
@@ -135,7 +145,7 @@ class BoxFleet(TestFleet):
         try:
             super().close()
         finally:
-            for engine in self.engines.values():
+            for engine in set(self.engines.values()):
                 engine.close()
 
 

@@ -28,7 +28,7 @@ def test_hosts_with_and_without_a_gpu_take_the_image_that_is_made_for_each(
     boxes: BoxFleet, tmp_path: Path
 ) -> None:
     with_gpu = boxes.box_host("edge-gpu", facts=GPU)
-    without = boxes.box_host("edge-cpu", facts={"gpu.*": ""})
+    without = boxes.box_host("edge-cpu", facts={"gpu.*": ""}, engine=boxes.engines["edge-gpu"])
     gpu = {"vendor": "nvidia", "memory": "6GiB", "compute": ">=7.0,<10"}
     variants: list[dict[str, Any]] = [
         {"name": "cuda", "source": f"oci:{page_image(tmp_path / 'cuda', 'cuda')}", "requires": {"gpu": gpu}},
