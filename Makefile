@@ -49,6 +49,10 @@ format: $(STAMP)  ## format the code and put right what ruff can
 bench: $(STAMP)  ## measure and rewrite the tables of docs/benchmarks.md; NAME picks one group
 	@$(BIN)/python scripts/bench.py $(NAME)
 
+.PHONY: fuzz
+fuzz: $(STAMP)  ## look for inputs that break what takes bytes from strangers; ARGS="--seconds 600 delta"
+	$(BIN)/python scripts/fuzz.py $(ARGS)
+
 .PHONY: docs
 docs: $(STAMP)  ## build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html

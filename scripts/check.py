@@ -19,7 +19,8 @@ STEPS: dict[str, tuple[str, ...]] = {
     "mypy": (f"{BIN}/mypy",),
     "pyright": (f"{BIN}/pyright", "--warnings", "--project", "pyproject.toml"),
     "layers": (f"{BIN}/lint-imports", "--no-logo"),
-    "tests": (f"{BIN}/pytest",),
+    "tests": (PYTHON, "scripts/check_tests.py"),
+    "fuzz": (PYTHON, "scripts/fuzz.py", "--seconds", "14", "--seed", "1"),
     "demo": (PYTHON, "scripts/demo.py"),
     "docs": (
         f"{BIN}/sphinx-build",

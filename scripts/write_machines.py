@@ -1,6 +1,6 @@
 """Write tests/fixtures/machines/*.json: trees of machines that host facts are detected on.
 
-Five are built here from documented layouts of /proc and /sys (tests/fixtures/machines/README.md names the sources);
+Six are built here from documented layouts of /proc and /sys (tests/fixtures/machines/README.md names the sources);
 `--record NAME` writes what the machine it runs on shows of itself, without addresses and serial numbers.
 """
 
@@ -119,6 +119,24 @@ class Machine:
         self.add(
             "proc/self/mountinfo", f"25 1 {number} / / rw,relatime shared:1 - ext4 /dev/{partition} rw\n"
         )
+
+    def interface(self, name: str, device: str, *, kind: int = 1, devtype: str = "") -> None:
+        self.member("net", name, device, type=kind)
+        self.add(
+            f"{device}/net/{name}/uevent",
+            f"DEVTYPE={devtype}\n" * bool(devtype) + f"INTERFACE={name}\nIFINDEX=3\n",
+        )
+
+    def routes(self, *routes: tuple[str, int | None]) -> None:
+        """Add IPv4's routes: to everywhere with a metric, or to the interface's own network."""
+        head = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT"
+        lines = [
+            f"{name}\t0000A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0"
+            if metric is None
+            else f"{name}\t00000000\t01F9400A\t0003\t0\t0\t{metric}\t00000000\t0\t0\t0"
+            for name, metric in routes
+        ]
+        self.add("proc/net/route", "".join(f"{line:<127}\n" for line in (head, *lines)))
 
     def serial_made_in_advance(self, *names: str) -> None:
         for name in names:
@@ -249,6 +267,8 @@ def intel_nuc() -> Machine:
             "video4linux", f"video{number}", device, name="Intel(R) RealSense(TM) Depth Ca", index=number
         )
     machine.driver(device, "usb", "uvcvideo")
+    machine.interface("enp86s0", machine.pci("0000:56:00.0", "8086:125c", 0x020000, "igc"))
+    machine.routes(("enp86s0", 100), ("enp86s0", None))
     machine.serial_made_in_advance("ttyS0", "ttyS1")
     return machine
 
@@ -347,12 +367,37 @@ def raspberry_pi_5() -> Machine:
     return machine
 
 
+def mobile_gateway() -> Machine:
+    machine = Machine(
+        "x86 gateway (Atom x6211E) whose uplink is an LTE modem, with a cable to the machines it serves"
+    )
+    machine.add("proc/cpuinfo", x86_cpuinfo(2, "Intel Atom(R) x6211E Processor @ 1.30GHz", V2))
+    machine.kernel("x86_64", "6.1.0-30-amd64", "van-7", 3871288)
+    machine.system("debian", "12")
+    machine.cores(2)
+    machine.attributes("sys/class/dmi/id", sys_vendor="AAEON", product_name="BOXER-6406-EHL")
+    machine.disk(
+        "sys/devices/pci0000:00/0000:00:1a.0/mmc_host/mmc0/mmc0:0001", "mmcblk0", "mmcblk0p2", "179:2",
+        type="MMC",
+    )  # fmt: skip
+    modem = machine.usb("1-4", "2c7c:0125", number=3, manufacturer="Quectel", product="EG25-G")
+    for number in range(4):
+        machine.member("tty", f"ttyUSB{number}", f"{modem}/1-4:1.{number}/ttyUSB{number}")
+    machine.interface("wwan0", f"{modem}/1-4:1.4", kind=65534, devtype="wwan")
+    machine.driver(f"{modem}/1-4:1.4", "usb", "qmi_wwan")
+    machine.interface("enp2s0", machine.pci("0000:02:00.0", "8086:15f3", 0x020000, "igc"))
+    machine.routes(("wwan0", 700), ("enp2s0", None))
+    machine.serial_made_in_advance("ttyS0", "ttyS1")
+    return machine
+
+
 BUILT = {
     "jetson-orin": jetson_orin,
     "coral-box": coral_box,
     "intel-nuc": intel_nuc,
     "two-gpus": two_gpus,
     "raspberry-pi-5": raspberry_pi_5,
+    "mobile-gateway": mobile_gateway,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 MAX_FUNCTION_LINES = 60
 MAX_FILE_LINES = 500
+MAX_PARAMETERS = 6
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "manager", "managers", "common", "base", "misc"}
 TEXT_SUFFIXES = {
     "", ".cfg", ".css", ".html", ".in", ".ini", ".js", ".json", ".lock", ".md", ".py", ".sh", ".toml", ".ts", ".tsx",
@@ -61,20 +63,39 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_functions_fit_a_screen(path: Path) -> None:
-    long = [
-        f"{name_of(path)}:{node.lineno} {node.name}: {node.end_lineno - node.lineno + 1} lines"
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.end_lineno is not None
-        and node.end_lineno - node.lineno + 1 > MAX_FUNCTION_LINES
-    ]
-    assert long == []
+# Everything that people read and change here, tests and tools as well.
+OWN_CODE = [path for path in project_files() if path.suffix == ".py"]
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def functions_of(path: Path) -> Iterator[Function]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, Function):
+            yield node
+
+
+def parameters_of(function: Function) -> list[str]:
+    """Return the names of what a caller hands over one by one: without `self` and `cls`, `*` and `**`."""
+    known = function.args
+    names = [argument.arg for argument in (*known.posonlyargs, *known.args, *known.kwonlyargs)]
+    return names[1:] if names[:1] in (["self"], ["cls"]) else names
+
+
+@pytest.mark.parametrize("path", OWN_CODE, ids=name_of)
+def test_functions_fit_a_screen_and_take_few_parameters(path: Path) -> None:
+    wrong: list[str] = []
+    for function in functions_of(path):
+        lines = (function.end_lineno or function.lineno) - function.lineno + 1
+        if lines > MAX_FUNCTION_LINES:
+            wrong.append(f"{name_of(path)}:{function.lineno} {function.name}: {lines} lines")
+        if len(parameters_of(function)) > MAX_PARAMETERS:
+            wrong.append(f"{name_of(path)}:{function.lineno} {function.name}{parameters_of(function)}")
+    assert wrong == []
 
 
 def test_files_are_one_thought() -> None:
-    lengths = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
+    lengths = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in OWN_CODE}
     assert {name: length for name, length in lengths.items() if length > MAX_FILE_LINES} == {}
 
 

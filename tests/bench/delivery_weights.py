@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -168,27 +169,35 @@ def transformer_gradients(w: Weights, x: Floats, y: NDArray[np.int64]) -> Weight
 Gradients = Callable[[Weights, Floats, NDArray[np.int64]], Weights]
 
 
-def train(
-    weights: Weights, gradients: Gradients, *, epochs: int, rate: float, adam: bool, noise: float = 0.0,
-    only: tuple[str, ...] = (), seed: int = 0,
-) -> Weights:  # fmt: skip
-    """Return the weights after some epochs; `only` names what may change."""
+class Course(msgspec.Struct, frozen=True, kw_only=True):
+    """How a network is trained; `only` names what may change, everything if it is empty."""
+
+    epochs: int
+    rate: float
+    adam: bool
+    noise: float = 0.0
+    only: tuple[str, ...] = ()
+    seed: int = 0
+
+
+def train(weights: Weights, gradients: Gradients, course: Course) -> Weights:
+    """Return the weights after a course."""
     images, classes = load_digits_data()
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(course.seed)
     w = {name: value.copy() for name, value in weights.items()}
     first = {name: np.zeros_like(value) for name, value in w.items()}
     second = {name: np.zeros_like(value) for name, value in w.items()}
     step = 0
-    for _ in range(epochs):
+    for _ in range(course.epochs):
         order = rng.permutation(len(images))
         for at in range(0, len(order) - _BATCH + 1, _BATCH):
             step += 1
             batch = order[at : at + _BATCH]
-            x = images[batch] + noise * rng.standard_normal((len(batch), 8, 8), dtype=np.float32)
+            x = images[batch] + course.noise * rng.standard_normal((len(batch), 8, 8), dtype=np.float32)
             for name, g in gradients(w, x.astype(np.float32), classes[batch]).items():
-                if only and name not in only:
+                if course.only and name not in course.only:
                     continue
-                if adam:
+                if course.adam:
                     first[name] = 0.9 * first[name] + 0.1 * g
                     second[name] = 0.999 * second[name] + 0.001 * g * g
                     change = (first[name] / (1 - 0.9**step)) / (
@@ -197,7 +206,7 @@ def train(
                 else:
                     first[name] = 0.9 * first[name] + g
                     change = first[name]
-                w[name] = (w[name] - rate * change).astype(np.float32)
+                w[name] = (w[name] - course.rate * change).astype(np.float32)
     return w
 
 
@@ -294,15 +303,15 @@ def _tunings(
         if name not in made:
             if name == "old":
                 fresh = init(np.random.default_rng(7))
-                made[name] = train(fresh, gradients, epochs=12, rate=1e-3, adam=True)
+                made[name] = train(fresh, gradients, Course(epochs=12, rate=1e-3, adam=True))
             elif name == "lora":
                 made[name] = merge_lora(make("old"))
             else:
                 only = ("head.weight", "head.bias") if name == "head" else ()
-                made[name] = train(
-                    make("old"), gradients, epochs=5, rate=3e-4 if name == "adam" else 1e-2,
-                    adam=name == "adam", noise=0.1, only=only, seed=3,
-                )  # fmt: skip
+                adam = name == "adam"
+                rate = 3e-4 if adam else 1e-2
+                course = Course(epochs=5, rate=rate, adam=adam, noise=0.1, only=only, seed=3)
+                made[name] = train(make("old"), gradients, course)
         return made[name]
 
     return make

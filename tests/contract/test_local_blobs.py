@@ -277,20 +277,21 @@ def test_a_power_cut_at_any_step_of_a_fetch_leaves_nothing_wrong(tmp_path: Path)
 
 def test_partial_files_that_nobody_needs_any_more_are_swept(tmp_path: Path) -> None:
     blobs = DirectoryBlobs(tmp_path)
-    assert blobs.sweep_partials(0) == 0
-    old, young, busy = (digest_of(content) for content in (b"old", b"young", b"busy"))
-    for digest in (old, young):
+    assert blobs.sweep(frozenset(), older_than_s=0) == 0
+    old, young, busy, kept = (digest_of(content) for content in (b"old", b"young", b"busy", b"kept"))
+    for digest in (old, young, kept):
         append(blobs, b"x", digest=digest)
     week_ago = time.time() - 7 * 86400
-    os.utime(tmp_path / "partial" / old.removeprefix("sha256:"), (week_ago, week_ago))
+    for digest in (old, kept):
+        os.utime(tmp_path / "partial" / digest.removeprefix("sha256:"), (week_ago, week_ago))
     blobs.put(DIGEST, CONTENT)
 
     def sweeping() -> Iterator[bytes]:
         file = tmp_path / "partial" / busy.removeprefix("sha256:")
         os.utime(file, (week_ago, week_ago))
-        assert blobs.sweep_partials(86400) == 1, "only the old one: this one is being written"
+        assert blobs.sweep({kept}, older_than_s=86400) == 1, "only the old one: this one is being written"
         yield b"x"
 
     blobs.append(busy, sweeping(), offset=0, limit=10)
-    assert [blobs.partial_size(digest) for digest in (old, young, busy)] == [0, 1, 1]
+    assert [blobs.partial_size(digest) for digest in (old, young, busy, kept)] == [0, 1, 1, 1]
     assert blobs.has(DIGEST)

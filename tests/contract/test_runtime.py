@@ -45,7 +45,23 @@ class World(Protocol):
     def missing(self) -> Command: ...
 
 
-class ProcessWorld:
+class ShellCommands:
+    """What a shell does, as a process of the host and in a container alike."""
+
+    def exits(self, code: int) -> Command:
+        return ("sh", "-c", f"echo ready; exit {code}")
+
+    def is_deaf(self) -> Command:
+        return ("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.02; done")
+
+    def prints(self, head: int, tail: str) -> Command:
+        return ("sh", "-c", f"head -c {head} /dev/zero | tr '\\0' x; echo {tail}; echo ready")
+
+    def missing(self) -> Command:
+        return ("no-such-command-anywhere",)
+
+
+class ProcessWorld(ShellCommands):
     """Real processes."""
 
     container: ContainerSpec | None = None
@@ -63,20 +79,8 @@ class ProcessWorld:
     def runs(self) -> Command:
         return ("sh", "-c", "echo ready; exec sleep 3600")
 
-    def exits(self, code: int) -> Command:
-        return ("sh", "-c", f"echo ready; exit {code}")
-
     def kills_itself(self) -> Command:
         return ("sh", "-c", "echo ready; kill -9 $$")
-
-    def is_deaf(self) -> Command:
-        return ("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.02; done")
-
-    def prints(self, head: int, tail: str) -> Command:
-        return ("sh", "-c", f"head -c {head} /dev/zero | tr '\\0' x; echo {tail}; echo ready")
-
-    def missing(self) -> Command:
-        return ("no-such-command-anywhere",)
 
 
 class FakeWorld:
@@ -126,7 +130,7 @@ class FakeWorld:
         return self._behave("missing", Behaviour(refuses=refusal))
 
 
-class PodmanWorld:
+class PodmanWorld(ShellCommands):
     """Real containers; the first process of one is deaf to signals that it does not handle."""
 
     # Podman empties a full log, however full it was; what came last is always there.
@@ -146,20 +150,8 @@ class PodmanWorld:
     def runs(self) -> Command:
         return ("sh", "-c", "trap 'exit 130' INT; trap 'exit 143' TERM; echo ready; sleep 3600 & wait")
 
-    def exits(self, code: int) -> Command:
-        return ("sh", "-c", f"echo ready; exit {code}")
-
     def kills_itself(self) -> Command:
         return ("sh", "-c", "echo ready; sh -c 'kill -9 $$'; exit $?")
-
-    def is_deaf(self) -> Command:
-        return ("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.02; done")
-
-    def prints(self, head: int, tail: str) -> Command:
-        return ("sh", "-c", f"head -c {head} /dev/zero | tr '\\0' x; echo {tail}; echo ready")
-
-    def missing(self) -> Command:
-        return ("no-such-command-anywhere",)
 
 
 class Engine:

@@ -6,8 +6,29 @@ import http.client
 from collections.abc import Mapping
 from pathlib import Path
 
-APP = """
-import http.server, os, pathlib, sys, time
+# How every test's application answers: on the port that it was given, silently.
+SERVING = """
+import http.server, os
+
+
+class Answering(http.server.BaseHTTPRequestHandler):
+    def answer(self, status, text=""):
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_):
+        pass
+
+
+def serve(handler):
+    http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["SKERRY_PORT_HTTP"])), handler).serve_forever()
+"""
+
+APP = (
+    SERVING
+    + """
+import pathlib, sys
 
 model = pathlib.Path(os.environ["SKERRY_MODEL_MIND"]) / "mind.txt"
 mood = model.read_text().split()[0]
@@ -16,22 +37,18 @@ if mood == "crashes":
     sys.exit(3)
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(Answering):
     def do_GET(self):
         if self.path == "/crash":
             os._exit(9)
         good = mood == "well" or self.path != "/healthz"
-        self.send_response(200 if good else 503)
-        self.end_headers()
         variant = model.read_text().split()[1]
-        self.wfile.write(f"{os.environ['SKERRY_RELEASE']} {variant} {os.getpid()}".encode())
-
-    def log_message(self, *_):
-        pass
+        self.answer(200 if good else 503, f"{os.environ['SKERRY_RELEASE']} {variant} {os.getpid()}")
 
 
-http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["SKERRY_PORT_HTTP"])), Handler).serve_forever()
+serve(Handler)
 """
+)
 
 DOCUMENTS = """
 apiVersion: skerry/v1

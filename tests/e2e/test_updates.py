@@ -12,12 +12,14 @@ import pytest
 
 from skerry.testing.fleet import AgentProcess
 from tests.e2e.conftest import TestFleet
-from tests.e2e.releases import ask
+from tests.e2e.releases import SERVING, ask
 
 pytestmark = pytest.mark.e2e
 
-APP = """
-import http.server, json, os, pathlib, signal, sys
+APP = (
+    SERVING
+    + """
+import json, pathlib, signal, sys
 
 place = pathlib.Path(os.environ["SKERRY_MODEL_MIND"])
 
@@ -45,28 +47,23 @@ def reload(*_):
 signal.signal(signal.SIGHUP, reload)
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(Answering):
     def do_POST(self):
         fresh = load()
         if fresh.get("stubborn"):
-            self.send_response(500)
+            self.answer(500)
         else:
             globals()["mind"] = fresh
-            self.send_response(204)
-        self.end_headers()
+            self.answer(204)
 
     def do_GET(self):
         good = mind["well"] or self.path != "/healthz"
-        self.send_response(200 if good else 503)
-        self.end_headers()
-        self.wfile.write(f"{mind['name']} {os.getpid()}".encode())
-
-    def log_message(self, *_):
-        pass
+        self.answer(200 if good else 503, f"{mind['name']} {os.getpid()}")
 
 
-http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["SKERRY_PORT_HTTP"])), Handler).serve_forever()
+serve(Handler)
 """
+)
 
 DOCUMENTS = """
 apiVersion: skerry/v1

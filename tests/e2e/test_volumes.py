@@ -10,33 +10,31 @@ import pytest
 
 from skerry.testing.fleet import AgentProcess
 from tests.e2e.conftest import SITE, TestFleet
-from tests.e2e.releases import ask
+from tests.e2e.releases import SERVING, ask
 
 pytestmark = pytest.mark.e2e
 
 # Each start adds a line, and each answer is what the file holds: whatever happens to the data is seen.
-APP = """
-import http.server, os, pathlib, sys
+APP = (
+    SERVING
+    + """
+import pathlib, sys
 
 count = pathlib.Path(sys.argv[1]) / "count"
 with count.open("a") as file:
     file.write(f"{os.environ['SKERRY_RELEASE']} {os.getpid()}\\n")
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(Answering):
     def do_GET(self):
         if self.path == "/crash":
             os._exit(9)
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(count.read_bytes())
-
-    def log_message(self, *_):
-        pass
+        self.answer(200, count.read_text())
 
 
-http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["SKERRY_PORT_HTTP"])), Handler).serve_forever()
+serve(Handler)
 """
+)
 
 DOCUMENT = """
 apiVersion: skerry/v1

@@ -9,6 +9,8 @@ from datetime import timedelta
 from skerry.kit.digests import digest_of
 from skerry.ports.blobs import Blobs
 from skerry.spec.carrier import (
+    DeltaAnswer,
+    DeltaRequest,
     EnrollAnswer,
     EnrollRequest,
     SyncAnswer,
@@ -36,6 +38,8 @@ class Backend:
         self.error: Exception | None = None
         self.syncs: list[SyncRequest] = []
         self.enrolls: list[EnrollRequest] = []
+        self.questions: list[tuple[str, DeltaRequest]] = []
+        self.delta_answer = DeltaAnswer()
         self.waits = threading.Event()
 
     async def trust_root(self) -> bytes:
@@ -54,5 +58,9 @@ class Backend:
             await asyncio.sleep(request.wait_s)
         return SyncAnswer(acknowledged=7)
 
-    def check_blob_token(self, token: str) -> None:
-        verify_blob_token(token, {HUB.key_id: HUB.verifier}, NOW)
+    def check_blob_token(self, token: str) -> str:
+        return verify_blob_token(token, {HUB.key_id: HUB.verifier}, NOW).host
+
+    async def deltas(self, host: str, request: DeltaRequest) -> DeltaAnswer:
+        self.questions.append((host, request))
+        return self.delta_answer

@@ -36,7 +36,7 @@ def main(folder: str, digest: str, size: str, dies_at: str) -> None:
     """Apply `delta` to `base`, both in the folder."""
     place = Path(folder)
     content = (place / "delta").read_bytes()
-    job = DeltaJob(place / "base", place / "target", Digest(digest), int(size))
+    job = DeltaJob((place / "base",), place / "target", Digest(digest), int(size))
     apply_delta_file(
         job,
         lambda offset: Deadly(content, offset, int(dies_at), place / "log"),

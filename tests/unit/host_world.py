@@ -206,19 +206,7 @@ class World:
         self.runs += 1
         attempt = self.targets[APPLICATION].attempt if self.targets else 0
         self.started.append((action.digest, attempt))
-        if self.behaviours[action.digest] == "cannot-start":
-            self.instances[action.instance] = InstanceFact(
-                state="exited",
-                application=action.application,
-                component=action.component,
-                release=action.digest,
-                family=self.families.get(action.digest, ""),
-                run=f"try-{self.runs}",
-                fatal="the command is not there",
-            )
-            return
-        self.ticks[action.instance] = 0
-        self.instances[action.instance] = InstanceFact(
+        runs = InstanceFact(
             state="running",
             application=action.application,
             component=action.component,
@@ -226,6 +214,13 @@ class World:
             family=self.families.get(action.digest, ""),
             run=str(self.runs),
         )
+        if self.behaviours[action.digest] == "cannot-start":
+            self.instances[action.instance] = msgspec.structs.replace(
+                runs, state="exited", run=f"try-{self.runs}", fatal="the command is not there"
+            )
+            return
+        self.ticks[action.instance] = 0
+        self.instances[action.instance] = runs
 
     def _live(self) -> None:
         """Let a second pass in every process."""

@@ -9,10 +9,9 @@ import json
 import re
 import socket
 import ssl
-import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -34,6 +33,7 @@ from skerry.spec.api import (
     UploadAnswer,
 )
 from skerry.spec.carrier import TrustRoot
+from tests.unit.http_double import DoubleServer, Quiet, serving
 
 SECRET = "one-time"
 TOKEN = "skerry_token"
@@ -73,41 +73,28 @@ def serve_hub(directory: Path) -> Generator[HubDouble]:
     ca_pem, chain = _make_certificates(directory)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(chain)
-    server = _Server(("127.0.0.1", 0), _Handler)
+    server = _Server(_Handler)
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    url = f"https://127.0.0.1:{server.server_address[1]}"
+    url = f"https://127.0.0.1:{server.port}"
     root = msgspec.json.encode(TrustRoot(hub=url, ca_pem=ca_pem, hub_keys={}))
     server.hub = HubDouble(url, root, ca_pem)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving(server):
         yield server.hub
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
+class _Server(DoubleServer):
     hub: HubDouble
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that go away in the middle are what these tests are about."""
 
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Quiet, BaseHTTPRequestHandler):
     server: _Server  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
 
     def do_GET(self) -> None:
         hub, path, _ = self._begin()
         if path == "/v1/trust-root":
             return self._send(200, hub.trust_root)
+        if (digest := path.removeprefix("/blobs/")) in hub.blobs:
+            return self._send(200, hub.blobs[digest], "application/octet-stream")
         return self._answer_view(hub, path)
 
     def do_DELETE(self) -> None:

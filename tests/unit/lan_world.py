@@ -13,6 +13,7 @@ from skerry.trust.keys import SigningKey
 
 APP = "reader"
 SITE = "harbour"
+TAKEOVER_S = 5.0
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
 KEYS = [SigningKey.generate() for _ in range(5)]
 
@@ -57,7 +58,6 @@ class Lan:
         count_hosts: int,
         *,
         count: int = 1,
-        takeover_s: float = 5.0,
         split: str = "keep",
         ending_s: float = 0.5,
         latency_s: float = 0.0,
@@ -73,7 +73,7 @@ class Lan:
         self.placement = SitePlacement(
             count=count,
             hosts=tuple(self.names),
-            takeover_s=takeover_s,
+            takeover_s=TAKEOVER_S,
             split=split,  # type: ignore[arg-type]
         )
         self.cut: set[tuple[str, str]] = set()

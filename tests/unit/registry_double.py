@@ -6,14 +6,13 @@ import base64
 import json
 import re
 import socket
-import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
 
 from skerry.kit.digests import digest_of
+from tests.unit.http_double import DoubleServer, Quiet, serving
 
 USER, PASSWORD, TOKEN = "publisher", "pass:word", "a-token"
 
@@ -51,33 +50,18 @@ class RegistryDouble:
 @contextmanager
 def serve_registry() -> Generator[RegistryDouble]:
     """Serve a registry on a free port of this machine."""
-    server = _Server(("127.0.0.1", 0), _Handler)
-    server.registry = RegistryDouble(server.server_address[1])
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    server = _Server(_Handler)
+    server.registry = RegistryDouble(server.port)
+    with serving(server):
         yield server.registry
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
+class _Server(DoubleServer):
     registry: RegistryDouble
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that try TLS first, or go away, are what these tests are about."""
 
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Quiet, BaseHTTPRequestHandler):
     server: _Server  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
 
     def do_GET(self) -> None:
         registry, parts = self.server.registry, urlsplit(self.path)

@@ -18,6 +18,7 @@ from skerry.client.client import Client
 from skerry.client.profile import Context, Profile, choose_context, load_profile, save_profile
 from skerry.kit.errors import Rejected, Unavailable
 from skerry.spec.api import NewToken, RolloutView, SiteProgress, SiteView, TokenView
+from tests.unit.cli_session import log_in, own_profile
 from tests.unit.hub_double import SECRET, TOKEN, HubDouble, serve_hub
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -37,9 +38,7 @@ GRANTED = NewToken(secret=TOKEN, token=TokenView(id="1", name="admin", role="adm
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubDouble]:
-    for name in ("SKERRY_HUB", "SKERRY_ROOT", "SKERRY_TOKEN_FILE", "SKERRY_CONTEXT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("SKERRY_CONFIG", str(tmp_path / "private" / "config.json"))
+    own_profile(tmp_path, monkeypatch)
     with serve_hub(tmp_path) as hub:
         hub.views["/login"] = GRANTED
         yield hub
@@ -47,8 +46,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubDouble]:
 
 @pytest.fixture
 def logged_in(hub: HubDouble, tmp_path: Path) -> HubDouble:
-    context = Context(hub=hub.url, root=hub.root, ca_pem=hub.ca_pem, token=TOKEN)
-    save_profile(tmp_path / "private" / "config.json", Profile().with_context("default", context))
+    log_in(tmp_path / "private" / "config.json", hub)
     return hub
 
 

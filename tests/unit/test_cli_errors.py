@@ -14,19 +14,14 @@ import pytest
 
 from skerry.cli.failures import error_text, unexpected
 from skerry.cli.main import run
-from skerry.client.profile import Context, Profile, save_profile
 from skerry.kit.errors import FAMILIES, Bug
-from tests.unit.hub_double import TOKEN, HubDouble, serve_hub
+from tests.unit.cli_session import log_in, logged_in_hub
+from tests.unit.hub_double import HubDouble
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubDouble]:
-    for name in ("SKERRY_HUB", "SKERRY_ROOT", "SKERRY_TOKEN_FILE", "SKERRY_CONTEXT", "SKERRY_DEBUG"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("SKERRY_CONFIG", str(tmp_path / "config.json"))
-    with serve_hub(tmp_path) as hub:
-        context = Context(hub=hub.url, root=hub.root, ca_pem=hub.ca_pem, token=TOKEN)
-        save_profile(tmp_path / "config.json", Profile().with_context("default", context))
+    with logged_in_hub(tmp_path, monkeypatch) as hub:
         yield hub
 
 
@@ -74,8 +69,8 @@ def test_facts_named_like_parts_of_an_error_do_no_harm(
 def test_a_hub_that_is_away_is_unavailable_with_a_hint(
     hub: HubDouble, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    context = Context(hub="https://127.0.0.1:9", root=hub.root, ca_pem=hub.ca_pem, token=TOKEN)
-    save_profile(tmp_path / "config.json", Profile().with_context("default", context))
+    hub.url = "https://127.0.0.1:9"
+    log_in(tmp_path / "private" / "config.json", hub)
     assert run(["get", "sites"]) == 69
     error = capsys.readouterr().err
     assert error.startswith("error: cannot reach https://127.0.0.1:9: ")

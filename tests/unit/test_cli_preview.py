@@ -14,7 +14,6 @@ from skerry.cli import portraits
 from skerry.cli.explain_choices import placement_sentences
 from skerry.cli.main import run
 from skerry.cli.release_preview import preview_lines
-from skerry.client.profile import Context, Profile, save_profile
 from skerry.kit.errors import Missing
 from skerry.matching.preview import PreviewHost, preview_fleet
 from skerry.spec.api import (
@@ -30,7 +29,8 @@ from skerry.spec.desired import SitePlacement
 from skerry.spec.hardware import Expectation, GpuRequirement
 from skerry.spec.model import Variant
 from skerry.spec.report import ApplicationView, VariantChoice
-from tests.unit.hub_double import TOKEN, HubDouble, serve_hub
+from tests.unit.cli_session import logged_in_hub
+from tests.unit.hub_double import HubDouble
 from tests.unit.matching_world import GIB, component, facts, gpus, image, release, variant
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -76,12 +76,7 @@ def test_more_hosts_than_are_named_are_said_to_be_more() -> None:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubDouble]:
-    for name in ("SKERRY_HUB", "SKERRY_ROOT", "SKERRY_TOKEN_FILE", "SKERRY_CONTEXT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("SKERRY_CONFIG", str(tmp_path / "config.json"))
-    with serve_hub(tmp_path) as hub:
-        context = Context(hub=hub.url, root=hub.root, ca_pem=hub.ca_pem, token=TOKEN)
-        save_profile(tmp_path / "config.json", Profile().with_context("default", context))
+    with logged_in_hub(tmp_path, monkeypatch) as hub:
         yield hub
 
 

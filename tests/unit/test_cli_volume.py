@@ -15,12 +15,12 @@ from skerry.agent.identity import Place, save_place
 from skerry.agent.volumes import Volumes
 from skerry.agent.wiring import lock_data, open_runtime
 from skerry.cli.main import run
-from skerry.client.profile import Context, Profile, save_profile
 from skerry.kit.errors import Conflict, Missing, Rejected
 from skerry.ports.runtime import InstanceSpec
 from skerry.spec.api import VolumesView, VolumeView, WipeAnswer
 from skerry.testing.clock import SimulatedClock
-from tests.unit.hub_double import TOKEN, HubDouble, serve_hub
+from tests.unit.cli_session import logged_in_hub
+from tests.unit.hub_double import HubDouble
 
 VOLUMES = VolumesView(
     site="zurich",
@@ -46,13 +46,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubDouble]:
-    for name in ("SKERRY_HUB", "SKERRY_ROOT", "SKERRY_TOKEN_FILE", "SKERRY_CONTEXT"):
-        monkeypatch.delenv(name, raising=False)
-    config = tmp_path / "private" / "config.json"
-    monkeypatch.setenv("SKERRY_CONFIG", str(config))
-    with serve_hub(tmp_path) as hub:
-        context = Context(hub=hub.url, root=hub.root, ca_pem=hub.ca_pem, token=TOKEN)
-        save_profile(config, Profile().with_context("default", context))
+    with logged_in_hub(tmp_path, monkeypatch) as hub:
         hub.views["/volumes"] = [VOLUMES]
         hub.views["/sites/zurich/applications/reader/wipe"] = ANSWER
         yield hub

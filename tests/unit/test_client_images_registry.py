@@ -97,7 +97,14 @@ def digests_of(image: PlatformImage) -> list[str]:
 def test_an_image_of_docker_schema_2_is_read(registry: RegistryDouble, reading: Reading) -> None:
     built = build_image()
     publish(registry, built)
-    assert digests_of(reading.read()[0]) == built.digests
+    (image,) = reading.read()
+    assert digests_of(image) == built.digests
+    kept = image.manifest
+    assert kept is not None
+    assert kept.path.read_bytes() == registry.manifests["1"], (
+        "by its digest the image can be pulled from there"
+    )
+    assert kept.digest == digest_of(registry.manifests["1"])
 
 
 def test_a_second_push_downloads_and_unpacks_nothing(registry: RegistryDouble, reading: Reading) -> None:

@@ -35,7 +35,7 @@ def block_ends() -> list[int]:
 def job_in(folder: Path) -> DeltaJob:
     """Write the base and return the job."""
     (folder / "base").write_bytes(OLD)
-    return DeltaJob(folder / "base", folder / "target", digest_of(NEW), len(NEW))
+    return DeltaJob((folder / "base",), folder / "target", digest_of(NEW), len(NEW))
 
 
 def opening(content: bytes, opened: list[int] | None = None) -> Callable[[int], Reading]:
@@ -156,14 +156,14 @@ def test_a_damaged_delta_leaves_the_target_as_it_was(where: int, tmp_path: Path)
     with pytest.raises(Untrusted):
         apply_delta_file(job, opening(bytes(damaged)), words=PLAIN)
     assert job.target.read_bytes() == b"as it was"
-    forget_attempt(job.target)
+    forget_attempt(job)
     assert names_in(tmp_path) == {"base", "target"}
 
 
 @pytest.mark.rule("DELTA-1")
 def test_a_base_that_is_not_what_it_should_be_is_refused(tmp_path: Path) -> None:
     job = job_in(tmp_path)
-    job.base.write_bytes(OLD[:-1] + b"?")
+    job.base[0].write_bytes(OLD[:-1] + b"?")
     with pytest.raises(Untrusted) as refused:
         apply_delta_file(job, opening(DELTA), words=PLAIN)
     assert refused.value.code == "delta.wrong_base"
@@ -175,7 +175,7 @@ def test_a_base_that_goes_by_its_digest_is_not_read_again_but_damage_is_still_no
     known = DeltaJob(job.base, job.target, job.target_digest, job.target_size_bytes, digest_of(OLD))
     apply_delta_file(known, opening(DELTA), words=PLAIN)
     assert job.target.read_bytes() == NEW
-    job.base.write_bytes(OLD[:1_500_000] + b"?" + OLD[1_500_001:])
+    job.base[0].write_bytes(OLD[:1_500_000] + b"?" + OLD[1_500_001:])
     with pytest.raises(Untrusted) as refused:
         apply_delta_file(known, opening(DELTA), words=PLAIN)
     assert refused.value.code == "delta.block_mismatch"

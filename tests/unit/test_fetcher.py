@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skerry.agent.fetcher import Fetcher
+from skerry.agent.fetcher import Fetcher, FetchParts
 from skerry.agent.limiting import Limiter
 from skerry.kit.digests import digest_of
 from skerry.kit.errors import Unavailable
@@ -42,7 +42,7 @@ class Host:
         self.changes = 0
         self.limiter = Limiter(MemoryAgentStore(), self.clock, self.clock.now)
         self.fetcher = Fetcher(
-            self.blobs, link, self.clock, token=self.token, root=root, limiter=self.limiter
+            FetchParts(self.blobs, link, self.clock, token=self.token, root=root, limiter=self.limiter)
         )
         self.fetcher.on_change = self.note_change
 

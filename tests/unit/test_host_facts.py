@@ -86,6 +86,7 @@ EXPECTED: dict[str, dict[str, FactValue | None]] = {
         "gpu.0.bus": "0000:00:02.0",
         "devices.camera": ("/dev/video0",),
         "devices.serial": (),
+        "link.metered": None,
         "problems": None,
     },
     "two-gpus": {
@@ -122,6 +123,16 @@ EXPECTED: dict[str, dict[str, FactValue | None]] = {
         "camera.names": ("video0 rp1-cfe-csi2_ch0",),
         "devices.gpio": ("/dev/gpiochip0", "/dev/gpiochip4", "/dev/gpiochip10"),
         "devices.usb": (),
+        "problems": None,
+    },
+    "mobile-gateway": {
+        "arch_level": "x86-64-v2",
+        "machine": "AAEON BOXER-6406-EHL",
+        "disk.class": "emmc",
+        "link.metered": True,
+        "devices.usb": ("2c7c:0125 Quectel EG25-G",),
+        "devices.serial": ("/dev/ttyUSB0", "/dev/ttyUSB1", "/dev/ttyUSB2", "/dev/ttyUSB3"),
+        "devices.can": (),
         "problems": None,
     },
     "virtual-machine": {

@@ -13,8 +13,7 @@ import pytest
 from skerry.hub.loops.rollouts import RolloutLoop
 from skerry.hub.services import Hub
 from skerry.kit.canonical import encode_canonical
-from skerry.kit.digests import digest_of
-from skerry.ports.hub_store import Audit, HostRecord, JoinTokenRecord, ReleaseRecord, RolloutRecord
+from skerry.ports.hub_store import Audit, HostRecord, JoinTokenRecord, RolloutRecord
 from skerry.spec.application import Application, ApplicationSpec, Bundle, Component, Placement
 from skerry.spec.carrier import JsonEnvelope, SyncRequest
 from skerry.spec.desired import DesiredState
@@ -30,6 +29,7 @@ from skerry.testing.clock import SimulatedClock
 from skerry.testing.hub_parts import memory_hub
 from skerry.trust.envelope import sign_document
 from skerry.trust.keys import SigningKey
+from tests.unit.release_records import record_of
 
 APP, SITE = "reader", "harbour"
 GIB = 1 << 30
@@ -100,17 +100,7 @@ class Harbour:
         await self.report(name, observed=observed)
 
     async def roll_out(self, wanted: Release, name: str = "first", *, urgent: bool = False) -> None:
-        content = encode_canonical(wanted)
-        record = ReleaseRecord(
-            name=wanted.name,
-            application=wanted.application.metadata.name,
-            version=wanted.application.spec.version,
-            digest=digest_of(content),
-            document=content,
-            size_bytes=1,
-            created_at=self.clock.now(),
-            created_by="ann",
-        )
+        record = record_of(wanted, self.clock.now())
         self.store.add_release(record, self.audit())
         spec = RolloutSpec(release=wanted.name, sites="*", urgent=urgent)
         document = Rollout(metadata=Metadata(name=name), spec=spec)

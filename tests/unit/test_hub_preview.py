@@ -14,14 +14,12 @@ import pytest
 from skerry.hub.api.app import API_PATH, operator_app
 from skerry.hub.services import Hub
 from skerry.kit.canonical import encode_canonical
-from skerry.kit.digests import digest_of
 from skerry.ports.hub_store import (
     AppliedReport,
     AssignmentRecord,
     Audit,
     HostRecord,
     JoinTokenRecord,
-    ReleaseRecord,
     RolloutRecord,
     TokenRecord,
 )
@@ -31,11 +29,13 @@ from skerry.spec.facts import HostFacts
 from skerry.spec.metadata import Metadata
 from skerry.spec.release import Release
 from skerry.spec.report import ApplicationView, Observed, VariantChoice
+from skerry.spec.rollout import Rollout, RolloutSpec
 from skerry.spec.site import Site, SiteSpec
 from skerry.testing.clock import SimulatedClock
 from skerry.testing.hub_parts import memory_hub
 from skerry.trust.tokens import hash_secret
 from tests.unit.matching_world import GIB, component, facts, release, variant
+from tests.unit.release_records import record_of
 
 SECRET = "a viewer's secret"
 
@@ -79,25 +79,19 @@ class Fleet:
         self.hub.store.apply_reports([report])
 
     def push(self, found: Release) -> str:
-        document = encode_canonical(found)
-        record = ReleaseRecord(
-            name=found.name,
-            application=found.application.metadata.name,
-            version=found.application.spec.version,
-            digest=digest_of(document),
-            document=document,
-            size_bytes=1,
-            created_at=self.clock.now(),
-            created_by="test",
-        )
-        self.hub.store.add_release(record, self.audit())
+        self.hub.store.add_release(record_of(found, self.clock.now()), self.audit())
         return found.name
 
     def assign(self, site: str, *names: str) -> None:
+        document = Rollout(metadata=Metadata(f"r-{site}"), spec=RolloutSpec(release=names[0], sites=site))
         rollout = RolloutRecord(
-            name=f"r-{site}", document=b"{}", release=names[0], application="any",
-            created_at=self.clock.now(), created_by="test",
-        )  # fmt: skip
+            name=f"r-{site}",
+            document=encode_canonical(document),
+            release=names[0],
+            application="any",
+            created_at=self.clock.now(),
+            created_by="test",
+        )
         self.hub.store.apply_documents(sites={}, rollouts=[rollout], audits=[])
         found = [
             AssignmentRecord(

@@ -10,49 +10,22 @@ import msgspec
 import pytest
 
 from skerry.hub.api.app import API_PATH, operator_app
-from skerry.kit.canonical import encode_canonical
-from skerry.ports.hub_store import AssignmentRecord, RolloutRecord, TokenRecord
+from skerry.ports.hub_store import RolloutRecord, TokenRecord
 from skerry.spec.api import Role, VolumesView, VolumeView, WipeAnswer
 from skerry.spec.application import Placement, Volume
 from skerry.spec.desired import DESIRED_STATE_TYPE, DesiredState
-from skerry.spec.metadata import Metadata
 from skerry.spec.release import Release
-from skerry.spec.rollout import Rollout, RolloutSpec
 from skerry.trust.envelope import verify_document
 from skerry.trust.tokens import hash_secret
 from tests.unit.matching_world import ON_EACH, component, release
 from tests.unit.test_hub_preview import Fleet, host_facts
-
-
-class Issuing(Fleet):
-    """A fleet whose rollouts say enough for its sites to be issued."""
-
-    def assign(self, site: str, *names: str) -> None:
-        document = Rollout(metadata=Metadata(f"r-{site}"), spec=RolloutSpec(release=names[0], sites=site))
-        rollout = RolloutRecord(
-            name=f"r-{site}",
-            document=encode_canonical(document),
-            release=names[0],
-            application="any",
-            created_at=self.clock.now(),
-            created_by="test",
-        )
-        self.hub.store.apply_documents(sites={}, rollouts=[rollout], audits=[])
-        found = [
-            AssignmentRecord(
-                site=site, application=name.partition("@")[0], release=name, rollout=rollout.name
-            )
-            for name in names
-        ]
-        self.hub.store.advance_rollout(rollout, assign=found)
-
 
 ROLES: tuple[Role, ...] = ("viewer", "operator")
 
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Fleet:
-    made = Issuing(tmp_path)
+    made = Fleet(tmp_path)
     for role in ROLES:
         record = TokenRecord(
             id=role, name=role, hash=hash_secret(role), role=role, created_at=made.clock.now()

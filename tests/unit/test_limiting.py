@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from skerry.agent.fetcher import Fetcher, Priority
+from skerry.agent.fetcher import FetchParts, Fetcher, Priority
 from skerry.agent.fetching_progress import ProgressMeter
 from skerry.agent.limiting import Grant, Held, Limiter
 from skerry.carrier.link import HttpLink
@@ -53,13 +53,15 @@ class World:
         self.pauses: list[float] = []
         self.on_pause: Callable[[], None] = lambda: None
         self.fetcher = Fetcher(
-            self.blobs,
-            link,
-            self.clock,
-            token=lambda *, renew=False: token,
-            root=root,
-            limiter=self.limiter,
-            pause=self.pause,
+            FetchParts(
+                self.blobs,
+                link,
+                self.clock,
+                token=lambda *, renew=False: token,
+                root=root,
+                limiter=self.limiter,
+                pause=self.pause,
+            )
         )
         self.changes = 0
         self.fetcher.on_change = self.note_change
@@ -232,9 +234,10 @@ async def test_a_release_that_is_wanted_no_more_stops_while_it_pauses(tmp_path: 
         return stopped
 
     blobs = MemoryLocalBlobs(tmp_path / "blobs")
-    fetcher = Fetcher(
+    parts = FetchParts(
         blobs, link, clock, token=lambda *, renew=False: "good", root=tmp_path, limiter=limiter, pause=pause
     )
+    fetcher = Fetcher(parts)
     fetcher.want("release", [(DIGEST, len(CONTENT))])
     assert await asyncio.to_thread(pausing.wait, 10)
     await fetcher.close()
@@ -425,7 +428,8 @@ def test_what_a_sync_takes_is_counted(certificates: Certificates) -> None:
 
 def test_progress_is_told_in_steps() -> None:
     meter = ProgressMeter()
-    meter.begin({"a": 100_000_000, "b": 20_000_000}, 20_000_000)
+    sizes = {"a": 100_000_000, "b": 20_000_000}
+    meter.begin(sizes, 100_000_000, full=sizes)
     told = set[FetchProgress]()
     for tick in range(5 * 60):
         meter.note(20_000)
@@ -438,7 +442,7 @@ def test_progress_is_told_in_steps() -> None:
 
 def test_a_fast_download_is_told_at_each_twentieth_but_not_more_than_once_a_second() -> None:
     meter = ProgressMeter()
-    meter.begin({"a": 1000}, 0)
+    meter.begin({"a": 1000}, 1000, full={"a": 1000})
     told = set[FetchProgress]()
     for tick in range(100):
         meter.note(10)
@@ -448,7 +452,7 @@ def test_a_fast_download_is_told_at_each_twentieth_but_not_more_than_once_a_seco
 
 def test_what_is_held_back_has_no_time_to_go_and_no_news() -> None:
     meter = ProgressMeter()
-    meter.begin({"a": 1000}, 100)
+    meter.begin({"a": 1000}, 900, full={"a": 1000})
     told = {meter.tell(float(second), flowing=False) for second in range(3600)}
     (only,) = told
     assert (only.done_bytes, only.rate, only.left_s) == (100, 0, None)
@@ -456,7 +460,7 @@ def test_what_is_held_back_has_no_time_to_go_and_no_news() -> None:
 
 def test_the_rate_is_that_of_the_last_seconds() -> None:
     meter = ProgressMeter()
-    meter.begin({"a": 1_000_000}, 0)
+    meter.begin({"a": 1_000_000}, 1_000_000, full={"a": 1_000_000})
     seen = None
     for second in range(60):
         meter.note(10_000 if second < 30 else 1000)

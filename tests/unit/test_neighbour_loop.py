@@ -72,6 +72,14 @@ class Site:
             f"edge-{number}": str(loop.facts()["lan_address"].value) for number, loop in self.loops.items()
         }
 
+    def introduce(self) -> DesiredState:
+        """Give every host the desired state of them all, and let it be able; return that state."""
+        wanted = desired(self.addresses())
+        for loop in self.loops.values():
+            loop.follow(wanted)
+            loop.tell(ABLE)
+        return wanted
+
     async def close(self) -> None:
         for task in self.tasks.values():
             task.cancel()
@@ -93,10 +101,7 @@ async def test_a_host_says_where_it_can_be_reached_and_listens_only_when_it_must
     assert (fact.value, fact.source) == ("10.0.0.1:40000", "route to upstream")
     await site.clock.elapse(30)
     assert (site.lan.listening, site.lan.sent) == (set(), [])
-    wanted = desired(site.addresses())
-    for loop in (one, other):
-        loop.follow(wanted)
-        loop.tell(ABLE)
+    wanted = site.introduce()
     await site.clock.elapse(5)
     assert site.lan.listening == {"10.0.0.1:40000", "10.0.0.2:40001"}
     assert (one.duties()[APP].active, other.duties()[APP].active) == (True, False)
@@ -109,10 +114,7 @@ async def test_a_host_says_where_it_can_be_reached_and_listens_only_when_it_must
 
 async def test_a_silent_host_is_taken_over_from_and_who_decides_is_woken(site: Site) -> None:
     one, other = await site.start(0), await site.start(1)
-    wanted = desired(site.addresses())
-    for loop in (one, other):
-        loop.follow(wanted)
-        loop.tell(ABLE)
+    site.introduce()
     await site.clock.elapse(3)
     one.tell(RUNS)
     woken: list[str] = []
@@ -137,10 +139,7 @@ async def test_the_port_is_kept_over_restarts(site: Site) -> None:
 
 async def test_an_address_that_changes_is_followed_and_learnt_without_a_hub(site: Site) -> None:
     one, other = await site.start(0), await site.start(1)
-    wanted = desired(site.addresses())
-    for loop in (one, other):
-        loop.follow(wanted)
-        loop.tell(ABLE)
+    site.introduce()
     await site.clock.elapse(3)
     site.ends[0].addresses[:] = ["10.0.0.77"]
     await site.clock.elapse(16)

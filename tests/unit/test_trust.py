@@ -223,3 +223,13 @@ def test_keys_survive_storage_and_damaged_ones_are_refused_without_being_shown()
     for malformed in ("", "AAAA", "not base64!"):
         with pytest.raises(Untrusted):
             public_key(malformed)
+
+
+def test_a_stored_key_of_a_kind_nobody_knows_is_refused_as_damaged() -> None:
+    # PKCS#8 whose algorithm is the object identifier 1.2.3.4.
+    strange = b"-----BEGIN PRIVATE KEY-----\n%s\n-----END PRIVATE KEY-----\n"
+    for read in (SigningKey.from_pem, sealing_public):
+        with pytest.raises(Untrusted) as caught:
+            read(strange % b"MA8CAQAwBQYDKgMEBANrZXk=")
+        assert caught.value.code == "key.unreadable"
+        assert caught.value.__context__ is None

@@ -77,3 +77,11 @@ def test_a_wipe_that_was_cut_short_is_finished_by_the_next(volumes: Volumes) -> 
     volumes.wipe("dog", 1)
     volumes.bury()
     assert sorted(path.name for path in root.iterdir()) == [".wiped"]
+
+
+def test_a_count_that_cannot_be_read_empties_nothing_again(volumes: Volumes, tmp_path: Path) -> None:
+    volumes.wipe("dog", 3)
+    (tmp_path / "volumes" / ".wiped" / "dog").write_text("thr")
+    assert volumes.wiped()["dog"] > 1_000_000
+    volumes.wipe("dog", 4)
+    assert volumes.wiped() == {"dog": 4}

@@ -14,6 +14,8 @@ from skerry.agent.identity import Identity, Place
 from skerry.kit.errors import Denied, Unavailable
 from skerry.spec.carrier import (
     TIME_TYPE,
+    DeltaAnswer,
+    DeltaRequest,
     EnrollAnswer,
     EnrollRequest,
     HubTime,
@@ -82,6 +84,10 @@ class ScriptedLink:
         """Answer as scripted."""
         self.requests.append(request)
         return self.answer(request, report_of(request.reports[-1]))
+
+    def deltas(self, request: DeltaRequest, *, token: str) -> DeltaAnswer:
+        """Know of no deltas."""
+        return DeltaAnswer()
 
     @contextmanager
     def blob(

@@ -17,9 +17,11 @@ from typing import BinaryIO
 import msgspec
 
 from skerry.adapters import durable_files
+from skerry.adapters.joined_files import open_joined
 from skerry.delivery.delta_apply import DeltaApplier, Progress, verify_base, verify_header
 from skerry.delivery.delta_format import Header, Reading, read_header
 from skerry.delivery.words import Words
+from skerry.kit.canonical import UNREADABLE
 from skerry.kit.digests import Digest
 from skerry.kit.durable import write_file
 from skerry.kit.errors import Untrusted
@@ -34,17 +36,23 @@ OpenDelta = Callable[[int], Reading]
 
 
 class DeltaJob(msgspec.Struct, frozen=True):
-    """What is to be made of what.
+    """What is to be made of what: the old file is the content of all of `base`, one after the other.
 
     With `base_digest` the base is known to be that content, say because it was checked when it was stored under
-    that name; without, it is read and hashed first.
+    that name; without, it is read and hashed first. What is unfinished is kept in `workplace`, which must be on
+    the same file system as the target; beside the target if there is none.
     """
 
-    base: Path
+    base: tuple[Path, ...]
     target: Path
     target_digest: Digest
     target_size_bytes: int
     base_digest: Digest | None = None
+    workplace: Path | None = None
+
+    def beside(self, suffix: str) -> Path:
+        """Return the path of something unfinished."""
+        return (self.workplace or self.target.parent) / f"{self.target.name}{suffix}"
 
 
 class _Note(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,26 +71,26 @@ def apply_delta_file(job: DeltaJob, open_delta: OpenDelta, *, words: Words) -> N
         Untrusted: the delta is of other files, or damaged, truncated or malicious (`delta.*`).
         Unavailable: the disk is full (`disk.full`) or cannot be written (`disk.unwritable`).
     """
-    making = _beside(job.target, _MAKING)
+    making = job.beside(_MAKING)
     try:
-        with job.base.open("rb") as old, _open_output(making) as output:
+        with open_joined(job.base) as old, _open_output(making) as output:
             _Attempt(job, old, output, words).run(open_delta)
         durable_files.move_durably(making, job.target)
-        _beside(job.target, _NOTE).unlink(missing_ok=True)
+        job.beside(_NOTE).unlink(missing_ok=True)
     except OSError as error:
         raise durable_files.translated(error, job.target.parent) from error
 
 
-def forget_attempt(target: Path) -> None:
-    """Remove what an unfinished attempt left beside `target`."""
+def forget_attempt(job: DeltaJob) -> None:
+    """Remove what an unfinished attempt left."""
     for suffix in (_NOTE, _MAKING):
-        _beside(target, suffix).unlink(missing_ok=True)
+        job.beside(suffix).unlink(missing_ok=True)
 
 
 class _Attempt:
     def __init__(self, job: DeltaJob, old: BinaryIO, output: BinaryIO, words: Words) -> None:
         self._job = job
-        self._note = _beside(job.target, _NOTE)
+        self._note = job.beside(_NOTE)
         self._old = old
         self._output = output
         self._words = words
@@ -137,14 +145,10 @@ def _load_note(path: Path) -> _Note | None:
     try:
         with path.open("rb") as file:
             return msgspec.json.decode(file.read(_MAX_NOTE_BYTES), type=_Note)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, *UNREADABLE):
         return None
 
 
 def _open_output(path: Path) -> BinaryIO:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     return os.fdopen(descriptor, "r+b")
-
-
-def _beside(target: Path, suffix: str) -> Path:
-    return target.with_name(f"{target.name}{suffix}")

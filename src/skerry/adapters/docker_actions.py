@@ -83,6 +83,7 @@ class EngineActions:
             if made is None or not self._start_made(made, spec.id):
                 return False
         except SkerryError:
+            # What stays is tidied later; what is told is why it did not start.
             with contextlib.suppress(Unavailable):
                 self._networks.tidy()
             raise

@@ -35,6 +35,7 @@ from skerry.adapters.docker_names import (
     run_of,
 )
 from skerry.adapters.engine_api import NOTHING, EngineApi, label_filter, part
+from skerry.kit.canonical import UNREADABLE
 from skerry.kit.errors import Unavailable
 from skerry.ports.runtime import InstanceView
 
@@ -292,7 +293,7 @@ def _exit_code(code: int) -> int:
 def _own_labels(text: str) -> Mapping[str, str]:
     try:
         return msgspec.json.decode(text, type=dict[str, str])
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return {}
 
 

@@ -206,6 +206,7 @@ class DockerRuntime:
         while (left_ms := settled.deadline_ms - boot_ms()) > 0:  # noqa: ASYNC110 - a clock, not an event
             await asyncio.sleep(min(left_ms / 1000, 60.0))
         while True:
+            # An engine that does not answer now is asked again: what was promised is that it ends.
             with contextlib.suppress(Unavailable):
                 if await self._call(lambda: self._actions.kill(settled)):
                     break

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from skerry.kit.durable import sync_directory
 from skerry.kit.errors import Unavailable
 
 CHUNK_BYTES = 256 * 1024
@@ -51,24 +52,6 @@ def make_directory(path: Path) -> None:
     make_directory(path.parent)
     path.mkdir(exist_ok=True)
     sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_file(path: Path) -> None:
-    """Make a file's bytes durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def move_durably(source: Path, target: Path) -> None:

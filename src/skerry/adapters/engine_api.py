@@ -235,7 +235,7 @@ class EngineStream:
     def shut(self) -> None:
         """End the stream from another thread: who reads it sees its end."""
         if self._socket is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it has ended by itself
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     def _limit(self) -> None:

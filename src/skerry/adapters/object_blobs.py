@@ -24,6 +24,7 @@ from obstore.store import LocalStore, ObjectStore
 
 from skerry.adapters import durable_files
 from skerry.kit.digests import digest_of, digest_of_chunks, hex_of, parse_digest
+from skerry.kit.durable import sync_file
 from skerry.kit.errors import Missing, Unavailable, Untrusted
 from skerry.ports.blobs import Blobs
 
@@ -102,12 +103,14 @@ class ObjectBlobs(Blobs):
                     yield bytes(chunk[first : first + durable_files.CHUNK_BYTES])
 
     async def remove(self, digest: str) -> None:
-        """Remove a blob; an unknown one is fine."""
         with _translating():
             try:
                 await obstore.delete_async(self._store, _key(digest))
             except FileNotFoundError:  # some stores say so, others do not
                 return
+
+    def file(self, digest: str) -> Path | None:
+        return None if self._directory is None else self._directory / _key(digest)
 
     def _write_local(self, root: Path, key: str, chunks: list[bytes]) -> None:
         durable_files.write_durably(root / key, chunks, staging=root / _staging)
@@ -119,7 +122,7 @@ class ObjectBlobs(Blobs):
             raise _mismatch(digest, found)
         target = root / _key(digest)
         try:
-            durable_files.sync_file(file)
+            sync_file(file)
             durable_files.move_durably(file, target)
         except OSError as error:
             if error.errno != errno.EXDEV:

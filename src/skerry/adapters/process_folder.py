@@ -19,6 +19,7 @@ import msgspec
 
 from skerry.adapters.process_identity import ProcessMark
 from skerry.adapters.process_lock import is_owned
+from skerry.kit.canonical import UNREADABLE
 from skerry.kit.instants import from_epoch
 from skerry.ports.runtime import InstanceView, Limits
 
@@ -94,7 +95,7 @@ class CachedFile(Generic[T]):
             return None
         try:
             value = self._decoder.decode(content)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             value = None
         self._known = (sign, value)
         return value

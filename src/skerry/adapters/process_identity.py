@@ -104,7 +104,7 @@ def find_script(scripts: frozenset[str], argument: str) -> ProcessMark | None:
         try:
             arguments = (_PROC / str(stat.pid) / "cmdline").read_bytes().split(b"\0")
         except OSError:
-            continue
+            continue  # it ended while we looked
         if os.fsencode(argument) in arguments:
             names = {os.fsdecode(os.path.basename(part)) for part in arguments}
             if names & scripts:

@@ -143,6 +143,7 @@ def _kill(pid: int) -> None:
     try:
         os.kill(pid, signal.SIGKILL)
     except OSError:
+        # It has gone by itself, or changed its user; then its cgroup, if it has one, ends it.
         pass
 
 
@@ -171,7 +172,7 @@ def _children(parent: int) -> list[int]:
                 with open(f"/proc/{name}/stat", "rb") as file:
                     fields = file.read(512).rpartition(b")")[2].split()
             except OSError:
-                continue
+                continue  # it ended while we looked
             if int(fields[1]) == parent:
                 found.append(int(name))
     return found
@@ -192,10 +193,11 @@ def _write_exit(folder: str, run: str, exit_code: int) -> None:
             os.rename(path + ".new", path)
             return
         except OSError:
-            continue
+            continue  # no room: the next round gives up a part of the log for it
 
 
 def _end_cgroup(path: str) -> None:
+    """Kill what is left in a control group and remove it, as far as this kernel and our rights go."""
     for name in ("cgroup.kill", ""):
         try:
             if name:
@@ -205,6 +207,8 @@ def _end_cgroup(path: str) -> None:
             else:
                 os.rmdir(path)
         except OSError:
+            # Kernels before 5.14 have no cgroup.kill; and a group whose last processes still end stays
+            # until the next start.
             pass
 
 

@@ -135,5 +135,5 @@ def _is_delegated(path: Path) -> bool:
             if os.getxattr(path, attribute) == b"1":
                 return True
         except OSError:
-            continue
+            continue  # systemd sets one or the other, older ones none
     return False

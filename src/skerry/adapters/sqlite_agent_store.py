@@ -16,9 +16,10 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from skerry.adapters.durable_files import make_directory, sync_directory
+from skerry.adapters.durable_files import make_directory
 from skerry.adapters.durable_files import translated as translated_os
 from skerry.adapters.sqlite_files import is_corrupt, is_full, translated
+from skerry.kit.durable import sync_directory
 from skerry.kit.errors import Conflict
 from skerry.ports.agent_store import AgentStore, QueuedReport
 

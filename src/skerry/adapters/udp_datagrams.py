@@ -62,6 +62,7 @@ class UdpDatagrams(Datagrams):
     async def own_address(self, towards: str) -> str:
         loop = asyncio.get_running_loop()
         places: list[tuple[socket.AddressFamily, str]] = []
+        # Without a name or a route the next place is tried; with none there is no address to tell.
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(RESOLVE_S):
                 found = await loop.getaddrinfo(towards.strip("[]"), 9, type=socket.SOCK_DGRAM)

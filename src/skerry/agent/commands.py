@@ -17,6 +17,7 @@ from skerry.agent.identity import Place, load_place, make_keys, save_place
 from skerry.agent.measuring import Measurements
 from skerry.agent.wiring import lock_data, open_runtime
 from skerry.carrier.link import HttpLink, fetch_trust_root
+from skerry.kit.canonical import UNREADABLE
 from skerry.kit.durable import write_file
 from skerry.kit.errors import Conflict, Missing, Rejected, Unavailable
 from skerry.kit.ids import is_name
@@ -85,7 +86,7 @@ def read_status(data: Path) -> dict[str, Any]:
         raise Missing("agent.not_joined", f"no host has joined a site in {data}", hint=hint)
     try:
         status: dict[str, Any] = msgspec.json.decode((data / "status.json").read_bytes())
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         status = {"host": place.host, "site": place.site}
     return {"agent_running": is_held(data / "agent.lock"), "upstream": place.upstream, **status}
 

@@ -1,96 +1,91 @@
-"""Brings blobs: resumes at the byte, verifies before use, waits longer after each failure.
+"""Brings what releases need, in the background: deltas where they are cheaper, several blobs at a time on far links.
 
-Downloads keep to the site's link budget and go by priority: while one is under way, none of a lower priority is.
-Who is held back holds no connection. What hinders a download is told in `troubles`, by release digest.
+Downloads keep to the site's link budget and go by priority: while one is under way, none of a lower priority is. After
+each failure it is waited for longer. What hinders a download is told in `troubles`, by release digest.
 """
 
 from __future__ import annotations
 
 import asyncio
 import shutil
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from enum import IntEnum
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
 
 import msgspec
 import structlog
 
-from skerry.agent.fetching_progress import ProgressMeter
-from skerry.agent.limiting import LONGEST_PAUSE_S, Held, Limiter
+from skerry.agent.fetching_progress import Fetched, ProgressMeter
+from skerry.agent.finding_ways import Bases, WayFinder
+from skerry.agent.limiting import Held
 from skerry.agent.retrying import Retry
+from skerry.agent.transfer import Download, FetchParts, HeldBack, Priority, Transfer
+from skerry.delivery.ways import Way, WaysPlan
 from skerry.kit.digests import short
-from skerry.kit.errors import Denied, SkerryError, Unavailable, Untrusted
+from skerry.kit.errors import Denied, SkerryError, Unavailable
 from skerry.kit.quantities import format_size
-from skerry.ports.blobs import LocalBlobs
-from skerry.ports.clock import Clock
-from skerry.ports.link import Link
 from skerry.spec.report import FetchProgress
+
+__all__ = ["FetchParts", "Fetched", "Fetcher", "Priority"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _log = structlog.get_logger()
 
 SPARE_BYTES = 32 << 20
 LOOK_AGAIN_S = 30.0
 """Who is held back asks again this often at the latest: clocks are set, and budgets change."""
+ASK_AGAIN_S = 15.0
+MAX_STREAMS = 4
+NEAR_S = 0.05
+"""What answers within this time gains nothing by being asked for several things at once."""
 
 
-class Priority(IntEnum):
-    """Who goes first; the lowest number does. Desired state and reports are never held back and not listed."""
+class _Wanted(msgspec.Struct, frozen=True):
+    """Blobs (digest, size) of a release, and what deltas to them may be made from."""
 
-    URGENT = 1
-    RELEASE = 2
-    TELEMETRY = 3
-    PREFETCH = 4
-
-
-class _Download(msgspec.Struct):
-    """One release under way. `stop` ends it from any thread."""
-
-    priority: Priority
-    meter: ProgressMeter
-    stop: threading.Event = msgspec.field(default_factory=threading.Event)
-    flowing: bool = False
-
-
-class _HeldBack(Exception):
-    def __init__(self, held: Held) -> None:
-        self.held = held
+    release: str
+    blobs: tuple[tuple[str, int], ...]
+    bases: Bases
 
 
 class Fetcher:
-    """Fetches what releases need, in the background."""
+    """Fetches what releases need.
 
-    def __init__(  # noqa: PLR0913  (it borrows what the agent has)
-        self,
-        blobs: LocalBlobs,
-        link: Link,
-        clock: Clock,
-        *,
-        token: Callable[..., str],
-        root: Path,
-        limiter: Limiter,
-        pause: Callable[[threading.Event, float], object] = threading.Event.wait,
-    ) -> None:
-        """`pause` waits in a download's thread, for so many seconds or until its event is set."""
-        self._blobs = blobs
-        self._link = link
-        self._clock = clock
-        self._token = token
-        self._root = root
-        self._limiter = limiter
-        self._pause = pause
+    `on_fetched` is told what came when all of a release's blobs have come. `make_room` is told how many bytes will be
+    written, and which blobs are not to be removed for that; it raises when there is no room.
+    """
+
+    def __init__(self, parts: FetchParts) -> None:
+        self._parts = parts
+        self._transfer = Transfer(parts, self._outranked)
+        self._ways = WayFinder(parts, self._transfer)
+        # Threads of its own: downloads last, and must not keep others from theirs.
+        self._threads = ThreadPoolExecutor(MAX_STREAMS, thread_name_prefix="fetch")
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._downloads: dict[str, _Download] = {}
+        self._downloads: dict[str, Download] = {}
         self._meters: dict[str, ProgressMeter] = {}
         self._not_before: dict[str, tuple[float, int]] = {}
         self._retries: dict[str, Retry] = {}
+        self._waits: dict[str, set[str]] = {}
         self.troubles: dict[str, str] = {}
         self.on_change: Callable[[], None] = lambda: None
+        self.make_room: Callable[[int, frozenset[str]], None] = self._check_room
+        self.on_fetched: Callable[[str, Fetched], None] = lambda *_: None
 
     def want(
-        self, release: str, blobs: Sequence[tuple[str, int]], *, priority: Priority = Priority.RELEASE
+        self,
+        release: str,
+        blobs: Sequence[tuple[str, int]],
+        *,
+        priority: Priority = Priority.RELEASE,
+        bases: Callable[[], Bases] = dict,
     ) -> None:
-        """See to it that these blobs (digest, size) of a release come; again is harmless."""
+        """See to it that these blobs (digest, size) of a release come; again is harmless.
+
+        `bases` returns what deltas to them may be made from; it is asked when a download begins.
+        """
         task = self._tasks.get(release)
         if task is not None and not task.done():
             if under_way := self._downloads.get(release):
@@ -98,11 +93,12 @@ class Fetcher:
             return
         until, round_ = self._not_before.get(release, (0.0, -1))
         # Whom the link's budget holds back may go on at once when the budget is another.
-        if until > self._clock.monotonic() and round_ in (-1, self._limiter.round):
+        if until > self._parts.clock.monotonic() and round_ in (-1, self._parts.limiter.round):
             return
         meter = self._meters.setdefault(release, ProgressMeter())
-        self._downloads[release] = _Download(priority, meter)
-        self._tasks[release] = asyncio.create_task(self._fetch(release, tuple(blobs)))
+        self._downloads[release] = Download(priority, meter)
+        wanted = _Wanted(release, tuple(blobs), bases())
+        self._tasks[release] = asyncio.create_task(self._fetch(wanted))
 
     def forget(self, keep: set[str]) -> None:
         """Stop fetching for releases that are wanted no more."""
@@ -113,13 +109,16 @@ class Fetcher:
             self._meters.pop(release, None)
             self._retries.pop(release, None)
             self._not_before.pop(release, None)
+            self._forget_waits(release)
             self.troubles.pop(release, None)
 
     def progress(self) -> dict[str, FetchProgress]:
         """Return how far each release is that is not all here, by digest."""
-        now = self._clock.monotonic()
+        now = self._parts.clock.monotonic()
         return {
-            release: meter.tell(now, flowing=release in self._downloads and self._downloads[release].flowing)
+            release: meter.tell(
+                now, flowing=release in self._downloads and self._downloads[release].flowing > 0
+            )
             for release, meter in self._meters.items()
         }
 
@@ -128,18 +127,15 @@ class Fetcher:
         tasks = list(self._tasks.values())
         self.forget(set())
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._limiter.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._parts.limiter.close()
 
-    async def _fetch(self, release: str, blobs: Sequence[tuple[str, int]]) -> None:
+    async def _fetch(self, wanted: _Wanted) -> None:
+        release = wanted.release
         download = self._downloads[release]
         try:
-            missing = [(digest, size) for digest, size in blobs if not self._blobs.has(digest)]
-            here = sum(min(size, self._blobs.partial_size(digest)) for digest, size in missing)
-            download.meter.begin(dict(missing), here)
-            for digest, size in missing:
-                if not self._blobs.has(digest):
-                    await asyncio.to_thread(self._fetch_one, digest, size, download)
-        except _HeldBack as back:
+            await self._bring(wanted, download)
+        except HeldBack as back:
             self._hold(release, back.held)
         except SkerryError as error:
             self._fail(release, error)
@@ -148,98 +144,100 @@ class Fetcher:
             self._fail(release, Unavailable("disk.failed", f"the disk fails: {error.strerror or error}"))
         else:
             self._retries.pop(release, None)
+            self._forget_waits(release)
             self.troubles.pop(release, None)
             self._meters.pop(release, None)
+            if download.meter.fetched.files:
+                self.on_fetched(release, download.meter.fetched)
         finally:
             download.stop.set()
             if self._downloads.get(release) is download:
                 del self._downloads[release]
             self.on_change()
 
+    def _forget_waits(self, release: str) -> None:
+        """Forget for how long a release was waited for; not after a failure, or failures would lift the bound."""
+        self._ways.forget_wait(self._waits.pop(release, ()))
+
+    async def _bring(self, wanted: _Wanted, download: Download) -> None:
+        """Bring all blobs: those whose way is clear at once, then those whose delta was worth waiting for."""
+        while missing := [
+            (digest, size) for digest, size in wanted.blobs if not self._parts.blobs.has(digest)
+        ]:
+            if wanted.bases:
+                await self._in_thread(self._transfer.check, download)
+            plan = await self._in_thread(self._ways.plan, missing, wanted.bases)
+            self._begin(plan, dict(missing), download.meter)
+            if plan.ways:
+                self._reserve(plan.ways)
+                await self._take_all(plan.ways, download)
+                continue
+            wait_s = min(plan.wait_s, ASK_AGAIN_S)
+            self._waits.setdefault(wanted.release, set()).update(plan.waits)
+            self.troubles[wanted.release] = f"waiting for a delta, for about {max(1, round(plan.wait_s))} s"
+            self.on_change()
+            await self._parts.clock.sleep(wait_s)
+            self._ways.note_wait(plan.waits, wait_s)
+            self.troubles.pop(wanted.release, None)
+
+    def _begin(self, plan: WaysPlan, missing: Mapping[str, int], meter: ProgressMeter) -> None:
+        sizes = {way.blob.digest: way.delta_bytes or way.blob.size_bytes for way in plan.ways}
+        left = sum(way.left_bytes for way in plan.ways) + sum(missing[digest] for digest in plan.waits)
+        waits = {digest: missing[digest] for digest in plan.waits}
+        by_delta = {way.blob.digest for way in plan.ways if way.delta}
+        meter.begin(sizes | waits, left, full=missing, by_delta=by_delta)
+
+    async def _take_all(self, ways: Sequence[Way], download: Download) -> None:
+        """Take ways, several at a time where each answer is long in coming; the first failure ends it."""
+        queue, failures = iter(ways), list[Exception]()
+        streams = min(MAX_STREAMS, len(ways), 1 + int(self._transfer.latency_s / NEAR_S))
+        await asyncio.gather(*(self._take_some(queue, download, failures) for _ in range(streams)))
+        if failures:
+            raise failures[0]
+
+    async def _take_some(self, ways: Iterator[Way], download: Download, failures: list[Exception]) -> None:
+        for way in ways:
+            try:
+                if not failures and not self._parts.blobs.has(way.blob.digest):
+                    await self._in_thread(self._ways.take, way, download)
+            except Exception as error:
+                failures.append(error)  # raised by `_take_all`
+            if failures:
+                return
+
+    async def _in_thread(self, call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, lambda: call(*arguments, **named))
+
     def _hold(self, release: str, held: Held) -> None:
         """Wait for the link's budget: that is no failure, and is not waited for longer each time."""
         wait_s = min(held.wait_s, LOOK_AGAIN_S)
-        self._not_before[release] = (self._clock.monotonic() + wait_s, self._limiter.round)
+        self._not_before[release] = (self._parts.clock.monotonic() + wait_s, self._parts.limiter.round)
         if self.troubles.get(release) != held.why:
             _log.info("fetch.held", release=short(release), why=held.why)
         self.troubles[release] = held.why
 
     def _fail(self, release: str, error: SkerryError) -> None:
         if isinstance(error, Denied):
-            self._token(renew=True)
+            self._parts.token(renew=True)
         wait_s = self._retries.setdefault(release, Retry()).next_wait_s()
-        self._not_before[release] = (self._clock.monotonic() + wait_s, -1)
+        self._not_before[release] = (self._parts.clock.monotonic() + wait_s, -1)
         if self.troubles.get(release) != error.message:
             _log.warning("fetch.failed", release=short(release), code=error.code, reason=error.message)
         self.troubles[release] = error.message
 
-    def _fetch_one(self, digest: str, size: int, download: _Download) -> None:
-        """Fetch one blob; blocking, in a thread."""
-        if size == 0:
-            self._blobs.put(digest, b"")
-            return
-        offset = self._blobs.partial_size(digest)
-        if offset < size:
-            self._check_room(size - offset)
-        while offset < size:
-            offset = self._fetch_part(digest, offset, size, download)
-        try:
-            self._blobs.finish(digest)
-        except Untrusted:
-            _log.error("blob.mismatch", digest=digest)
-            raise
-
-    def _fetch_part(self, digest: str, offset: int, size: int, download: _Download) -> int:
-        """Fetch as much as may flow now and return the new offset."""
-        token = self._token()
-        if not token:
-            raise Unavailable("fetch.waiting", "waiting for the upstream's leave to fetch")
-        if self._outranked(download):
-            raise _HeldBack(Held(1.0, "waiting for a more urgent download"))
-        granted = self._limiter.ask(size - offset)
-        if isinstance(granted, Held):
-            raise _HeldBack(granted)
-        wanted, came = offset + granted.size, _Counted()
-        limit = None if wanted == size else granted.size
-        try:
-            download.flowing = True
-            opened = self._link.blob(digest, offset=offset, token=token, limit=limit, rate=granted.rate)
-            with opened as chunks:
-                offset = self._blobs.append(
-                    digest, self._paced(chunks, download, came), offset=offset, limit=size
-                )
-        finally:
-            download.flowing = False
-            self._limiter.give_back(max(0, granted.size - came.size))
-        if offset < wanted and not came.paused:
-            raise Unavailable("link.cut", f"blob {short(digest)} was cut off at {offset} of {size} bytes")
-        return offset
-
-    def _paced(self, chunks: Iterator[bytes], download: _Download, came: _Counted) -> Iterator[bytes]:
-        """Yield chunks no faster than the budget allows; end early rather than hold a connection for long."""
-        for chunk in chunks:
-            came.size += len(chunk)
-            download.meter.note(len(chunk))
-            wait_s = self._limiter.take(len(chunk))
-            yield chunk
-            came.paused = wait_s > LONGEST_PAUSE_S or self._outranked(download)
-            if came.paused or (wait_s and self._pause(download.stop, wait_s)) or download.stop.is_set():
-                return
-
-    def _outranked(self, download: _Download) -> bool:
+    def _outranked(self, download: Download) -> bool:
         """Tell whether a more urgent download is under way; a stopped one gives way to all."""
         others = list(self._downloads.values())
         return any(other.priority < download.priority and not other.stop.is_set() for other in others)
 
-    def _check_room(self, needed: int) -> None:
-        free = shutil.disk_usage(self._root).free
+    def _reserve(self, ways: Sequence[Way]) -> None:
+        needed = sum(way.left_bytes + (way.blob.size_bytes if way.delta else 0) for way in ways)
+        used = (digest for way in ways for digest in (way.blob.digest, way.delta, *way.base) if digest)
+        self.make_room(needed, frozenset(used))
+
+    def _check_room(self, needed: int, _: frozenset[str]) -> None:
+        free = shutil.disk_usage(self._parts.root).free
         if free < needed + SPARE_BYTES:
             message = f"disk full: {format_size(needed)} to fetch, {format_size(free)} free"
             raise Unavailable("disk.full", message)
-
-
-class _Counted(msgspec.Struct):
-    """What came of a grant, and whether we ended it ourselves."""
-
-    size: int = 0
-    paused: bool = False

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+
+import msgspec
 
 from skerry.spec.report import FetchProgress
 
@@ -13,23 +17,49 @@ RATE_OVER_S = 10.0
 _SAMPLE_S = 1.0
 
 
+class Fetched(msgspec.Struct, frozen=True):
+    """What a release takes: files, how many of them by delta, the bytes to fetch, and what they would be without."""
+
+    files: int
+    by_delta: int
+    size_bytes: int
+    full_bytes: int
+
+
 class ProgressMeter:
     """The bytes of one release. `note` is called from download threads, the rest from one loop."""
 
     def __init__(self) -> None:
         self._sizes: dict[str, int] = {}
+        self._full: dict[str, int] = {}
+        self._by_delta: set[str] = set()
         self._left = 0
         self._came = 0
         self._samples: deque[tuple[float, int]] = deque()
         self._told: FetchProgress | None = None
         self._told_at = 0.0
 
-    def begin(self, sizes: dict[str, int], held_bytes: int) -> None:
-        """Note which blobs (digest and size) an attempt fetches, and how much of them is here already."""
+    def begin(
+        self,
+        sizes: Mapping[str, int],
+        left_bytes: int,
+        *,
+        full: Mapping[str, int],
+        by_delta: AbstractSet[str] = frozenset(),
+    ) -> None:
+        """Note which blobs an attempt fetches: by digest what each takes, and would take in full; and what is left."""
         self._sizes.update(sizes)
-        self._left = sum(sizes.values()) - held_bytes
+        self._full.update(full)
+        self._by_delta = (self._by_delta - sizes.keys()) | by_delta
+        self._left = left_bytes
         self._came = 0
         self._samples.clear()
+
+    @property
+    def fetched(self) -> Fetched:
+        """What the release takes in all."""
+        full = sum(self._full.values())
+        return Fetched(len(self._sizes), len(self._by_delta), sum(self._sizes.values()), full)
 
     def note(self, size: int) -> None:
         """Note bytes that came."""
@@ -54,7 +84,13 @@ class ProgressMeter:
         done = max(0, min(total, total - self._left + self._came))
         rate = self._rate(now) if flowing else 0
         left = None if not rate else -(-(total - done) // rate)
-        return FetchProgress(done_bytes=done, total_bytes=total, rate=rate, left_s=left)
+        return FetchProgress(
+            done_bytes=done,
+            total_bytes=total,
+            full_bytes=sum(self._full.values()),
+            rate=rate,
+            left_s=left,
+        )
 
     def _rate(self, now: float) -> int:
         samples = self._samples

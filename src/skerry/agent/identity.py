@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 from securesystemslib.signer import Key
 
+from skerry.kit.canonical import UNREADABLE
 from skerry.kit.digests import digest_of
 from skerry.kit.durable import write_file
 from skerry.kit.errors import Missing, Rejected, Untrusted
@@ -64,7 +65,7 @@ def load_place(data: Path) -> Place | None:
         return msgspec.json.decode((data / "identity.json").read_bytes(), type=Place)
     except FileNotFoundError:
         return None
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         path = data / "identity.json"
         raise Rejected(
             "agent.identity_damaged", f"{path} is damaged", hint="join again with a new token"

@@ -119,6 +119,12 @@ class Limiter:
             self._reserved += granted
             return Grant(granted, flow.rate)
 
+    def rate(self) -> int | None:
+        """Return how many bytes per second may flow now, None when there is no limit."""
+        with self._lock:
+            flow = self._look()
+            return flow.rate if flow is not None else None
+
     def take(self, size: int) -> float:
         """Note that `size` bytes of a grant came, and return for how long nothing more may; infinite: no more."""
         with self._lock:

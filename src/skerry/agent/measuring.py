@@ -54,27 +54,23 @@ class Measurements(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
+class MeasuringParts(msgspec.Struct, frozen=True):
+    """What a measurer borrows of the agent; the fetcher is its own."""
+
+    blobs: LocalBlobs
+    fetcher: Fetcher
+    runtime: Runtime
+    clock: Clock
+    tests: SelfTests
+    launcher_for: Callable[[Releases], Launcher]
+
+
 class Measurer:
     """Answers requests to measure, one after the other."""
 
-    def __init__(  # noqa: PLR0913  (it borrows what the agent has)
-        self,
-        directory: Path,
-        blobs: LocalBlobs,
-        fetcher: Fetcher,
-        runtime: Runtime,
-        clock: Clock,
-        *,
-        tests: SelfTests,
-        launcher_for: Callable[[Releases], Launcher],
-    ) -> None:
+    def __init__(self, directory: Path, parts: MeasuringParts) -> None:
         self._directory = directory
-        self._blobs = blobs
-        self._fetcher = fetcher
-        self._runtime = runtime
-        self._clock = clock
-        self._tests = tests
-        self._launcher_for = launcher_for
+        self._parts = parts
 
     def asked(self) -> list[str]:
         """Return the applications somebody wants measured."""
@@ -132,7 +128,7 @@ class Measurer:
         """Return the median latency of one variant in microseconds."""
         place = self._directory / "releases"
         shutil.rmtree(place, ignore_errors=True)
-        releases = Releases(place, self._blobs)
+        releases = Releases(place, self._parts.blobs)
         releases.set_facts(facts, SitePolicy(host_network=True))
         releases.set_failed(others)
         try:
@@ -141,7 +137,8 @@ class Measurer:
                 raise Rejected("measure.no_fit", fact.problem if fact else "the release is not here")
             await self._fetch(digest, releases)
             await asyncio.to_thread(releases.prepare, digest)
-            bench = TestBench(releases, self._launcher_for(releases), self._runtime, self._clock)
+            parts = self._parts
+            bench = TestBench(releases, parts.launcher_for(releases), parts.runtime, parts.clock)
             latencies: list[int] = []
             for _ in range(ROUNDS):
                 verdict = await bench.test(application, fact, component)
@@ -151,20 +148,21 @@ class Measurer:
             if not all(latencies):
                 raise Rejected("measure.no_latency", "its self-test tells no latency_ms")
             middle = round(median(latencies))
-            self._tests.learn(component, fact, Verdict({}, {model: middle}))
+            self._parts.tests.learn(component, fact, Verdict({}, {model: middle}))
             return middle
         finally:
             shutil.rmtree(place, ignore_errors=True)
 
     async def _fetch(self, digest: str, releases: Releases) -> None:
-        deadline = self._clock.monotonic() + FETCH_LIMIT_S
+        fetcher, clock = self._parts.fetcher, self._parts.clock
+        deadline = clock.monotonic() + FETCH_LIMIT_S
         try:
             while files := releases.missing(digest):
-                self._fetcher.want(digest, [(str(file.digest), file.size_bytes) for file in files])
-                await self._clock.sleep(FETCH_LOOK_S)
-                if why := self._fetcher.troubles.get(digest, ""):
+                fetcher.want(digest, [(str(file.digest), file.size_bytes) for file in files])
+                await clock.sleep(FETCH_LOOK_S)
+                if why := fetcher.troubles.get(digest, ""):
                     raise Unavailable("measure.not_fetched", why)
-                if self._clock.monotonic() > deadline:
+                if clock.monotonic() > deadline:
                     raise Unavailable("measure.not_fetched", "its files did not arrive within an hour")
         finally:
-            self._fetcher.forget(set())
+            fetcher.forget(set())

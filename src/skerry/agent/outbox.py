@@ -157,6 +157,7 @@ class Outbox:
                     return
                 self._sequence = self._block_end = up_to
                 self._reserved = up_to if foreign else self._reserved
+            # A full disk: what it does not let go of is sent again, and ignored.
             with contextlib.suppress(Unavailable):
                 up_to = min(up_to, self._sequence)
                 if self._queue and self._queue[0] <= up_to:

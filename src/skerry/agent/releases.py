@@ -17,6 +17,8 @@ from pathlib import Path
 import msgspec
 
 from skerry.agent.resolving import Resolved, resolve_release
+from skerry.delivery.relatives import Base, find_bases, place_files
+from skerry.kit.canonical import UNREADABLE
 from skerry.kit.digests import hex_of
 from skerry.kit.durable import write_file
 from skerry.kit.errors import Unavailable, Untrusted
@@ -141,6 +143,15 @@ class Releases:
         resolved = self._resolve(digest)
         return [] if resolved is None else self._missing(digest, resolved)
 
+    def bases(self, digest: str, of: str) -> dict[str, tuple[Base, ...]]:
+        """Return, by file of a release, what of another one that is here a delta to it may be made from."""
+        resolved, other = self._resolve(digest), self._resolve(of)
+        if resolved is None:
+            return {}
+        placed = place_files(other.release, other.choices) if other else ()
+        held = [file for file in placed if self._blobs.has(file.digest)]
+        return find_bases(list(place_files(resolved.release, resolved.choices)), held)
+
     def blobs_of(self, digest: str) -> set[str]:
         """Return the digests of everything a release needs on this host, its document included."""
         resolved = self._resolve(digest)
@@ -148,6 +159,11 @@ class Releases:
             return {digest}
         images = {blob for parts in resolved.images.values() for blob, _ in (parts.config, *parts.layers)}
         return {digest, *images, *(str(file.digest) for _, file in resolved.files)}
+
+    def loaded_layers(self, digest: str) -> set[str]:
+        """Return the layers of a release's images that the engine holds, so that nobody needs the blobs to run it."""
+        loaded = [parts for parts in self.images_of(digest) if parts.identity in self._loaded]
+        return {blob for parts in loaded for blob, _ in parts.layers}
 
     def folder(self, digest: str) -> Path:
         """Return where a release is laid out."""
@@ -264,7 +280,7 @@ class Releases:
     def _load_prepared(self, folder: Path) -> None:
         try:
             prepared = msgspec.json.decode((folder / "prepared.json").read_bytes(), type=_Prepared)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, *UNREADABLE):
             shutil.rmtree(folder, ignore_errors=True)
             return
         self._prepared[prepared.digest] = prepared

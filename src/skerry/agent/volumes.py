@@ -10,6 +10,7 @@ import asyncio
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -34,6 +35,7 @@ class Volumes:
         self._clock = clock
         self._limits: dict[str, dict[Path, int]] = {}
         self._unburied = ""
+        self._unread: set[str] = set()
         self.full: dict[str, str] = {}
         self.on_change: Callable[[], None] = lambda: None
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -61,15 +63,23 @@ class Volumes:
                 self._limits[key] = limits
 
     def wiped(self) -> dict[str, int]:
-        """Return how often each application's volumes were emptied."""
+        """Return how often each application's volumes were emptied; no end of times where that can no longer be read.
+
+        When in doubt the data stays: counted as never, it would be emptied once more for a wipe of long ago.
+        """
         counts: dict[str, int] = {}
         for file in (self._directory / ".wiped").iterdir():
             if file.suffix:
                 continue  # on its way
             try:
                 counts[file.name] = int(file.read_text(encoding="ascii"))
-            except (OSError, ValueError):
-                continue
+            except (OSError, ValueError) as error:
+                counts[file.name] = sys.maxsize
+                if file.name not in self._unread:
+                    _log.error("volumes.count_unread", application=file.name, file=str(file), reason=str(error))
+                    self._unread.add(file.name)
+            else:
+                self._unread.discard(file.name)
         return counts
 
     def wipe(self, application: str, count: int) -> None:

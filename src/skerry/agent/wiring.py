@@ -23,7 +23,7 @@ from skerry.adapters.system_clock import SystemClock
 from skerry.adapters.udp_datagrams import UdpDatagrams
 from skerry.agent.engine import EngineFinder, Found
 from skerry.agent.facts import FactsKeeper
-from skerry.agent.fetcher import Fetcher
+from skerry.agent.fetcher import Fetcher, FetchParts
 from skerry.agent.host_runtime import HostRuntime
 from skerry.agent.identity import Identity, load_identity
 from skerry.agent.launching import Launcher, Site
@@ -33,7 +33,7 @@ from skerry.agent.loops.neighbours import NeighbourLoop
 from skerry.agent.loops.probe import ProbeLoop
 from skerry.agent.loops.reconcile import Parts, Reconciler
 from skerry.agent.loops.sync import Syncer
-from skerry.agent.measuring import Measurer
+from skerry.agent.measuring import Measurer, MeasuringParts
 from skerry.agent.preparing import Preparer
 from skerry.agent.releases import Releases
 from skerry.agent.self_testing import SelfTests, TestBench
@@ -182,17 +182,18 @@ def _wire(
     tests.on_change = facts.merge
     limiter = Limiter(store, clock, syncer.now)
     link.on_traffic = limiter.count
-    fetcher, measuring = (
-        Fetcher(blobs, link, clock, token=syncer.token, root=data, limiter=limiter) for _ in range(2)
-    )
+    fetching = FetchParts(blobs, link, clock, syncer.token, data, limiter)
+    fetcher, measuring = Fetcher(fetching), Fetcher(fetching)
     measurer = Measurer(
         data / "measure",
-        blobs,
-        measuring,
-        runtime,
-        clock,
-        tests=tests,
-        launcher_for=lambda other: Launcher(place, store, other, volumes, live),
+        MeasuringParts(
+            blobs=blobs,
+            fetcher=measuring,
+            runtime=runtime,
+            clock=clock,
+            tests=tests,
+            launcher_for=lambda other: Launcher(place, store, other, volumes, live),
+        ),
     )
     parts = Parts(
         store=store,

@@ -17,10 +17,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from skerry.kit.canonical import UNREADABLE
 from skerry.kit.digests import parse_digest
 from skerry.kit.errors import Bug, Missing, Rejected, SkerryError, Unauthenticated
 from skerry.ports.carrier_backend import CarrierBackend
-from skerry.spec.carrier import MAX_BODY_BYTES, EnrollRequest, SyncRequest
+from skerry.spec.carrier import MAX_BODY_BYTES, DeltaRequest, EnrollRequest, SyncRequest
 from skerry.spec.problem_details import PROBLEM_MEDIA_TYPE, problem_of
 
 _log = structlog.get_logger()
@@ -44,6 +45,11 @@ def carrier_app(backend: CarrierBackend) -> Starlette:
         answer = await backend.sync(await _read(request, SyncRequest))
         return Response(_encode(answer), media_type="application/json")
 
+    async def deltas(request: Request) -> Response:
+        host = backend.check_blob_token(_bearer(request))
+        answer = await backend.deltas(host, await _read(request, DeltaRequest))
+        return Response(_encode(answer), media_type="application/json")
+
     async def blob(request: Request) -> Response:
         return await _serve_blob(request, backend)
 
@@ -51,6 +57,7 @@ def carrier_app(backend: CarrierBackend) -> Starlette:
         routes=[
             Route("/v1/sync", sync, methods=["POST"]),
             Route("/v1/blobs/{digest}", blob, methods=["GET", "HEAD"]),
+            Route("/v1/deltas", deltas, methods=["POST"]),
             Route("/v1/enroll", enroll, methods=["POST"]),
             Route("/v1/trust-root", trust_root, methods=["GET"]),
         ],
@@ -73,15 +80,19 @@ async def _read(request: Request, kind: type[T]) -> T:
         raise Rejected("body.cut", "the body did not arrive whole") from error
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise Rejected("body.malformed", f"not a {kind.__name__}: {str(error)[:200]}") from error
 
 
-async def _serve_blob(request: Request, backend: CarrierBackend) -> Response:
+def _bearer(request: Request) -> str:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise Unauthenticated("blob_token.absent", "a blob token is needed", hint="sync gives one")
-    backend.check_blob_token(token)
+    return token
+
+
+async def _serve_blob(request: Request, backend: CarrierBackend) -> Response:
+    backend.check_blob_token(_bearer(request))
     digest = parse_digest(request.path_params["digest"])
     size = await backend.blobs.size(digest)
     if size is None:

@@ -23,8 +23,17 @@ import msgspec
 import urllib3
 from urllib3.connection import HTTPSConnection
 
-from skerry.kit.errors import Rejected, SkerryError, Unavailable, Untrusted
-from skerry.spec.carrier import EnrollAnswer, EnrollRequest, SyncAnswer, SyncRequest, TrustRoot
+from skerry.kit.canonical import UNREADABLE
+from skerry.kit.errors import Missing, Rejected, SkerryError, Unavailable, Untrusted
+from skerry.spec.carrier import (
+    DeltaAnswer,
+    DeltaRequest,
+    EnrollAnswer,
+    EnrollRequest,
+    SyncAnswer,
+    SyncRequest,
+    TrustRoot,
+)
 from skerry.spec.problem_details import error_of
 
 CONNECT_TIMEOUT_S = 10.0
@@ -80,6 +89,13 @@ class HttpLink:
         """Hand over reports and wait up to `request.wait_s` for news."""
         return self._exchange("/v1/sync", request, SyncAnswer, request.wait_s + ANSWER_TIMEOUT_S)
 
+    def deltas(self, request: DeltaRequest, *, token: str) -> DeltaAnswer:
+        """Ask which deltas there are."""
+        try:
+            return self._exchange("/v1/deltas", request, DeltaAnswer, ANSWER_TIMEOUT_S, token=token)
+        except Missing:
+            return DeltaAnswer()
+
     @contextlib.contextmanager
     def blob(
         self, digest: str, *, offset: int, token: str, limit: int | None = None, rate: int | None = None
@@ -116,9 +132,14 @@ class HttpLink:
         for pool in list(self._pools.values()):
             pool.close()
 
-    def _exchange(self, path: str, message: msgspec.Struct, answer: type[T], timeout_s: float) -> T:
+    def _exchange(
+        self, path: str, message: msgspec.Struct, answer: type[T], timeout_s: float, *, token: str = ""
+    ) -> T:
         sent = msgspec.json.encode(message)
-        response = self._request("POST", path, sent, timeout_s=timeout_s)
+        headers = {"Content-Type": "application/json"}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        response = self._request("POST", path, sent, headers=headers, timeout_s=timeout_s)
         try:
             body = _read_bounded(response, self._body_limit_s)
         finally:
@@ -128,7 +149,7 @@ class HttpLink:
             raise _error_of(response.status, body)
         try:
             return msgspec.json.decode(body, type=answer)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise Unavailable(
                 "link.strange_answer", f"the upstream's answer is no {answer.__name__}"
             ) from error
@@ -151,7 +172,7 @@ class HttpLink:
                 method,
                 self._prefix + path,
                 body=body,
-                headers=headers or {"Content-Type": "application/json"},
+                headers=headers,
                 timeout=timeout,
                 preload_content=False,
             )
@@ -244,7 +265,7 @@ def fetch_trust_root(
         raise Untrusted("trust_root.mismatch", message, hint=hint)
     try:
         return msgspec.json.decode(body, type=TrustRoot), body
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise Untrusted("trust_root.malformed", "the trust root is not readable by this version") from error
 
 

@@ -11,17 +11,12 @@ import click
 
 from skerry.cli.agent_facts import facts
 from skerry.cli.agent_measure import measure
+from skerry.cli.agent_options import data_option, parse_stated, stated_option
 from skerry.cli.leaving_out import DECORATION, left_out
 from skerry.cli.text import download, examples
 from skerry.kit.errors import Rejected
 
-_data = click.option(
-    "--data",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("/var/lib/skerry-agent"),
-    show_default=True,
-    help="Data directory.",
-)
+_data = data_option()
 
 
 @click.group()
@@ -50,9 +45,7 @@ def join(token: str, data: Path, name: str) -> None:
 
 @agent.command(epilog=examples("skerry agent run --data /var/lib/skerry-agent --fact memory=512MiB"))
 @_data
-@click.option(
-    "--fact", "stated", multiple=True, metavar="NAME=VALUE", help="State a fact instead of detecting it."
-)
+@stated_option
 @click.option(
     "--lan-address",
     default="",
@@ -66,12 +59,7 @@ def run(data: Path, stated: tuple[str, ...], lan_address: str, log_json: bool) -
         from skerry.agent.wiring import Stated, run_agent
         from skerry.cli.logs import configure_logs
 
-    overrides: dict[str, str] = {}
-    for fact in stated:
-        name, equals, value = fact.partition("=")
-        if not equals:
-            raise click.BadParameter(f"{fact!r} is not NAME=VALUE", param_hint="--fact")
-        overrides[name] = value
+    overrides = parse_stated(stated)
     configure_logs(json=log_json)
     run_agent(data.absolute(), Stated(overrides, lan_address))
 
@@ -97,6 +85,9 @@ def status(data: Path, output: str) -> None:
     applications: dict[str, dict[str, Any]] = observed.get("applications") or {}
     for name, view in applications.items():
         _print_application(name, view)
+    ahead: dict[str, str] = observed.get("ahead") or {}
+    for release, how in ahead.items():
+        click.echo(f"{release}, which comes later: {how}")
 
 
 def _print_application(name: str, view: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from skerry.cli.agent_options import data_option, parse_stated, stated_option
 from skerry.cli.leaving_out import DECORATION, left_out
 from skerry.cli.output import Column, output_option, print_table
 from skerry.cli.text import examples
@@ -15,16 +16,8 @@ from skerry.spec.facts import Fact
 @click.command(
     epilog=examples("skerry agent facts", "skerry agent facts -o json", "skerry agent facts --fact 'gpu.*='")
 )
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("/var/lib/skerry-agent"),
-    show_default=True,
-    help="Data directory: its disk is looked at, and its facts.d is asked.",
-)
-@click.option(
-    "--fact", "stated", multiple=True, metavar="NAME=VALUE", help="State a fact instead of detecting it."
-)
+@data_option("Data directory: its disk is looked at, and its facts.d is asked.")
+@stated_option
 @click.option("--root", type=click.Path(path_type=Path, exists=True), default=Path("/"), hidden=True)
 @output_option("table", "json")
 def facts(data: Path, stated: tuple[str, ...], root: Path, output: str) -> None:
@@ -34,13 +27,7 @@ def facts(data: Path, stated: tuple[str, ...], root: Path, output: str) -> None:
     with left_out(*DECORATION):
         from skerry.agent.wiring import find_facts
 
-    overrides: dict[str, str] = {}
-    for text in stated:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--fact")
-        overrides[name] = value
-    found = find_facts(data.absolute(), overrides, root.absolute())
+    found = find_facts(data.absolute(), parse_stated(stated), root.absolute())
     if output == "json":
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
         return

@@ -7,19 +7,14 @@ from pathlib import Path
 
 import click
 
+from skerry.cli.agent_options import data_option
 from skerry.cli.output import Column, output_option, print_table
 from skerry.cli.text import clean, examples
 
 
 @click.command(epilog=examples("skerry agent measure meter-reader"))
 @click.argument("application")
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("/var/lib/skerry-agent"),
-    show_default=True,
-    help="Data directory.",
-)
+@data_option()
 @click.option(
     "--timeout",
     "timeout_s",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from skerry.cli.loading import load_documents, refuse_release_parts
+from skerry.cli.options import files_option
 from skerry.cli.output import format_data, output_option
 from skerry.cli.session import connect
 from skerry.cli.text import clean, examples
@@ -15,15 +16,7 @@ _words_dry = {"create": "would be created", "update": "would be updated", "uncha
 
 
 @click.command(epilog=examples("skerry apply -f sites/ --dry-run", "skerry apply -f sites/ -f rollout.yaml"))
-@click.option(
-    "-f",
-    "--file",
-    "files",
-    multiple=True,
-    required=True,
-    metavar="FILE|DIR|-",
-    help="What to apply; repeatable.",
-)
+@files_option("What to apply; repeatable.")
 @click.option("--dry-run", is_flag=True, help="Say what would happen, change nothing.")
 @output_option("table", "json", "yaml")
 def apply(files: tuple[str, ...], dry_run: bool, output: str) -> None:

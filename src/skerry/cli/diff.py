@@ -9,6 +9,7 @@ from typing import cast
 import click
 
 from skerry.cli.loading import load_documents, refuse_release_parts
+from skerry.cli.options import files_option
 from skerry.cli.output import format_yaml
 from skerry.cli.session import connect
 from skerry.cli.text import clean, colour, examples
@@ -18,15 +19,7 @@ _colours = {"+": "green", "-": "red", "@": "cyan"}
 
 
 @click.command(epilog=examples("skerry diff -f sites/"))
-@click.option(
-    "-f",
-    "--file",
-    "files",
-    multiple=True,
-    required=True,
-    metavar="FILE|DIR|-",
-    help="What to compare; repeatable.",
-)
+@files_option("What to compare; repeatable.")
 @click.pass_context
 def diff(context: click.Context, files: tuple[str, ...]) -> None:
     """Compare documents with what the hub holds; the exit code is 1 when they differ, 0 when they do not."""

@@ -8,6 +8,7 @@ from datetime import datetime
 import click
 
 from skerry.cli.explain_choices import choice_now, choice_sentences, placement_sentences
+from skerry.cli.explain_delivery import delivery
 from skerry.cli.session import connect
 from skerry.cli.text import age, clean, examples, now, plural
 from skerry.kit.digests import short
@@ -29,10 +30,14 @@ _meanings = {
         "skerry explain variant meter-reader --host press-3",
         "skerry explain placement meter-reader --site zurich",
         "skerry explain rollout spring",
+        "skerry explain delivery meter-reader@1.1.0 --host press-3",
     )
 )
 def explain() -> None:
-    """Say in sentences why a variant or a host was chosen or a rollout stands where it does."""
+    """Say in sentences why a variant, a host or a way to it was chosen, or a rollout stands where it does."""
+
+
+explain.add_command(delivery)
 
 
 @explain.command(epilog=examples("skerry explain variant meter-reader --host press-3"))

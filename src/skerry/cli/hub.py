@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from skerry.cli.leaving_out import DECORATION, left_out
+from skerry.cli.options import SIZE
 from skerry.cli.text import examples
 
 
@@ -28,18 +29,30 @@ def hub() -> None:
     "--listen", default="127.0.0.1:8443", show_default=True, metavar="HOST:PORT", help="Where to listen."
 )
 @click.option("--url", default="", metavar="URL", help="Where hosts find the hub, if not where it listens.")
+@click.option(
+    "--delta-disk", type=SIZE, default="4GiB", show_default=True, help="What deltas may take of the disk."
+)
+@click.option(
+    "--delta-workers",
+    type=click.IntRange(0, 64),
+    default=1,
+    show_default=True,
+    help="How many deltas are made at a time; 0 makes none.",
+)
 @click.option("--log-json", is_flag=True, help="Write the log as JSON lines.")
-def serve(data: Path, listen: str, url: str, log_json: bool) -> None:
+def serve(data: Path, listen: str, url: str, *, delta_disk: int, delta_workers: int, log_json: bool) -> None:
     """Serve a hub from a data directory, which is made at the first start.
 
     The first start makes a certificate authority and the hub's keys, and prints a one-time secret.
     """
     with left_out(*DECORATION):
         from skerry.cli.logs import configure_logs
+        from skerry.hub.deltas import DeltaLimits
         from skerry.hub.wiring import serve as run
 
     configure_logs(json=log_json)
-    run(data.absolute(), listen, url, lambda line: print(line, file=sys.stdout, flush=True))
+    limits = DeltaLimits(delta_disk, delta_workers)
+    run(data.absolute(), listen, url, lambda line: print(line, file=sys.stdout, flush=True), deltas=limits)
 
 
 @hub.command("admin-secret", epilog=examples("skerry hub admin-secret --data /var/lib/skerry"))

@@ -1,13 +1,15 @@
-"""Values of options, as people write them."""
+"""Options that several commands take, and the values of options as people write them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import click
 
-from skerry.kit.quantities import parse_duration
+from skerry.kit.quantities import parse_duration, parse_size
+
+Command = TypeVar("Command", bound=Callable[..., object])
 
 
 class DurationType(click.ParamType[float]):
@@ -28,7 +30,30 @@ class DurationType(click.ParamType[float]):
         return seconds
 
 
+class SizeType(click.ParamType[int]):
+    """A size such as `500MiB`, handed over in bytes."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return bytes, or fail with what a size looks like."""
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_size(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 DURATION = DurationType()
+SIZE = SizeType()
+
+
+def files_option(help: str) -> Callable[[Command], Command]:
+    """Return the option `-f`, handed over as the names `files`."""
+    return click.option(
+        "-f", "--file", "files", multiple=True, required=True, metavar="FILE|DIR|-", help=help
+    )
 
 
 def parse_pairs(pairs: Sequence[str], option: str) -> dict[str, str]:

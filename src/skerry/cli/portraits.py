@@ -31,6 +31,7 @@ from skerry.spec.report import ApplicationView, ComponentView
 Lines = Iterator[str]
 _HEAD_WIDTH = 15
 _FREE_PORT = "(chosen by the host)"
+_DISK = (("keep_free", "left free"), ("blobs", "for blobs at the most"))
 _BUDGETS = (("per_day", "per day"), ("per_month", "per month"))
 
 
@@ -60,6 +61,9 @@ def site_lines(
         yield from _link_lines(link)
     for window in spec.get("switch_windows", ()):
         yield field("Switches", f"at {window['cron']} for {window['duration']}")
+    if disk := spec.get("disk"):
+        limits = [f"{disk[key]} {words}" for key, words in _DISK if key in disk]
+        yield field("Disk", ", ".join(limits))
     if variables := spec.get("variables"):
         yield field("Variables", _pairs(variables))
     yield field("Generation", str(view.generation))
@@ -83,6 +87,9 @@ def host_lines(view: HostView, events: Sequence[EventView], *, at: datetime) -> 
     yield field("Applications", f"as of {age(view.observed_at, at)}" if view.applications else "none")
     for name, application in sorted(view.applications.items()):
         yield from indent(application_lines(name, application))
+    if view.ahead:
+        yield "Fetched ahead:"
+        yield from indent(f"{release}: {how}" for release, how in sorted(view.ahead.items()))
     if view.facts:
         yield "Facts:"
         for name, fact in sorted(view.facts.items()):
@@ -166,6 +173,9 @@ def release_lines(view: ReleaseView, *, at: datetime) -> Lines:
         for variant in model.spec.variants:
             kind = "/".join(part for part in (variant.format, variant.precision) if part)
             yield f"  variant {variant.name} ({kind}){_needs(variant.requires)}{_expects(variant.expects)}"
+            if how := variant.snapped:
+                error = f"no weight by more than {how.largest_error:.2g} of its size"
+                yield f"    snapped to {how.release} by {how.bits} bits, {error}"
             yield from indent(_file_lines(variant.files), 4)
 
 
@@ -294,6 +304,8 @@ def _written_lines(component: Component) -> Lines:
         size = format_size(sum(layer.size_bytes for layer in image.layers))
         identity = short(image.config.digest or "") if image.config else "not pinned"
         yield f"image {image.name} ({image.platform or 'any platform'}): {size}, {identity}{_needs(image.requires)}"
+        if image.manifest:
+            yield f"  manifest {image.manifest.digest}"
         for model, variants in sorted(image.models.items()):
             yield f"  goes with {model} {' or '.join(variants)}"
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from skerry.cli.text import clean, colours_wanted
+from skerry.cli.text import clean, colours_wanted, plural
 from skerry.client.images.limits import ImageProgress
 from skerry.client.push import PushProgress
+from skerry.client.snapping_report import SnapOutcome, VariantSnap
 from skerry.kit.quantities import format_size
 
 if TYPE_CHECKING:
@@ -55,6 +57,13 @@ class PushDisplay:
             size = f" ({format_size(progress.total_bytes)})" if progress.total_bytes else ""
             click.echo(clean(f"{_DOING[progress.step]} {progress.name}{size}"), err=True)
 
+    def snapping(self, doing: str) -> None:
+        """Say what of the snapping is being done."""
+        if self._bar:
+            self._show("snap", doing, 0, 0)
+        else:
+            click.echo(clean(doing), err=True)
+
     def pushing(self, progress: PushProgress) -> None:
         """Show how far the push is, and why it waits."""
         if progress.step == "wait":
@@ -73,6 +82,37 @@ class PushDisplay:
         if key not in self._tasks:
             self._tasks[key] = self._bar.add_task(clean(text), total=total_bytes)
         self._bar.update(self._tasks[key], description=clean(text), completed=done_bytes, total=total_bytes)
+
+
+def snapping_lines(outcome: SnapOutcome | None) -> list[str]:
+    """Return what was snapped and what that saves, for people."""
+    if outcome is None:
+        return []
+    if not outcome.variants:
+        return [clean(f"nothing is snapped: {outcome.why}")]
+    return [clean(line) for variant in outcome.variants for line in _variant_lines(variant, outcome.release)]
+
+
+def _variant_lines(variant: VariantSnap, release: str) -> Iterator[str]:
+    name = f"{variant.model}/{variant.variant}"
+    if variant.bits:
+        yield f"{name}: snapped to {release} by {variant.bits} bits"
+    else:
+        yield f"{name}: stays exact: {variant.why}"
+    for file in variant.files:
+        deltas = f"delta {format_size(file.exact_delta_bytes)}"
+        if file.snapped_delta_bytes is not None:
+            deltas = f"delta {format_size(file.snapped_delta_bytes)} instead of {format_size(file.exact_delta_bytes)}"
+        yield f"  {file.path}: {format_size(file.full_bytes)}, {deltas}"
+        if file.words_changed:
+            error = f"each by at most {file.largest_error:.2g} of its size"
+            weights, tensors = plural(file.words_changed, "weight"), plural(file.tensors, "tensor")
+            yield f"    {weights} of {tensors} moved, {error}"
+    for metric in variant.metrics:
+        yield f"  {metric.name}: {metric.exact:g} exact, {metric.snapped:g} snapped"
+    for attempt in variant.attempts:
+        if attempt.failure:
+            yield f"  not by {attempt.bits} bits: {attempt.failure}"
 
 
 def _shortened(name: str) -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import click
 import msgspec
@@ -12,16 +15,20 @@ import msgspec
 from skerry.cli.describe import show_described
 from skerry.cli.listing import show_list
 from skerry.cli.output import output_option, print_view
-from skerry.cli.push_display import PushDisplay
+from skerry.cli.push_display import PushDisplay, snapping_lines
+from skerry.cli.release_diff import diff
 from skerry.cli.release_preview import preview
 from skerry.cli.resources import Query
 from skerry.cli.session import connect
 from skerry.cli.text import clean, examples, plural
+from skerry.client.client import Client
 from skerry.client.images.cache import BlobCache, cache_capacity, cache_path
 from skerry.client.images.reader import ImageReader
 from skerry.client.push import PushPlan, PushResult, plan_push, push_release
+from skerry.client.snapping_report import SnapOutcome
 from skerry.client.sources import PreparedRelease, read_release
 from skerry.kit.digests import digest_of, short
+from skerry.kit.errors import Rejected
 from skerry.kit.quantities import format_size
 
 
@@ -43,6 +50,7 @@ class PushPreview(msgspec.Struct, frozen=True):
     missing_bytes: int
     total_bytes: int
     images: tuple[ImagePreview, ...] = ()
+    snapping: SnapOutcome | None = None
 
 
 @click.group(epilog=examples("skerry release push release.yaml"))
@@ -51,13 +59,42 @@ def release() -> None:
 
 
 release.add_command(preview)
+release.add_command(diff)
+
+
+class SnapOptions(TypedDict):
+    """What was said about snapping."""
+
+    snap: bool
+    snap_base: str
+    snap_bits: int | None
 
 
 @release.command(
-    epilog=examples("skerry release push release-1.1.0.yaml", "skerry release push release.yaml --dry-run")
+    epilog=examples(
+        "skerry release push release-1.1.0.yaml",
+        "skerry release push release.yaml --dry-run",
+        "skerry release push release.yaml --snap",
+    )
 )
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Check everything and say what would travel, send nothing.")
+@click.option(
+    "--snap",
+    is_flag=True,
+    help="Move new weights, within a bound, to where their difference to the release before is small.",
+)
+@click.option(
+    "--snap-base",
+    metavar="APP@VERSION",
+    default="",
+    help="The release to snap to, if not the newest of the application.",
+)
+@click.option(
+    "--snap-bits",
+    type=click.IntRange(1, 22),
+    help="How many low bits of an fp32 weight may change; by default the most of 18, 14 and 10 that pass.",
+)
 @click.option(
     "--insecure-registry",
     "insecure",
@@ -66,13 +103,18 @@ release.add_command(preview)
     help="Speak plain HTTP with this registry; one on this machine need not be named.",
 )
 @output_option("table", "json", "yaml")
-def push(file: Path, dry_run: bool, insecure: tuple[str, ...], output: str) -> None:
+def push(
+    file: Path, dry_run: bool, insecure: tuple[str, ...], output: str, **snap: Unpack[SnapOptions]
+) -> None:
     """Push the release that FILE describes: one Application, its Models, and the files and images they name.
 
     Only what the hub lacks travels, and a push that was cut goes on where it stopped. Pushing the same
     release again changes nothing; a version that has been pushed cannot be changed.
 
     Layers of images are kept in a cache of 20 GiB, or of SKERRY_CACHE_SIZE.
+
+    With --snap each changed model runs its spec.evaluation here, on the exact files and on the snapped ones, and is
+    pushed snapped only if it stays within the tolerances stated there. --snap-base and --snap-bits imply --snap.
     """
     cache = BlobCache(cache_path(os.environ), capacity_bytes=cache_capacity(os.environ))
     with PushDisplay(sys.stderr) as display, cache:
@@ -81,12 +123,16 @@ def push(file: Path, dry_run: bool, insecure: tuple[str, ...], output: str) -> N
         )
         prepared = read_release(file, display.hashing, images=images)
         with connect() as client:
+            snapping: SnapOutcome | None = None
+            if snap["snap"] or snap["snap_base"] or snap["snap_bits"] is not None:
+                prepared, snapping = _snap(prepared, snap, file.parent, (client, cache, display.snapping))
             if dry_run:
-                preview = _preview(prepared, plan_push(client, prepared))
+                preview = _preview(prepared, plan_push(client, prepared), snapping)
                 print_view(preview, _preview_lines(preview), output)
                 return
             result = push_release(client, prepared, display.pushing)
-    print_view(result, _lines(result), output)
+    result = msgspec.structs.replace(result, snapping=snapping)
+    print_view(result, [*snapping_lines(snapping), *_lines(result)], output)
 
 
 @release.command("list", epilog=examples("skerry release list --app meter-reader"))
@@ -105,7 +151,31 @@ def show(name: str, output: str) -> None:
     show_described("release", name, output)
 
 
-def _preview(prepared: PreparedRelease, plan: PushPlan) -> PushPreview:
+def _snap(
+    prepared: PreparedRelease,
+    options: SnapOptions,
+    directory: Path,
+    tools: tuple[Client, BlobCache, Callable[[str], None]],
+) -> tuple[PreparedRelease, SnapOutcome]:
+    """Return the release with weights snapped as far as its models allow.
+
+    Raises:
+        Rejected: there is no numpy (`snap.no_numpy`), or what `snap_release` raises.
+    """
+    if find_spec("numpy") is None:
+        hint = "install it beside skerry: pip install numpy"
+        raise Rejected("snap.no_numpy", "snapping weights needs numpy", hint=hint)
+    # numpy takes longer to import than all the rest.
+    from skerry.client.snapping import SnapRequest, snap_release
+    from skerry.client.snapping_variant import Workshop
+
+    client, cache, on_step = tools
+    shop = Workshop(client, cache, prepared.sources, on_step)
+    request = SnapRequest(directory, os.environ, options["snap_base"], options["snap_bits"])
+    return snap_release(shop, prepared, request)
+
+
+def _preview(prepared: PreparedRelease, plan: PushPlan, snapping: SnapOutcome | None) -> PushPreview:
     return PushPreview(
         name=prepared.release.name,
         digest=digest_of(prepared.content),
@@ -122,6 +192,7 @@ def _preview(prepared: PreparedRelease, plan: PushPlan) -> PushPreview:
             for component in prepared.release.application.spec.components
             for variant in (component.image.variants if component.image else ())
         ),
+        snapping=snapping,
     )
 
 
@@ -143,6 +214,7 @@ def _preview_lines(preview: PushPreview) -> list[str]:
     ]
     return [
         *(clean(line) for line in images),
+        *snapping_lines(preview.snapping),
         clean(f"release {preview.name} would be pushed (digest {short(preview.digest)})"),
         f"{format_size(preview.missing_bytes)} of {format_size(preview.total_bytes)} would travel",
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import click
 
@@ -12,6 +13,7 @@ from skerry.cli.apply import print_changes
 from skerry.cli.describe import show_described
 from skerry.cli.options import DURATION
 from skerry.cli.output import output_option, print_view
+from skerry.cli.rollout_preview import preview
 from skerry.cli.session import connect
 from skerry.cli.text import clean, colour, examples, local_time, now
 from skerry.client.client import Client
@@ -29,6 +31,9 @@ def rollout() -> None:
     """Bring a release to sites, and follow it there."""
 
 
+rollout.add_command(preview)
+
+
 @rollout.command(
     epilog=examples(
         "skerry rollout start meter-reader@1.1.0 --sites region=north",
@@ -43,18 +48,30 @@ def rollout() -> None:
     "--soak", default="30s", show_default=True, help="How long it must stay ready to keep the release."
 )
 @click.option("--urgent", is_flag=True, help="Let hosts fetch it before everything else.")
+@click.option(
+    "--at",
+    "begin_at",
+    type=click.DateTime(["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M%z"]),
+    help="Begin no earlier, such as 2026-03-01T02:00+01:00.",
+)
+@click.option(
+    "--prefetch", is_flag=True, help="Let hosts fetch its files before it is their turn, after all else."
+)
 @click.option("--dry-run", is_flag=True, help="Check it, start nothing.")
 @output_option("table", "json", "yaml")
-def start(
-    release: str, selector: str, name: str, output: str, *, urgent: bool, dry_run: bool, **health: str
-) -> None:
+def start(release: str, selector: str, name: str, output: str, *, dry_run: bool, **said: Any) -> None:
     """Bring RELEASE, APPLICATION@VERSION, to the sites a selector names."""
     document = {
         "apiVersion": API_VERSION,
         "kind": "Rollout",
         "metadata": {"name": name or default_name(release)},
-        "spec": {"release": release, "sites": selector, "health": health}
-        | ({"urgent": True} if urgent else {}),
+        "spec": {
+            "release": release,
+            "sites": selector,
+            "health": {name: said[name] for name in ("deadline", "soak")},
+        }
+        | {name: True for name in ("urgent", "prefetch") if said[name]}
+        | ({"begin_at": said["begin_at"].isoformat()} if said["begin_at"] else {}),
     }
     parse_raw(document)
     with connect() as client:

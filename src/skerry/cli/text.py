@@ -103,7 +103,9 @@ def plural(count: int, noun: str) -> str:
 def download(fetch: Mapping[str, Any]) -> str:
     """Return how far a download is: `12.0 MiB of 50.0 MiB (24 %) fetched, 64.0 KiB/s, 10m 8s to go`."""
     done, total = int(fetch.get("done_bytes", 0)), int(fetch.get("total_bytes", 0))
-    text = f"{format_size(done)} of {format_size(total)} ({100 * done // max(1, total)} %) fetched"
+    full = int(fetch.get("full_bytes", 0))
+    less = f" in place of {format_size(full)}" if full > total else ""
+    text = f"{format_size(done)} of {format_size(total)}{less} ({100 * done // max(1, total)} %) fetched"
     rate, left = fetch.get("rate", 0), fetch.get("left_s")
     if not rate:
         return f"{text}, nothing flows now"

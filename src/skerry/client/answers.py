@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
+from skerry.kit.canonical import UNREADABLE
 from skerry.kit.errors import Bug, Denied, SkerryError, Unauthenticated, Unavailable
 from skerry.spec.problem_details import error_of
 
@@ -20,7 +21,7 @@ def decode_answer(body: bytes, kind: type[T]) -> T:
     """
     try:
         return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         hint = "is the hub of another version? compare `skerry --version` on both"
         raise Bug("hub.strange_answer", f"the hub's answer cannot be read: {error}", hint=hint) from None
 

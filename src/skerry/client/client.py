@@ -6,7 +6,7 @@ Every method may raise what `Connection.request` raises: `Rejected`, `Missing`, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 from urllib.parse import quote
@@ -44,6 +44,7 @@ from skerry.spec.api import (
     WhoAmI,
     WipeAnswer,
 )
+from skerry.spec.api_delivery import DeltaOrder, DeltaOrdered, HostDelivery, ReleaseDiff, TrafficPreview
 
 Deletable = Literal["sites", "hosts", "releases", "rollouts"]
 T = TypeVar("T")
@@ -124,6 +125,22 @@ class Client:
         """Return the same of a pinned release document that need not have been pushed."""
         return self._post("/previews", PreviewRequest(release=release, selector=selector), FleetPreview)
 
+    def release_diff(self, old: str, new: str) -> ReleaseDiff:
+        """Return what changed from one release to another, and what it costs."""
+        return self._get(f"/releases/{_part(new)}/diff", ReleaseDiff, old=old)
+
+    def traffic(self, release: str, selector: str) -> TrafficPreview:
+        """Return what bringing a release to the sites of a selector takes over their links."""
+        return self._get(f"/releases/{_part(release)}/traffic", TrafficPreview, selector=selector)
+
+    def delivery(self, release: str, host: str) -> HostDelivery:
+        """Return how a release would come to a host, file by file."""
+        return self._get(f"/releases/{_part(release)}/delivery", HostDelivery, host=host)
+
+    def order_deltas(self, release: str, order: DeltaOrder) -> DeltaOrdered:
+        """Have deltas made, and return how far that is."""
+        return self._post(f"/releases/{_part(release)}/deltas", order, DeltaOrdered)
+
     def placements(self, site: str) -> list[PlacementView]:
         """Return where in a site its applications are placed."""
         return self._get(f"/sites/{_part(site)}/placements", list[PlacementView])
@@ -179,6 +196,10 @@ class Client:
     def missing(self, blobs: Sequence[BlobRef]) -> MissingAnswer:
         """Return which of these blobs the hub lacks, and where their uploads stand."""
         return self._post("/blobs/missing", MissingRequest(blobs=tuple(blobs)), MissingAnswer)
+
+    def download(self, digest: str) -> Iterator[bytes]:
+        """Yield the bytes of a blob in pieces; whoever takes them compares the digest."""
+        return self._connection.stream(f"/api/v1/blobs/{_part(digest)}")
 
     def upload(self, blob: BlobRef, *, offset: int, chunk: bytes) -> UploadAnswer:
         """Append a chunk to a blob's upload, which must stand at `offset`."""

@@ -19,6 +19,7 @@ from skerry.spec.carrier import TrustRoot
 
 CONNECT_LIMIT_S = 10.0
 ANSWER_LIMIT_S = 60.0
+STREAM_BYTES = 1 << 20
 _MAX_TRUST_ROOT_BYTES = 1 << 20
 
 
@@ -64,6 +65,20 @@ class Connection:
         if not response.is_success:
             raise error_of_answer(response.status_code, response.content)
         return response.status_code, response.content
+
+    def stream(self, path: str) -> Iterator[bytes]:
+        """Yield the body of a granted GET in pieces as they arrive.
+
+        Raises:
+            SkerryError: as `request`; `Unavailable` also when the answer breaks off.
+        """
+        try:
+            with self._http.stream("GET", path) as response:
+                if not response.is_success:
+                    raise error_of_answer(response.status_code, response.read())
+                yield from response.iter_bytes(STREAM_BYTES)
+        except (httpx2.RequestError, httpx2.StreamError) as error:
+            raise _transport_error(self.hub, error) from error
 
 
 def check_address(hub: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from skerry.kit.canonical import UNREADABLE
 from skerry.kit.errors import Rejected
 
 _login_hint = "log in first: skerry login URL --root DIGEST"
@@ -62,13 +63,17 @@ def load_profile(path: Path) -> Profile:
         return msgspec.json.decode(path.read_bytes(), type=Profile)
     except FileNotFoundError:
         return Profile()
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         hint = f"mend it, or move it away and log in again: {path}"
         raise Rejected("profile.unreadable", f"{path} cannot be read: {error}", hint=hint) from None
 
 
 def save_profile(path: Path, profile: Profile) -> None:
-    """Write the profile, readable by its owner alone, as a whole or not at all."""
+    """Write the profile, readable by its owner alone, as a whole or not at all.
+
+    Raises:
+        Rejected: it cannot be written (`profile.unwritable`).
+    """
     content = msgspec.json.format(msgspec.json.encode(profile), indent=2)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

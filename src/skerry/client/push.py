@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from skerry.client.client import Client
+from skerry.client.snapping_report import SnapOutcome
 from skerry.client.source_files import SourceFile, changed, identity_of, open_source
 from skerry.client.sources import PreparedRelease
 from skerry.kit.errors import Bug, Conflict, Rejected, Unavailable
@@ -37,13 +38,17 @@ class PushProgress(msgspec.Struct, frozen=True):
 
 
 class PushResult(msgspec.Struct, frozen=True):
-    """What a push did. `skipped_bytes` the hub had already; `created` tells whether the release was new."""
+    """What a push did. `skipped_bytes` the hub had already; `created` tells whether the release was new.
+
+    `snapping` is what was snapped before, if that was asked for.
+    """
 
     release: ReleaseView
     created: bool
     uploaded_bytes: int
     skipped_bytes: int
     uploaded_blobs: int
+    snapping: SnapOutcome | None = None
 
 
 class PushPlan(msgspec.Struct, frozen=True):

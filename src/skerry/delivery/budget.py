@@ -17,8 +17,8 @@ import msgspec
 
 from skerry.delivery.windows import local_text, open_until, opens_after
 from skerry.kit.quantities import format_size, parse_duration, parse_rate, parse_size
-from skerry.spec.desired import LinkPolicy, OpenWindow, SitePolicy
-from skerry.spec.site import SiteLink, SiteSpec
+from skerry.spec.desired import DiskPolicy, LinkPolicy, OpenWindow, SitePolicy
+from skerry.spec.site import SiteDisk, SiteLink, SiteSpec
 
 BURST_S = 0.5
 LOOK_AGAIN_S = 86400.0
@@ -102,6 +102,7 @@ def site_policy(spec: SiteSpec, *, hosts: int) -> SitePolicy:
     return SitePolicy(
         host_network=spec.host_network,
         link=link_policy(spec.link, hosts=hosts) if limited else None,
+        disk=disk_policy(spec.disk),
         switch_windows=tuple(
             OpenWindow(cron=window.cron, duration_s=parse_duration(window.duration))
             for window in spec.switch_windows
@@ -109,6 +110,11 @@ def site_policy(spec: SiteSpec, *, hosts: int) -> SitePolicy:
         # Elsewhere nothing depends on it, and nobody's document is to change for it.
         time_zone=spec.time_zone if limited or spec.switch_windows else "UTC",
     )
+
+
+def disk_policy(disk: SiteDisk) -> DiskPolicy:
+    """Return what downloads may take of each host's disk, in bytes."""
+    return DiskPolicy(keep_free=_bytes(disk.keep_free), blobs=_bytes(disk.blobs))
 
 
 def link_policy(link: SiteLink, *, hosts: int) -> LinkPolicy:

@@ -21,6 +21,7 @@ _MAX_FIELDS = 1 << 20
 _MAX_NAME_BYTES = 4096
 _MAX_MEMBERS = 1 << 20
 _TAR_BLOCK_BYTES = 512
+_OCTAL_DIGITS = b"01234567"
 # Smaller files in a tar are left to zstd.
 _MIN_MODEL_BYTES = 16 << 10
 
@@ -100,10 +101,10 @@ def _members(file: BinaryIO, size: int) -> Iterator[tuple[str, int, int]]:
         if len(header) < _TAR_BLOCK_BYTES or header[257:262] != b"ustar":
             return
         digits = header[124:136].strip(b" \0")
-        if not digits.isdigit():
+        if not digits or digits.strip(_OCTAL_DIGITS):
             return
         length = int(digits, 8)
-        if header[156:157] in b"0\0" and _MIN_MODEL_BYTES <= length <= size - at:
+        if header[156:157] in b"0\0" and _MIN_MODEL_BYTES <= length <= size - at - _TAR_BLOCK_BYTES:
             name = (header[345:500].rstrip(b"\0") + b"/" + header[:100].rstrip(b"\0")).decode("latin-1")
             yield name, at + _TAR_BLOCK_BYTES, length
         at += _TAR_BLOCK_BYTES + -(-length // _TAR_BLOCK_BYTES) * _TAR_BLOCK_BYTES

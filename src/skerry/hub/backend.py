@@ -13,15 +13,18 @@ import msgspec
 import structlog
 from securesystemslib.signer import Key
 
+from skerry.hub.deltas import DeltaShelf
 from skerry.hub.issuing import Issuer
 from skerry.hub.keeping import HubKeys
 from skerry.hub.notifier import Notifier
 from skerry.kit.errors import Missing, Unauthenticated, Untrusted
-from skerry.ports.blobs import Blobs
+from skerry.ports.blobs import ReadableBlobs
 from skerry.ports.clock import Clock
 from skerry.ports.hub_store import AppliedReport, Audit, HostRecord, HubStore
 from skerry.spec.carrier import (
     TIME_TYPE,
+    DeltaAnswer,
+    DeltaRequest,
     EnrollAnswer,
     EnrollRequest,
     HubTime,
@@ -57,7 +60,7 @@ class HubBackend:
     def __init__(
         self,
         store: HubStore,
-        blobs: Blobs,
+        shelf: DeltaShelf,
         keys: HubKeys,
         clock: Clock,
         *,
@@ -65,7 +68,7 @@ class HubBackend:
         notifier: Notifier,
     ) -> None:
         self._store = store
-        self._blobs = blobs
+        self._shelf = shelf
         self._keys = keys
         self._clock = clock
         self._issuer = issuer
@@ -77,9 +80,9 @@ class HubBackend:
         self.on_news: Callable[[], None] = lambda: None
 
     @property
-    def blobs(self) -> Blobs:
-        """Where blobs are read."""
-        return self._blobs
+    def blobs(self) -> ReadableBlobs:
+        """Where blobs are read, deltas among them."""
+        return self._shelf.readable
 
     async def trust_root(self) -> bytes:
         """Return what join tokens pin."""
@@ -139,9 +142,13 @@ class HubBackend:
             return SyncAnswer(acknowledged=acknowledged)
         return await self._answer(host, newest, request, acknowledged)
 
-    def check_blob_token(self, token: str) -> None:
-        """Return when the token is good."""
-        verify_blob_token(token, self._verifiers, self._clock.now())
+    def check_blob_token(self, token: str) -> str:
+        """Return the host of a good token."""
+        return verify_blob_token(token, self._verifiers, self._clock.now()).host
+
+    async def deltas(self, host: str, request: DeltaRequest) -> DeltaAnswer:
+        """Return which deltas there are, and have others made."""
+        return await self._shelf.answer(host, request)
 
     def forget_host(self, name: str) -> None:
         """Drop what is at hand of a removed host."""

@@ -30,6 +30,7 @@ from skerry.spec.desired import (
     HealthPolicy,
     ReleaseRef,
     SitePlacement,
+    Upcoming,
 )
 from skerry.spec.release import Release
 from skerry.spec.rollout import Rollout
@@ -71,6 +72,7 @@ class Issuer:
         self._issued: dict[str, Issued] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._marked: set[str] = set()
+        self._upcoming: Mapping[str, Mapping[str, str]] = {}
         self._immovable: set[str] = set()  # sites where nothing depends on what hosts report of themselves
 
     async def issued(self, site: str) -> Issued:
@@ -98,6 +100,13 @@ class Issuer:
         """Note that a host of the site says something new that may matter to where applications are placed."""
         if site not in self._immovable:
             self._marked.add(site)
+
+    def fetch_ahead(self, upcoming: Mapping[str, Mapping[str, str]]) -> None:
+        """Note which releases sites will get, by site and application; changes are issued with the marked."""
+        before, self._upcoming = self._upcoming, upcoming
+        self._marked.update(
+            site for site in before.keys() | upcoming.keys() if before.get(site) != upcoming.get(site)
+        )
 
     async def mark_all(self) -> None:
         """Look at every site once more: a hub that was ended in between has stored a change, and not issued it."""
@@ -194,6 +203,7 @@ class Issuer:
         placed = place_work(work)
         moves = any(restricts(release) for release in documents.values())
         (self._immovable.discard if moves else self._immovable.add)(record.name)
+        upcoming = self._ahead(record.name, placed.applications, refs)
         return DesiredState(
             site=record.name,
             generation=generation,
@@ -208,7 +218,30 @@ class Issuer:
             placements=placed.placements,
             neighbours=placed.neighbours,
             policy=policy,
+            upcoming=upcoming,
         )
+
+    def _ahead(
+        self, site: str, applications: Mapping[str, list[str]], refs: dict[str, ReleaseRef]
+    ) -> dict[str, tuple[Upcoming, ...]]:
+        """Return what each host may fetch ahead, and name those releases in `refs`.
+
+        A host that has the application will get its next release. Where nobody has it yet, all hosts fetch one that
+        may go to every host; who gets any other is not known before it is assigned.
+        """
+        upcoming: dict[str, list[Upcoming]] = {}
+        for application, name in sorted(self._upcoming.get(site, {}).items()):
+            record = self._store.release(name)
+            if record is None:
+                continue
+            hosts = [host for host, names in applications.items() if application in names]
+            if not hosts and not restricts(msgspec.json.decode(record.document, type=Release)):
+                hosts = list(applications)
+            for host in hosts:
+                upcoming.setdefault(host, []).append(Upcoming(application=application, release=name))
+            if hosts:
+                refs[name] = ReleaseRef(digest=record.digest, size_bytes=len(record.document))
+        return {host: tuple(found) for host, found in upcoming.items()}
 
     def _rollout(self, record: AssignmentRecord) -> Rollout | None:
         rollout = self._store.rollout(record.rollout)
@@ -246,6 +279,7 @@ def _content(desired: DesiredState) -> tuple[object, ...]:
         placements,
         desired.neighbours,
         desired.policy,
+        desired.upcoming,
     )
 
 

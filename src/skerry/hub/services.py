@@ -5,8 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from skerry.hub.backend import HubBackend
+from skerry.hub.deltas import DeltaShelf
 from skerry.hub.issuing import Issuer
 from skerry.hub.keeping import HubKeys
+from skerry.hub.loops.deltas import DeltaLoop
 from skerry.hub.loops.rollouts import RolloutLoop
 from skerry.ports.blobs import Blobs, LocalBlobs
 from skerry.ports.clock import Clock
@@ -18,6 +20,8 @@ class Hub(msgspec.Struct, frozen=True):
 
     store: HubStore
     blobs: Blobs
+    deltas: DeltaShelf
+    ahead: DeltaLoop
     uploads: LocalBlobs
     keys: HubKeys
     clock: Clock

@@ -69,6 +69,7 @@ def view_host(host: HostRecord, site: SiteRecord, now: datetime) -> HostView:
         clock_offset_s=host.clock_offset_s,
         observed_at=host.observed_at,
         applications=dict(observed.applications) if observed else {},
+        ahead=dict(observed.ahead) if observed else {},
         facts=host.facts,
     )
 

@@ -20,6 +20,7 @@ from litestar import Litestar
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from skerry.adapters.delta_workers import DeltaWorkers
 from skerry.adapters.directory_blobs import DirectoryBlobs
 from skerry.adapters.object_blobs import ObjectBlobs
 from skerry.adapters.sql.store import SqlHubStore
@@ -27,8 +28,10 @@ from skerry.adapters.system_clock import SystemClock
 from skerry.carrier.app import carrier_app
 from skerry.hub.api.app import operator_app
 from skerry.hub.backend import HubBackend
+from skerry.hub.deltas import DeltaLimits, DeltaShelf
 from skerry.hub.issuing import Issuer
 from skerry.hub.keeping import HubKeys, open_keys, open_server_certificate
+from skerry.hub.loops.deltas import DeltaLoop
 from skerry.hub.loops.rollouts import RolloutLoop
 from skerry.hub.notifier import Notifier
 from skerry.hub.services import Hub
@@ -49,7 +52,7 @@ KEEP_ALIVE_S = 90
 SHUTDOWN_S = 5
 
 
-def serve(data: Path, listen: str, url: str, say: Callable[[str], None]) -> None:
+def serve(data: Path, listen: str, url: str, say: Callable[[str], None], *, deltas: DeltaLimits) -> None:
     """Serve a hub until SIGTERM or SIGINT. `say` is told, line by line, what the person at the console needs.
 
     Raises:
@@ -66,7 +69,7 @@ def serve(data: Path, listen: str, url: str, say: Callable[[str], None]) -> None
             door = stack.enter_context(contextlib.closing(_bind(host, port)))
             url = url or f"https://{_shown_host(host)}:{door.getsockname()[1]}"
             runner = stack.enter_context(asyncio.Runner(loop_factory=_new_loop))
-            runner.run(_serve(data, door, url, _Opened(keys, store, clock), say))
+            runner.run(_serve(data, door, url, _Opened(keys, store, clock, deltas), say))
 
 
 def new_admin_secret(data: Path) -> tuple[str, str]:
@@ -85,10 +88,11 @@ def new_admin_secret(data: Path) -> tuple[str, str]:
 class _Opened:
     """What was opened before the loop began."""
 
-    def __init__(self, keys: HubKeys, store: HubStore, clock: SystemClock) -> None:
+    def __init__(self, keys: HubKeys, store: HubStore, clock: SystemClock, deltas: DeltaLimits) -> None:
         self.keys = keys
         self.store = store
         self.clock = clock
+        self.deltas = deltas
 
 
 class _Protocol(HttpToolsProtocol):
@@ -136,6 +140,7 @@ async def _serve(
     await hub.issuer.mark_all()
     background = [
         asyncio.create_task(hub.rollouts.run_forever()),
+        asyncio.create_task(hub.ahead.run_forever()),
         asyncio.create_task(_maintain(data, hub, names, config.ssl)),
     ]
     _announce(hub, opened, say)
@@ -154,13 +159,25 @@ async def _serve(
 
 def _assemble(data: Path, url: str, opened: _Opened, notifier: Notifier) -> Hub:
     blobs = ObjectBlobs.in_directory(data / "blobs")
+    deltas = DeltaShelf(
+        opened.store,
+        blobs,
+        ObjectBlobs.in_directory(data / "deltas"),
+        DeltaWorkers(blobs, data / "deltas" / "making"),
+        opened.clock,
+    )
+    deltas.limits = opened.deltas
     issuer = Issuer(opened.store, opened.keys.key, opened.clock, notifier)
-    backend = HubBackend(opened.store, blobs, opened.keys, opened.clock, issuer=issuer, notifier=notifier)
+    backend = HubBackend(opened.store, deltas, opened.keys, opened.clock, issuer=issuer, notifier=notifier)
     rollouts = RolloutLoop(opened.store, issuer, opened.clock)
     backend.on_news = rollouts.wake
+    ahead = DeltaLoop(opened.store, deltas)
+    rollouts.on_running = ahead.follow
     return Hub(
         store=opened.store,
         blobs=blobs,
+        deltas=deltas,
+        ahead=ahead,
         uploads=DirectoryBlobs(data / "uploads"),
         keys=opened.keys,
         clock=opened.clock,

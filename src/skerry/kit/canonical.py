@@ -16,6 +16,9 @@ import msgspec
 
 _encoder = msgspec.json.Encoder(order="sorted")
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What reading JSON raises for bytes that are none: bytes that are no text raise an error of their own."""
+
 
 def encode_canonical(value: object) -> bytes:
     """Return the canonical JSON of a struct, mapping, sequence or scalar."""

@@ -1,4 +1,4 @@
-"""Replaces a file so that a power cut leaves the old one or the new one.
+"""Makes files durable, and replaces one so that a power cut leaves the old or the new.
 
 The one place of this folder that touches a disk: processes on every layer need it, and it knows no domain.
 """
@@ -27,13 +27,23 @@ def write_file(path: Path, content: bytes, *, mode: int = 0o600, sync: bool = Tr
                 os.fsync(file.fileno())
         beside.replace(path)
         if sync:
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
     except OSError as error:
         raise Unavailable("disk.unwritable", f"cannot write {path}: {error.strerror}") from error
 
 
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's bytes durable."""
+    _sync(path, os.O_RDONLY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Protocol
 
 
-class Blobs(Protocol):
-    """The hub's blob store."""
+class ReadableBlobs(Protocol):
+    """Blobs that can be read."""
 
     async def size(self, digest: str) -> int | None:
         """Return the length in bytes, or None when the blob is not there."""
         ...
+
+    def read(self, digest: str, *, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """Yield bytes from `start` up to, not including, `end`; `Missing` when the blob is not there."""
+        ...
+
+
+class Blobs(ReadableBlobs, Protocol):
+    """The hub's blob store."""
 
     async def put(self, digest: str, content: bytes) -> None:
         """Store bytes held in memory; storing the same again is fine.
@@ -32,8 +41,12 @@ class Blobs(Protocol):
         """
         ...
 
-    def read(self, digest: str, *, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        """Yield bytes from `start` up to, not including, `end`; `Missing` when the blob is not there."""
+    async def remove(self, digest: str) -> None:
+        """Remove a blob; an unknown one is fine."""
+        ...
+
+    def file(self, digest: str) -> Path | None:
+        """Return the file that holds a blob which is there, None when blobs are not files of this machine."""
         ...
 
 
@@ -79,6 +92,18 @@ class LocalBlobs(Protocol):
         """Verify and store bytes held in memory."""
         ...
 
+    def make_by_delta(self, digest: str, size_bytes: int, *, base: Sequence[str], delta: str) -> Path:
+        """Make a blob from blobs that are here, one after the other, and a delta that is a blob here.
+
+        An attempt that was cut short is gone on with. Nothing but the content that `digest` names is ever made.
+
+        Raises:
+            Untrusted: the delta is damaged or of other blobs, or a base blob is damaged (`delta.*`).
+            Missing: a base blob or the delta is not here.
+            Unavailable: no room.
+        """
+        ...
+
     def verify(self, digest: str) -> bool:
         """Read the blob again; remove it and return False when it does not match."""
         ...
@@ -89,4 +114,8 @@ class LocalBlobs(Protocol):
 
     def digests(self) -> frozenset[str]:
         """Return what is there."""
+        ...
+
+    def sweep(self, keep: AbstractSet[str], *, older_than_s: float) -> int:
+        """Remove what is unfinished, of other blobs than these, and has not grown for so long; return how many."""
         ...

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from skerry.ports.blobs import Blobs
-from skerry.spec.carrier import EnrollAnswer, EnrollRequest, SyncAnswer, SyncRequest
+from skerry.ports.blobs import ReadableBlobs
+from skerry.spec.carrier import (
+    DeltaAnswer,
+    DeltaRequest,
+    EnrollAnswer,
+    EnrollRequest,
+    SyncAnswer,
+    SyncRequest,
+)
 
 
 class CarrierBackend(Protocol):
     """Answers hosts. Raises the error families; the carrier app turns them into problem documents."""
 
     @property
-    def blobs(self) -> Blobs:
+    def blobs(self) -> ReadableBlobs:
         """Where `GET /v1/blobs` reads."""
         ...
 
@@ -28,6 +35,10 @@ class CarrierBackend(Protocol):
         """Take reports, and answer with what is new, waiting up to `request.wait_s` for it."""
         ...
 
-    def check_blob_token(self, token: str) -> None:
-        """Return when the token lets its bearer read blobs; `Denied` otherwise."""
+    def check_blob_token(self, token: str) -> str:
+        """Return the host whose token lets its bearer read blobs; `Denied` when it does not."""
+        ...
+
+    async def deltas(self, host: str, request: DeltaRequest) -> DeltaAnswer:
+        """Return which deltas there are, and have others made. At once: it waits for none."""
         ...

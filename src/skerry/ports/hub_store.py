@@ -107,6 +107,16 @@ class AssignmentRecord(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 1
 
 
+class DeltaRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A delta that was made: from the blobs of `base`, joined by `+`, to `target`. Not worth it: `delta` is empty."""
+
+    base: str
+    target: str
+    delta: str
+    size_bytes: int
+    made_at: datetime
+
+
 class AppliedReport(msgspec.Struct, frozen=True, kw_only=True):
     """What one verified Report changes on the hub."""
 
@@ -328,4 +338,17 @@ class HubStore(Protocol):
 
     def wipes(self, site: str) -> Mapping[str, int]:
         """Return how often volumes at a site were to be emptied, by application; those never asked for are absent."""
+        ...
+
+    # deltas
+    def deltas(self) -> Sequence[DeltaRecord]:
+        """Return what is known of deltas, oldest first."""
+        ...
+
+    def put_delta(self, delta: DeltaRecord) -> None:
+        """Store what is known of a pair, in the place of what was."""
+        ...
+
+    def remove_delta(self, base: str, target: str) -> None:
+        """Forget a pair; an unknown one is fine."""
         ...

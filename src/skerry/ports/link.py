@@ -6,7 +6,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from skerry.spec.carrier import EnrollAnswer, EnrollRequest, SyncAnswer, SyncRequest
+from skerry.spec.carrier import (
+    DeltaAnswer,
+    DeltaRequest,
+    EnrollAnswer,
+    EnrollRequest,
+    SyncAnswer,
+    SyncRequest,
+)
 
 
 class Link(Protocol):
@@ -22,6 +29,10 @@ class Link(Protocol):
 
     def sync(self, request: SyncRequest) -> SyncAnswer:
         """Hand over reports and wait up to `request.wait_s` for news."""
+        ...
+
+    def deltas(self, request: DeltaRequest, *, token: str) -> DeltaAnswer:
+        """Ask which deltas there are; an upstream that knows nothing of deltas has none."""
         ...
 
     def blob(

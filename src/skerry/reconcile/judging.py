@@ -13,6 +13,7 @@ from typing import cast
 
 import msgspec
 
+from skerry.kit.canonical import UNREADABLE
 from skerry.spec.model import Tolerance
 
 MAX_DEPTH = 8
@@ -79,7 +80,7 @@ def _judge(case: str, answer: GoldenAnswer, line: CaseLine | None) -> str:
         return f"{case}: no answer"
     try:
         expected = msgspec.json.decode(answer.expected)
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return f"{case}: the expected output is not JSON"
     difference = compare_outputs(line.outputs, expected, answer.tolerance)
     return f"{case}: {difference}" if difference else ""
@@ -92,7 +93,7 @@ def _lines(output: bytes) -> dict[str, CaseLine]:
         if line.lstrip().startswith(b"{"):
             try:
                 decoded = decoder.decode(line)
-            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            except UNREADABLE:
                 continue
             found[decoded.case] = decoded
     return found

@@ -70,12 +70,13 @@ class SiteFact(msgspec.Struct, frozen=True):
 
 
 class RolloutFact(msgspec.Struct, frozen=True):
-    """The rollout as stored."""
+    """The rollout as stored; before `begin_at` nothing is offered."""
 
     name: str
     release: str
     state: RolloutState
     sites: Mapping[str, SiteProgress]
+    begin_at: datetime | None = None
 
 
 class Assign(msgspec.Struct, frozen=True, tag=True):
@@ -117,6 +118,9 @@ def decide_rollout(rollout: RolloutFact, fleet: Sequence[SiteFact], *, now: date
         effects = _halt(rollout, ordered, sites)
         why = f"halted: {len(failed)} of {len(sites)} sites failed ({failed[0]}: {sites[failed[0]].why})"
         return Decision("failed", sites, effects, why)
+    if rollout.begin_at is not None and now < rollout.begin_at:
+        why = f"begins at {rollout.begin_at:%Y-%m-%d %H:%M:%S %Z}"
+        return Decision("running", sites, (), why, wake_at=rollout.begin_at)
     return _conclude(sites, _offer(rollout, ordered, sites, now))
 
 

@@ -95,7 +95,10 @@ class SiteView(Part, frozen=True, kw_only=True):
 
 
 class HostView(Part, frozen=True, kw_only=True):
-    """A host as its reports show it. `observed_at` is the host's own time of what `applications` says."""
+    """A host as its reports show it. `observed_at` is the host's own time of what `applications` says.
+
+    `ahead` are releases whose files it fetches before it gets them, and how far they are.
+    """
 
     name: str
     site: str
@@ -108,6 +111,7 @@ class HostView(Part, frozen=True, kw_only=True):
     clock_offset_s: float | None = None
     observed_at: datetime | None = None
     applications: dict[str, ApplicationView] = {}
+    ahead: dict[str, str] = {}
     facts: HostFacts = {}
 
 

@@ -7,13 +7,17 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from skerry.spec.metadata import Name, Part
+from skerry.spec.metadata import DigestText, Name, Part
 
 TRUST_ROOT_TYPE = "application/vnd.skerry.trust-root+json"
 TIME_TYPE = "application/vnd.skerry.time+json"
 
 MAX_SYNC_REPORTS = 100
 MAX_BODY_BYTES = 2 << 20
+
+MAX_DELTA_QUESTIONS = 1024
+DeltaBase = Annotated[tuple[DigestText, ...], Meta(max_length=8)]
+"""Blobs, one after the other, that a delta is made from; empty: nothing."""
 
 JsonEnvelope = dict[str, Any]
 """A DSSE envelope as JSON; read only through `skerry.trust`."""
@@ -70,6 +74,47 @@ class SyncAnswer(Part, frozen=True, kw_only=True):
     desired: JsonEnvelope | None = None
     time: JsonEnvelope | None = None
     blob_token: str = ""
+
+
+class DeltaQuestion(Part, frozen=True, kw_only=True):
+    """A blob that a host wants, and what it holds that the blob may be made from.
+
+    Each of `bases` is blobs to be read one after the other; an empty one stands for nothing at all, which asks for
+    the blob compressed.
+    """
+
+    target: DigestText
+    bases: Annotated[tuple[DeltaBase, ...], Meta(min_length=1, max_length=4)]
+
+
+class DeltaRequest(Part, frozen=True, kw_only=True):
+    """What a host would rather have as deltas."""
+
+    wanted: Annotated[tuple[DeltaQuestion, ...], Meta(max_length=MAX_DELTA_QUESTIONS)]
+
+
+class DeltaAvailable(Part, frozen=True, kw_only=True):
+    """A delta that is there: it is the blob `delta`."""
+
+    target: DigestText
+    base: DeltaBase
+    delta: DigestText
+    size_bytes: Annotated[int, Meta(ge=1)]
+
+
+class DeltaComing(Part, frozen=True, kw_only=True):
+    """A delta that is being made or will be, ready in about `left_s`."""
+
+    target: DigestText
+    base: DeltaBase
+    left_s: Annotated[float, Meta(ge=0)]
+
+
+class DeltaAnswer(Part, frozen=True, kw_only=True):
+    """Deltas to what was asked for. For a pair that is in neither list there is none."""
+
+    available: tuple[DeltaAvailable, ...] = ()
+    coming: tuple[DeltaComing, ...] = ()
 
 
 class HubTime(Part, frozen=True, kw_only=True, tag_field="type", tag="time"):

@@ -47,6 +47,8 @@ def _check_variant(path: str, variant: ImageVariant, models: tuple[str, ...]) ->
     if pinned == bool(variant.source):
         message = "has a source and is pinned" if pinned else "has no source"
         yield Problem(path, message, "write source: FORM:NAME; pushing the release pins it")
+    elif variant.manifest and not pinned:
+        yield Problem(path, "has a manifest and no layers", "a manifest belongs to a pinned image")
     elif pinned and (variant.config is None or not variant.layers):
         yield Problem(path, "is pinned in part", "config and layers belong together")
     if variant.platform and not _platform_re.fullmatch(variant.platform):
@@ -56,6 +58,7 @@ def _check_variant(path: str, variant: ImageVariant, models: tuple[str, ...]) ->
     yield from check_preferences(f"{path}.prefer", variant.prefer)
     files = [(f"{path}.layers[{i}]", layer) for i, layer in enumerate(variant.layers)]
     files += [(f"{path}.config", variant.config)] if variant.config else []
+    files += [(f"{path}.manifest", variant.manifest)] if variant.manifest else []
     yield from check_unique(path, "file", (file.path for _, file in files))
     for where, file in files:
         if file.source:

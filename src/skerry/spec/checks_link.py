@@ -1,4 +1,4 @@
-"""Checks of a Site's link budget and windows: what could never hold, or would hold back for ever by mistake."""
+"""Checks of a Site's link budget and windows: what could never hold, or would hold back for ever."""
 
 from __future__ import annotations
 

@@ -89,13 +89,31 @@ class LinkPolicy(Part, frozen=True, kw_only=True):
     metered_per_day: int | None = None
 
 
+class DiskPolicy(Part, frozen=True, kw_only=True):
+    """What downloads may take of each host's disk, in bytes; None sets no limit.
+
+    `keep_free` is what a download has to leave free, `blobs` what all blobs together may take.
+    """
+
+    keep_free: int | None = None
+    blobs: int | None = None
+
+
 class SitePolicy(Part, frozen=True, kw_only=True):
     """What the site allows; windows are times of `time_zone`."""
 
     host_network: bool = False
     link: LinkPolicy | None = None
+    disk: DiskPolicy = DiskPolicy()
     switch_windows: tuple[OpenWindow, ...] = ()
     time_zone: Annotated[str, Meta(max_length=64)] = "UTC"
+
+
+class Upcoming(Part, frozen=True, kw_only=True):
+    """A release that a host will get, and may fetch when nothing else is to be fetched."""
+
+    application: str
+    release: str
 
 
 class DesiredState(Part, frozen=True, kw_only=True, tag_field="type", tag="desired-state"):
@@ -104,7 +122,8 @@ class DesiredState(Part, frozen=True, kw_only=True, tag_field="type", tag="desir
     `generation` rises strictly; a host refuses a lower one. After `expires_at` a host takes the document no
     more, but what it has taken it keeps running for ever. A host that `hosts` does not name keeps what it
     runs; one that is named runs exactly what is listed. An application that `placements` names runs only on
-    the hosts whose turn it is; any other runs wherever it is assigned.
+    the hosts whose turn it is; any other runs wherever it is assigned. `upcoming` are, by host, releases to fetch
+    ahead; nothing else is done with them.
     """
 
     site: str
@@ -117,3 +136,4 @@ class DesiredState(Part, frozen=True, kw_only=True, tag_field="type", tag="desir
     placements: dict[str, SitePlacement] = {}
     neighbours: dict[str, Neighbour] = {}
     policy: SitePolicy = SitePolicy()
+    upcoming: dict[str, tuple[Upcoming, ...]] = {}

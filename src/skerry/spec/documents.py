@@ -13,12 +13,13 @@ from zoneinfo import available_timezones
 from skerry.kit.quantities import parse_duration
 from skerry.spec.application import Application, Placement
 from skerry.spec.checks_components import check_components
+from skerry.spec.checks_disk import check_site_disk
 from skerry.spec.checks_files import check_file, check_files, check_unique
 from skerry.spec.checks_images import check_pinned_images
 from skerry.spec.checks_link import check_site_link
 from skerry.spec.checks_requirements import check_preferences, check_requirements
 from skerry.spec.metadata import API_VERSION
-from skerry.spec.model import Model
+from skerry.spec.model import Evaluation, Model
 from skerry.spec.problems import Problem
 from skerry.spec.release import Release
 from skerry.spec.rollout import Rollout
@@ -100,6 +101,22 @@ def _check_model(model: Model) -> Iterator[Problem]:
         for index, case in enumerate(cases):
             yield from check_file(f"spec.self_test.cases[{index}].input", case.input)
             yield from check_file(f"spec.self_test.cases[{index}].expected", case.expected)
+    if model.spec.evaluation:
+        yield from _check_evaluation(model.spec.evaluation, has_self_test=model.spec.self_test is not None)
+
+
+def _check_evaluation(evaluation: Evaluation, *, has_self_test: bool) -> Iterator[Problem]:
+    path = "spec.evaluation"
+    if not evaluation.metrics and not has_self_test:
+        hint = "write metrics: {accuracy: {worse_by: 0.002}}, or give the model a self_test"
+        yield Problem(path, "judges nothing", hint)
+    if parse_duration(evaluation.timeout) <= 0:
+        yield Problem(f"{path}.timeout", "must be longer than 0")
+    for index, argument in enumerate(evaluation.command):
+        if "\0" in argument:
+            yield Problem(f"{path}.command[{index}]", "contains a NUL character")
+    if not evaluation.command[0].strip():
+        yield Problem(f"{path}.command[0]", "names no program", "such as python3")
 
 
 def _check_application(application: Application) -> Iterator[Problem]:
@@ -138,6 +155,7 @@ def _check_site(site: Site) -> Iterator[Problem]:
     if site.spec.time_zone not in _time_zones():
         yield Problem("spec.time_zone", f"unknown time zone {site.spec.time_zone!r}", "such as Europe/Zurich")
     yield from check_site_link(site.spec)
+    yield from check_site_disk(site.spec)
 
 
 def _check_rollout(rollout: Rollout) -> Iterator[Problem]:

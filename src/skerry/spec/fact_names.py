@@ -75,8 +75,8 @@ FACT_NAMES: tuple[FactName, ...] = (
     FactName(
         "link.metered",
         "flag",
-        "Whether each byte of the link upwards costs; a Site's `link` may keep to less then",
-        "stated",
+        "Whether each byte of the link upwards costs; a Site's `link` may keep to less then. Only found to be true",
+        "/proc/net/route, /proc/net/ipv6_route, /sys/class/net",
         "true",
     ),
     FactName("jetson.l4t", "text", "Release of Jetson Linux", "/etc/nv_tegra_release", "36.3.0"),

@@ -30,7 +30,8 @@ class ImageVariant(Part, frozen=True, kw_only=True):
 
     As written it names its `source`; in a release it is pinned to `config` and `layers` instead, lowest layer
     first. The digest of `config` is the image's identity in every engine. `models` ties it to variants of
-    models: the image is only taken together with one of those named.
+    models: the image is only taken together with one of those named. `manifest` is the one it was pushed with
+    elsewhere, by whose digest it can be pulled there; the hub keeps it, hosts need it for nothing.
     """
 
     name: Name
@@ -42,6 +43,7 @@ class ImageVariant(Part, frozen=True, kw_only=True):
     models: dict[Name, tuple[Name, ...]] = {}
     config: FileSpec | None = None
     layers: Annotated[tuple[FileSpec, ...], Meta(max_length=MAX_LAYERS)] = ()
+    manifest: FileSpec | None = None
 
 
 class Image(Part, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from skerry.kit.canonical import UNREADABLE
 from skerry.kit.errors import FAMILIES, Rejected, SkerryError, Unavailable
 from skerry.spec.api import ProblemDetails
 from skerry.spec.problems import DocumentRejected
@@ -32,7 +33,7 @@ def error_of(body: bytes) -> SkerryError | None:
     """Return the error that a problem document stands for, or None when the bytes are none."""
     try:
         problem = msgspec.json.decode(body, type=ProblemDetails)
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return None
     if problem.problems:
         return DocumentRejected(problem.problems)

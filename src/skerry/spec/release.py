@@ -30,7 +30,9 @@ class Release(Part, frozen=True, kw_only=True, tag_field="type", tag="release"):
             if component.bundle:
                 yield from component.bundle.files
             for image in component.image.variants if component.image else ():
-                yield from (file for file in (image.config, *image.layers) if file is not None)
+                yield from (
+                    file for file in (image.config, *image.layers, image.manifest) if file is not None
+                )
         for model in self.models:
             for case in model.spec.self_test.cases if model.spec.self_test else ():
                 yield from (case.input, case.expected)

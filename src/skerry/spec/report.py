@@ -62,12 +62,14 @@ class ComponentView(Part, frozen=True, kw_only=True):
 class FetchProgress(Part, frozen=True, kw_only=True):
     """How far the download of a release is, as of a few seconds ago.
 
-    `rate` is in bytes per second over the last seconds; `left_s` is the time to go at that rate, None while
+    `full_bytes` is what it would be without deltas, 0 when the host does not say. `rate` is in bytes per second over
+    the last seconds; `left_s` is the time to go at that rate, None while
     nothing flows (`ApplicationView.why` says what holds it back).
     """
 
     done_bytes: Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
     total_bytes: Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
+    full_bytes: Annotated[int, Meta(ge=0, le=MAX_NUMBER)] = 0
     rate: Annotated[int, Meta(ge=0, le=MAX_NUMBER)] = 0
     left_s: Annotated[int, Meta(ge=0, le=MAX_NUMBER)] | None = None
 
@@ -94,11 +96,15 @@ class ApplicationView(Part, frozen=True, kw_only=True):
 
 
 class Observed(Part, frozen=True, kw_only=True):
-    """Everything a host runs, under the generation it acts on."""
+    """Everything a host runs, under the generation it acts on.
+
+    `ahead` says of releases that are fetched before they are assigned how far they are.
+    """
 
     generation: int = 0
     applications: dict[str, ApplicationView] = {}
     neighbours: dict[str, Literal["heard", "silent", "unknown"]] = {}
+    ahead: dict[str, str] = {}
 
 
 class Event(Part, frozen=True, kw_only=True):

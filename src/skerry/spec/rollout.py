@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 from msgspec import Meta
@@ -27,13 +28,16 @@ class HealthGate(Part, frozen=True, kw_only=True):
 class RolloutSpec(Part, frozen=True, kw_only=True):
     """One wave over the selected sites; waves and evidence gates extend this type.
 
-    Hosts fetch an `urgent` release before all others; their sites' link budgets hold for it, too.
+    Hosts fetch an `urgent` release before all others; their sites' link budgets hold for it, too. Before `begin_at` no
+    site gets the release. With `prefetch`, hosts of sites that do not get it yet fetch its files, after all else.
     """
 
     release: ReleaseName
     sites: Annotated[str, Meta(min_length=1, max_length=1024, description="label selector; * for every site")]
     health: HealthGate = HealthGate()
     urgent: bool = False
+    begin_at: Annotated[datetime, Meta(tz=True)] | None = None
+    prefetch: bool = False
 
 
 class Rollout(Document, frozen=True, kw_only=True, tag="Rollout"):

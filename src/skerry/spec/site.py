@@ -66,20 +66,32 @@ class SwitchWindow(Part, frozen=True, kw_only=True):
     duration: Duration
 
 
+class SiteDisk(Part, frozen=True, kw_only=True):
+    """What downloads may take of the disk of each of the site's hosts.
+
+    A download that would leave less than `keep_free` does not begin. `blobs` is how much all that was fetched may
+    take at the most: what runs, what ran before, what is being fetched, and what deltas are made from.
+    """
+
+    keep_free: Size | None = None
+    blobs: Size | None = None
+
+
 class SiteSpec(Part, frozen=True, kw_only=True):
     """What is particular to a site.
 
     `offline_tolerance` is how long its silence is ordinary; only what is shown depends on it.
     `variables` fill `${site.NAME}` in commands and environments. `host_network` allows containers to use
-    their host's own network. `link` bounds what downloads take of the site's link. Where there are
-    `switch_windows`, a host fetches, lays out and tests a new release at any time, and switches to it in
-    one of them only.
+    their host's own network. `link` bounds what downloads take of the site's link, and `disk` what they
+    take of each host's disk. Where there are `switch_windows`, a host fetches, lays out and tests a new
+    release at any time, and switches to it in one of them only.
     """
 
     time_zone: Annotated[str, Meta(max_length=64)] = "UTC"
     offline_tolerance: Duration = "5m"
     host_network: bool = False
     link: SiteLink = SiteLink()
+    disk: SiteDisk = SiteDisk()
     switch_windows: Annotated[tuple[SwitchWindow, ...], Meta(max_length=16)] = ()
     variables: dict[VariableName, Annotated[str, Meta(max_length=4096)]] = {}
 

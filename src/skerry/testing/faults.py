@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -159,6 +160,14 @@ class FaultyLocalBlobs(LocalBlobs):
         with self._plan.around("put"):
             return self._inner.put(digest, content)
 
+    def make_by_delta(self, digest: str, size_bytes: int, *, base: Sequence[str], delta: str) -> Path:
+        with self._plan.around("make_by_delta"):
+            return self._inner.make_by_delta(digest, size_bytes, base=base, delta=delta)
+
+    def sweep(self, keep: AbstractSet[str], *, older_than_s: float) -> int:
+        with self._plan.around("sweep"):
+            return self._inner.sweep(keep, older_than_s=older_than_s)
+
     def verify(self, digest: str) -> bool:
         with self._plan.around("verify"):
             return self._inner.verify(digest)
@@ -199,3 +208,10 @@ class FaultyBlobs(Blobs):
         with self._plan.around("read"):
             async for chunk in self._inner.read(digest, start=start, end=end):
                 yield chunk
+
+    async def remove(self, digest: str) -> None:
+        with self._plan.around("remove"):
+            await self._inner.remove(digest)
+
+    def file(self, digest: str) -> Path | None:
+        return self._inner.file(digest)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from skerry.adapters.delta_workers import DeltaWorkers
 from skerry.adapters.sql.store import SqlHubStore
 from skerry.hub.backend import HubBackend
+from skerry.hub.deltas import DeltaShelf
 from skerry.hub.issuing import Issuer
 from skerry.hub.keeping import HubKeys, open_keys
+from skerry.hub.loops.deltas import DeltaLoop
 from skerry.hub.loops.rollouts import RolloutLoop
 from skerry.hub.notifier import Notifier
 from skerry.hub.services import Hub
@@ -21,13 +24,18 @@ def memory_hub(folder: Path, clock: Clock | None = None, *, keys: HubKeys | None
     clock = clock or SimulatedClock()
     keys = keys or open_keys(folder / "keys", clock.now())
     store, notifier, blobs = SqlHubStore.open(None), Notifier(), MemoryBlobs()
+    deltas = DeltaShelf(store, blobs, MemoryBlobs(), DeltaWorkers(blobs, folder / "making", level=1), clock)
     issuer = Issuer(store, keys.key, clock, notifier)
-    backend = HubBackend(store, blobs, keys, clock, issuer=issuer, notifier=notifier)
+    backend = HubBackend(store, deltas, keys, clock, issuer=issuer, notifier=notifier)
     rollouts = RolloutLoop(store, issuer, clock)
     backend.on_news = rollouts.wake
+    ahead = DeltaLoop(store, deltas)
+    rollouts.on_running = ahead.follow
     return Hub(
         store=store,
         blobs=blobs,
+        deltas=deltas,
+        ahead=ahead,
         uploads=MemoryLocalBlobs(folder / "uploads"),
         keys=keys,
         clock=clock,

@@ -1,4 +1,6 @@
-"""A real network of network namespaces: hosts on a bridge, whose links are cut and mended. Needs root and `ip`.
+"""A real network of network namespaces: hosts on a bridge, whose links are cut, mended and throttled.
+
+It needs root and `ip`; to throttle also `tc` and `iptables`, and what they need of the kernel.
 
 Every host has a namespace of its own with one interface on the bridge, and reaches this machine's own processes (a
 hub, say) at `gateway`, until `cut_uplink`. Nothing is left behind: `close` removes what `Lan` made, and what an
@@ -6,22 +8,30 @@ earlier run of the same name was killed over is removed at the start.
 
 One direction of a link is cut by a routing rule of the receiver (`ip rule ... blackhole`): what comes from there is
 lost as on a broken cable, not refused as by a closed port. It needs neither a firewall nor a module.
+
+A link is made narrow by a token bucket at both of its ends, each for what that end sends. Packets are lost at random
+on the host, behind the bucket of what comes and before the bucket of what goes, and nobody is told of it there either.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Self
 
 PREFIX = "skt"
 COMMAND_S = 20.0
 MAX_HOSTS = 9
+FRAME_BYTES = 1514
+QUEUE_FRAMES = 10
+BURST_PART = 50  # of a second
 
 
 def lan_problem() -> str:
@@ -39,6 +49,37 @@ def lan_problem() -> str:
     return "" if b"ermitted" not in probe.stderr else "network namespaces are not permitted here"
 
 
+@cache
+def throttle_problem() -> str:
+    """Return why no link can be throttled here; empty when it can. Tries it once, in a namespace of its own."""
+    if problem := lan_problem():
+        return problem
+    for program in ("tc", "iptables"):
+        if shutil.which(program) is None:
+            return f"there is no program {program}"
+    namespace = f"{PREFIX}-probe-{os.getpid()}"
+    made = _try("ip", "netns", "add", namespace)
+    if made.returncode != 0:
+        return f"no network namespace: {_why(made)}"
+    try:
+        commands = (
+            ("tc", "-n", namespace, "qdisc", "add", "dev", "lo", "root", *_bucket(1 << 20, 500)),
+            *(("ip", "netns", "exec", namespace, *_loss("-A", chain, 0.5)) for chain in ("INPUT", "OUTPUT")),
+        )
+        for command in commands:
+            done = _try(*command)
+            if done.returncode != 0:
+                return f"{' '.join(command)}: {_why(done)}"
+    finally:
+        _try("ip", "netns", "del", namespace)
+    return ""
+
+
+def burst_bytes(rate: int) -> int:
+    """Return how much of a throttled link's rate may come at once: two packets, or a fiftieth of a second's worth."""
+    return max(2 * FRAME_BYTES, rate // BURST_PART)
+
+
 class Lan:
     """A network `10.77.NUMBER.0/24` with the hosts that are named; `number` tells networks of one machine apart."""
 
@@ -49,6 +90,7 @@ class Lan:
         self._number = number
         self._bridge = f"{PREFIX}{number}br"
         self._cut: set[tuple[str, str]] = set()
+        self._loss: dict[str, float] = {}
 
     def __enter__(self) -> Self:
         return self.start()
@@ -131,8 +173,50 @@ class Lan:
         """Give the gateway back."""
         self._ip("addr", "add", f"{self.gateway}/24", "dev", self._bridge)
 
+    def throttle(self, host: str, *, rate: int | None, loss: float = 0.0, queue_ms: int = 500) -> None:
+        """Make a host's link narrow and bad, in each direction: it has one throttle, and this one replaces another.
+
+        `rate` is in bytes per second, with the headers of Ethernet, IP and TCP; None leaves it as fast as it is.
+        Above it `burst_bytes` may come at once. What waits longer than `queue_ms`, and than ten packets take, is
+        dropped. `loss` is the share of IPv4 packets that are lost on top; neither end is told.
+        """
+        assert rate is None or rate > 0, "a link that carries nothing is unplugged"
+        assert 0 <= loss <= 1, "loss is a share"
+        self.unthrottle(host)
+        if rate is not None:
+            bucket = _bucket(rate, queue_ms)
+            _must("tc", "qdisc", "add", "dev", self._outer(host), "root", *bucket)
+            _must("tc", "-n", self.namespace(host), "qdisc", "add", "dev", "eth0", "root", *bucket)
+        if loss:
+            self._loss[host] = loss
+            for chain in ("INPUT", "OUTPUT"):
+                _must(*self.command(host, _loss("-A", chain, loss)))
+
+    def unthrottle(self, host: str) -> None:
+        """Give a host its whole link back."""
+        # Fails where there is none, which is as it should be.
+        _try("tc", "qdisc", "del", "dev", self._outer(host), "root")
+        _try("tc", "-n", self.namespace(host), "qdisc", "del", "dev", "eth0", "root")
+        if host in self._loss:
+            loss = self._loss.pop(host)
+            for chain in ("INPUT", "OUTPUT"):
+                _must(*self.command(host, _loss("-D", chain, loss)))
+
+    def lost_packets(self, host: str) -> tuple[int, int]:
+        """Return how many packets to a host and from it its throttle has lost on purpose so far."""
+        if host not in self._loss:
+            return 0, 0
+        listed = [self.run(host, ["iptables", "-w", "-v", "-S", chain]) for chain in ("INPUT", "OUTPUT")]
+        found = [re.search(r"-m statistic .*-c ([0-9]+) [0-9]+", text) for text in listed]
+        to_host, from_host = (int(match[1]) if match else 0 for match in found)
+        return to_host, from_host
+
+    def bytes_to(self, host: str) -> int:
+        """Return how many bytes have gone down the link to a host, with all headers; what is lost behind it counts."""
+        return int(Path("/sys/class/net", self._outer(host), "statistics/tx_bytes").read_text())
+
     def heal(self) -> None:
-        """Mend every link between hosts, and plug everybody in."""
+        """Mend every link between hosts, and plug everybody in; what is throttled stays so."""
         while self._cut:
             source, target = self._cut.pop()
             self._apply(target, source, "del")
@@ -141,17 +225,19 @@ class Lan:
 
     def close(self) -> None:
         """End what runs on the hosts and remove the network."""
+        self._loss.clear()
         self._remove()
 
     def _add(self, host: str) -> None:
         namespace, outer = self.namespace(host), self._outer(host)
         self._ip("netns", "add", namespace)
         self._ip("link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", namespace)
-        self._ip("link", "set", outer, "master", self._bridge, "up")
+        # Every packet goes by itself, as on a wire: else up to 64 KiB are counted, and lost, as one with one header.
+        self._ip("link", "set", outer, "master", self._bridge, "gso_max_segs", "1", "up")
         for arguments in (
             ("link", "set", "lo", "up"),
             ("addr", "add", f"{self.address(host)}/24", "dev", "eth0"),
-            ("link", "set", "eth0", "up"),
+            ("link", "set", "eth0", "gso_max_segs", "1", "up"),
             ("route", "add", "default", "via", self.gateway),
             # What is for the host itself is looked up first of all, where no rule of ours could come before it.
             ("rule", "add", "priority", "100", "lookup", "local"),
@@ -170,11 +256,11 @@ class Lan:
     def _remove(self) -> None:
         for place in sorted(Path("/run/netns").glob(f"{PREFIX}{self._number}-[0-9]")):
             self._end_processes(place.name)
-            self._try("ip", "netns", "del", place.name)
+            _try("ip", "netns", "del", place.name)
         for place in sorted(Path("/sys/class/net").glob(f"{PREFIX}{self._number}v[0-9]")):
-            self._try("ip", "link", "del", place.name)
+            _try("ip", "link", "del", place.name)
         if Path("/sys/class/net", self._bridge).exists():
-            self._try("ip", "link", "del", self._bridge)
+            _try("ip", "link", "del", self._bridge)
 
     def _end_processes(self, namespace: str) -> None:
         listed = subprocess.run(
@@ -189,18 +275,40 @@ class Lan:
                 os.kill(int(pid), signal.SIGKILL)
 
     def _ip(self, *arguments: str) -> None:
-        self._must("ip", *arguments)
+        _must("ip", *arguments)
 
-    def _must(self, *arguments: str) -> None:
-        done = self._try(*arguments)
-        assert done.returncode == 0, f"{' '.join(arguments)}: {done.stderr.strip()}"
 
-    def _try(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            arguments,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_S,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
+def _bucket(rate: int, queue_ms: int) -> list[str]:
+    """Return tc's arguments for a token bucket filter; without a queue of some packets TCP would hardly move."""
+    burst = burst_bytes(rate)
+    queue = max(QUEUE_FRAMES * FRAME_BYTES, rate * queue_ms // 1000)
+    return ["tbf", "rate", f"{rate * 8}bit", "burst", f"{burst}b", "limit", f"{burst + queue}b"]
+
+
+def _loss(what: str, chain: str, share: float) -> list[str]:
+    """Return the command that adds or deletes the rule that loses packets of a chain at random."""
+    # Who sends what a rule of OUTPUT drops is told at once: UDP by an error, and TCP does not take it for lost. A
+    # packet that is given to a queue where nobody listens is gone, and nobody is told.
+    way, target = ("-i", ("DROP",)) if chain == "INPUT" else ("-o", ("NFQUEUE", "--queue-num", "9"))
+    chance = ("-m", "statistic", "--mode", "random", "--probability", f"{share:.9f}")
+    return ["iptables", "-w", what, chain, way, "eth0", *chance, "-j", *target]
+
+
+def _must(*arguments: str) -> None:
+    done = _try(*arguments)
+    assert done.returncode == 0, f"{' '.join(arguments)}: {_why(done)}"
+
+
+def _why(done: subprocess.CompletedProcess[str]) -> str:
+    return " ".join(done.stderr.split())[:200] or f"exit {done.returncode}"
+
+
+def _try(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        arguments,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_S,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )

@@ -7,11 +7,16 @@ next agent to see how it starts again.
 from __future__ import annotations
 
 import asyncio
+import io
 import threading
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
+from skerry.delivery.delta_apply import DeltaApplier, verify_base, verify_header
+from skerry.delivery.delta_format import read_header
+from skerry.delivery.words import choose_words
 from skerry.kit.digests import digest_of, hex_of, parse_digest
 from skerry.kit.errors import Conflict, Missing, Unavailable, Untrusted
 from skerry.ports.agent_store import AgentStore, QueuedReport
@@ -129,6 +134,27 @@ class MemoryLocalBlobs(LocalBlobs):
                 raise Unavailable("disk.full", "no room left in this test")
             return path if path.exists() else self._write(digest, content)
 
+    def make_by_delta(self, digest: str, size_bytes: int, *, base: Sequence[str], delta: str) -> Path:
+        if missing := [one for one in (*base, delta) if not self.has(one)]:
+            raise Missing("blob.unknown", f"there is no blob {missing[0]}")
+        old, made = b"".join(self.path(one).read_bytes() for one in base), io.BytesIO()
+        with self._turns[digest], self.path(delta).open("rb") as opened:
+            header, length = read_header(opened)
+            verify_header(header, target_digest=parse_digest(digest), target_size=size_bytes)
+            verify_base(header, io.BytesIO(old))
+            applier = DeltaApplier(header, base=io.BytesIO(old), output=made, words=choose_words(numpy=False))
+            for _ in applier.run(opened, applier.begin(length)):
+                pass
+            self._partial.pop(digest, None)
+        return self.put(digest, made.getvalue())
+
+    def sweep(self, keep: AbstractSet[str], *, older_than_s: float) -> int:
+        # Nothing here knows its age: all of it counts as old, unless nothing is old enough.
+        swept = [digest for digest in self._partial if digest not in keep and older_than_s <= 0]
+        for digest in swept:
+            del self._partial[digest]
+        return len(swept)
+
     def verify(self, digest: str) -> bool:
         with self._turns[digest]:
             path = self.path(digest)
@@ -190,8 +216,10 @@ class MemoryBlobs(Blobs):
             yield content[first : min(first + _chunk_bytes, stop)]
 
     async def remove(self, digest: str) -> None:
-        """Remove a blob; an unknown one is fine."""
         self._blobs.pop(parse_digest(digest), None)
+
+    def file(self, digest: str) -> Path | None:
+        return None
 
 
 def _require_match(digest: str, content: bytes) -> None:

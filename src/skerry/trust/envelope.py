@@ -14,7 +14,7 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import FormatError, VerificationError
 from securesystemslib.signer import Key
 
-from skerry.kit.canonical import encode_canonical
+from skerry.kit.canonical import UNREADABLE, encode_canonical
 from skerry.kit.errors import Untrusted
 from skerry.trust.keys import SigningKey
 
@@ -75,5 +75,5 @@ def decode_document(payload: bytes, kind: type[T]) -> T:
     """
     try:
         return msgspec.json.decode(payload, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise Untrusted("document.malformed", f"not a {kind.__name__}: {str(error)[:200]}") from error

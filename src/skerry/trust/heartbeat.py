@@ -24,6 +24,7 @@ from msgspec import Meta
 from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
 from securesystemslib.signer import Key, Signature
 
+from skerry.kit.canonical import UNREADABLE
 from skerry.kit.errors import Untrusted
 from skerry.trust.keys import SigningKey
 
@@ -111,7 +112,7 @@ def verify_heartbeat(
         raise Untrusted("heartbeat.bad_signature", f"{verifier.host} did not sign this") from None
     try:
         heartbeat = msgspec.json.decode(payload, type=Heartbeat)
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         raise Untrusted("heartbeat.malformed", f"{verifier.host} signed what is no heartbeat") from None
     if (heartbeat.site, heartbeat.host, heartbeat.to) != (site, verifier.host, host):
         raise Untrusted("heartbeat.misdirected", f"{verifier.host} signed this for another one")

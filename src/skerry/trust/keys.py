@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
@@ -47,13 +48,9 @@ class SigningKey:
         Raises:
             Untrusted: it is not an Ed25519 private key.
         """
-        try:
-            private = load_pem_private_key(pem, password=None)
-        except (ValueError, TypeError):
-            private = None
+        private = _read_private(pem)
         if not isinstance(private, Ed25519PrivateKey):
-            # The cause is left out on purpose: it might quote the key.
-            raise Untrusted("key.unreadable", "the signing key is damaged") from None
+            raise Untrusted("key.unreadable", "the signing key is damaged")
         return cls(private)
 
     def to_pem(self) -> bytes:
@@ -98,13 +95,18 @@ def sealing_public(pem: bytes) -> str:
     Raises:
         Untrusted: it is not an X25519 private key.
     """
-    try:
-        private = load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError):
-        private = None
+    private = _read_private(pem)
     if not isinstance(private, X25519PrivateKey):
-        raise Untrusted("key.unreadable", "the sealing key is damaged") from None
+        raise Untrusted("key.unreadable", "the sealing key is damaged")
     return base64.b64encode(private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
+
+
+def _read_private(pem: bytes) -> object:
+    """Return a private key of any kind, or None; why it is none is left out, as it might quote the key."""
+    try:
+        return load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return None
 
 
 def _raw(public: str) -> bytes:

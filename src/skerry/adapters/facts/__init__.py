@@ -22,6 +22,7 @@ from skerry.adapters.facts.runtimes import detect_runtimes
 from skerry.adapters.facts.stating import override_facts
 from skerry.adapters.facts.system import detect_machine, detect_system
 from skerry.adapters.facts.tree import Tree
+from skerry.adapters.facts.uplink import detect_metered
 from skerry.adapters.facts.watching import Watcher
 from skerry.spec.facts import HostFacts
 
@@ -55,6 +56,7 @@ class HostDetector:
             "serial": lambda: detect_serial(tree, found),
             "usb": lambda: detect_usb(tree, found),
             "buses": lambda: detect_buses(tree, found),
+            "metered": lambda: detect_metered(tree, found),
             "cdi": lambda: detect_cdi(tree, found),
             "runtimes": lambda: detect_runtimes(tree, found, self._ask, None if tree.is_real else ()),
         }

@@ -17,6 +17,7 @@ from typing import Any, Literal, cast
 import msgspec
 
 from skerry.adapters.facts.child import run_child
+from skerry.kit.canonical import UNREADABLE
 
 Question = Literal["nvml", "hailo", "onnxruntime", "openvino", "tensorrt"]
 Answer = Mapping[str, Any]
@@ -62,7 +63,7 @@ def ask_child(question: Question, *, limit_s: float = ANSWER_S, script: Path = Q
         return {"problem": f"asking {question}: {outcome.failure}"}
     try:
         answer: Any = msgspec.json.decode(outcome.output)
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         answer = None
     if not isinstance(answer, dict):
         return {"problem": f"asking {question}: the answer makes no sense"}

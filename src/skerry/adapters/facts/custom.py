@@ -20,6 +20,7 @@ import msgspec
 
 from skerry.adapters.facts.child import run_child
 from skerry.adapters.facts.findings import Findings, tidy_value
+from skerry.kit.canonical import UNREADABLE
 from skerry.spec.facts import FactValue
 
 FOLDER = "facts.d"
@@ -120,7 +121,7 @@ def parse_custom(data: bytes, *, lines: bool = True) -> dict[str, FactValue]:
 def _parse_json(data: bytes) -> Iterator[tuple[str, FactValue]]:
     try:
         document: Any = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise Wrong(f"no JSON: {str(error)[:80]}") from error
     if not isinstance(document, dict):
         raise Wrong("no JSON object")

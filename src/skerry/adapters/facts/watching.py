@@ -1,7 +1,7 @@
 """Sees, cheaply, that something was plugged in, taken out, or changed where facts come from.
 
-Rules: names are compared, not contents; of `/dev` only after its time stamp has moved (sysfs has none that could be
-trusted). What it returns means nothing but by being equal or not.
+Rules: names are compared, not contents, but for the interfaces that default routes lead over; of `/dev` only after its
+time stamp has moved (sysfs has none that could be trusted). What it returns means nothing but by being equal or not.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from skerry.adapters.facts.cdi import FOLDERS
 from skerry.adapters.facts.custom import FOLDER
 from skerry.adapters.facts.tree import Tree
+from skerry.adapters.facts.uplink import find_uplinks
 
 _listed = (
     "sys/bus/usb/devices",
@@ -44,7 +45,8 @@ class Watcher:
         listed = [self._names(path) for path in _listed]
         stamped = [self._kept_names(path) for path in _stamped]
         files = [_stamps(self._tree.at(path)) for path in FOLDERS]
-        return (*listed, *stamped, *files, _stamps(self._drop_ins) if self._drop_ins else ())
+        drop_ins = _stamps(self._drop_ins) if self._drop_ins else ()
+        return (*listed, *stamped, *files, drop_ins, find_uplinks(self._tree))
 
     def _names(self, path: str) -> tuple[str, ...]:
         try:

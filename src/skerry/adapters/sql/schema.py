@@ -197,6 +197,16 @@ wipes = sa.Table(
     sa.Column("asked_by", sa.Text, nullable=False),
 )
 
+deltas = sa.Table(
+    "deltas",
+    metadata,
+    sa.Column("base", sa.Text, primary_key=True),
+    sa.Column("target", sa.Text, primary_key=True),
+    sa.Column("delta", sa.Text, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("made_at", Instant, nullable=False),
+)
+
 assignments = sa.Table(
     "assignments",
     metadata,

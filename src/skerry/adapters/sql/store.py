@@ -11,13 +11,14 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from skerry.adapters.sql import fleet, operators, releases
+from skerry.adapters.sql import deltas, fleet, operators, releases
 from skerry.adapters.sql.database import Database, open_file, open_memory
 from skerry.ports.hub_store import (
     AppliedReport,
     AssignmentRecord,
     Audit,
     AuditRecord,
+    DeltaRecord,
     EventRecord,
     HostRecord,
     HubStore,
@@ -184,3 +185,13 @@ class SqlHubStore(HubStore):
 
     def wipes(self, site: str) -> Mapping[str, int]:
         return self._database.read(lambda connection: releases.load_wipes(connection, site))
+
+    # deltas
+    def deltas(self) -> Sequence[DeltaRecord]:
+        return self._database.read(deltas.load_deltas)
+
+    def put_delta(self, delta: DeltaRecord) -> None:
+        self._database.write(lambda connection: deltas.put_delta(connection, delta))
+
+    def remove_delta(self, base: str, target: str) -> None:
+        self._database.write(lambda connection: deltas.remove_delta(connection, base, target))

@@ -18,6 +18,8 @@ import structlog
 
 from skerry.agent.identity import Identity
 from skerry.agent.neighbourhood import AppStatus, Hearing, Neighbourhood
+from skerry.agent.waking import sleep_unless_woken
+from skerry.kit.canonical import UNREADABLE
 from skerry.kit.errors import Bug, Rejected, SkerryError, Unavailable, as_failure
 from skerry.ports.agent_store import AgentStore
 from skerry.ports.clock import Clock
@@ -124,7 +126,7 @@ class NeighbourLoop:
         host = self._stated.host or await self._datagrams.own_address(self._upstream) or self._place.host
         port = self._stated.port or self._place.port
         if host and not port:
-            with contextlib.suppress(Unavailable):
+            with contextlib.suppress(Unavailable):  # the loop opens it again, and tells what is wrong
                 bound = await self._datagrams.open(host, 0, lambda _: None)
                 port = int(bound.rpartition(":")[2])
                 self._datagrams.close()
@@ -142,13 +144,7 @@ class NeighbourLoop:
                     self._succeed()
                 except Exception as caught:
                     self._fail(as_failure(caught))
-                sleeping = asyncio.ensure_future(self._clock.sleep(wait_s))
-                waking = asyncio.ensure_future(self._wake.wait())
-                try:
-                    await asyncio.wait((sleeping, waking), return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    sleeping.cancel()
-                    waking.cancel()
+                await sleep_unless_woken(self._clock, wait_s, self._wake)
         finally:
             self._datagrams.close()
             self._open = ""
@@ -235,7 +231,7 @@ class NeighbourLoop:
 def _load(store: AgentStore) -> LanPlace:
     try:
         return msgspec.json.decode(store.load("lan") or b"{}", type=LanPlace)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return LanPlace()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from skerry.agent.waking import sleep_unless_woken
 from skerry.kit.quantities import parse_duration
 from skerry.ports.clock import Clock
 from skerry.ports.prober import Prober
@@ -72,15 +73,8 @@ class ProbeLoop:
             if key not in busy and (due := next_due(watched.probes, self.states[key])) is not None
         ]
         # A busy instance wakes the loop with its answer; with none due there is nothing to wait for but that.
-        sleep = asyncio.ensure_future(
-            self._clock.sleep(max(0.01, min(times, default=60.0) - self._clock.monotonic()))
-        )
-        wake = asyncio.ensure_future(self._wake.wait())
-        try:
-            await asyncio.wait((sleep, wake), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            sleep.cancel()
-            wake.cancel()
+        rest_s = max(0.01, min(times, default=60.0) - self._clock.monotonic())
+        await sleep_unless_woken(self._clock, rest_s, self._wake)
 
     async def _ask(self, key: str, watched: Watched, kind: ProbeKind, probe: Probe) -> None:
         failure: str | None = "the probe itself failed"

@@ -16,8 +16,10 @@ from typing import TypeVar
 import msgspec
 import structlog
 
+from skerry.agent.ahead import Ahead
 from skerry.agent.chores import Chores
-from skerry.agent.fetcher import Fetcher, Priority
+from skerry.agent.fetcher import Fetched, Fetcher, Priority
+from skerry.agent.finding_ways import Bases
 from skerry.agent.launching import Launcher
 from skerry.agent.limiting import Limiter
 from skerry.agent.live_models import LiveModels, run_of
@@ -37,9 +39,11 @@ from skerry.agent.seeing import (
     with_progress,
 )
 from skerry.agent.self_testing import SelfTests, is_self_test
+from skerry.agent.storing import Storage
 from skerry.agent.volumes import Volumes
 from skerry.kit.durable import write_file
 from skerry.kit.errors import Bug, Rejected, SkerryError, as_failure
+from skerry.kit.quantities import format_size
 from skerry.ports.agent_store import AgentStore
 from skerry.ports.blobs import LocalBlobs
 from skerry.ports.clock import Clock
@@ -68,7 +72,7 @@ from skerry.reconcile.records import (
 )
 from skerry.reconcile.view import view_applications
 from skerry.spec.application import Component
-from skerry.spec.desired import SitePolicy
+from skerry.spec.desired import DiskPolicy, SitePolicy
 from skerry.spec.facts import HostFacts
 from skerry.spec.report import Observed
 
@@ -114,9 +118,12 @@ class Reconciler:
         self._tries = 0
         self._wake = asyncio.Event()
         self._status = b""
-        self._tidied: set[str] | None = None
+        self._tidied: tuple[object, ...] | None = None
+        self._storage = Storage(parts.blobs, parts.releases, data)
+        parts.fetcher.make_room = self._storage.make_room
         self._sizes: dict[str, int] = {}
         self._urgent: frozenset[str] = frozenset()
+        self._ahead = Ahead(parts.releases, parts.fetcher, self._bases_of)
         self._preparing = Chores("prepare", parts.clock)
         self._testing = Chores("self_test", parts.clock)
         self._taking = Chores("take_models", parts.clock)
@@ -133,6 +140,7 @@ class Reconciler:
             source.on_change = self.wake
 
         self._preparing.on_trouble = self._tell_trouble
+        parts.fetcher.on_fetched = self._tell_fetched
 
     def wake(self) -> None:
         """Look again at once."""
@@ -192,12 +200,19 @@ class Reconciler:
                 await self._apply(action)
             except Exception as error:
                 failure = failure or as_failure(error)
+        if desired is not None:
+            self._ahead.follow(desired, self._host, self._needed())
         await self._tidy(instances)
         self._measure(facts)
         views = view_applications(targets, self._records, seen, self._memory, plan.why)
         views = with_progress(views, self._records, parts.fetcher.progress())
         generation = desired.generation if desired else 0
-        observed = Observed(generation=generation, applications=views, neighbours=parts.neighbours.views())
+        observed = Observed(
+            generation=generation,
+            applications=views,
+            neighbours=parts.neighbours.views(),
+            ahead=self._ahead.views,
+        )
         self._write_status(observed, facts)
         parts.syncer.tell(observed, facts)
         if failure is not None:
@@ -331,9 +346,30 @@ class Reconciler:
         priority = Priority.URGENT if digest in self._urgent else Priority.RELEASE
         if isinstance(action, Fetch):
             files = [(str(file.digest), file.size_bytes) for file in parts.releases.missing(digest)]
-            parts.fetcher.want(digest, files, priority=priority)
+            parts.fetcher.want(digest, files, priority=priority, bases=lambda: self._bases(digest))
         elif digest in self._sizes:
             parts.fetcher.want(digest, [(digest, self._sizes[digest])], priority=priority)
+
+    def _bases(self, digest: str) -> Bases:
+        """Return what deltas to a release's files may be made from: those of the release it comes after."""
+        own = (r.application for r in self._records.values() if digest in (r.candidate, r.good))
+        return self._bases_of(next(own, ""), digest)
+
+    def _bases_of(self, application: str, digest: str) -> Bases:
+        record = self._records.get(application)
+        before = "" if record is None else record.good if record.good != digest else record.previous
+        return self._parts.releases.bases(digest, before)
+
+    def _tell_fetched(self, digest: str, fetched: Fetched) -> None:
+        """Note how a release came; its document alone is not worth it."""
+        fact = self._parts.releases.fact(digest)
+        if fact is None or (fetched.files == 1 and not fetched.by_delta):
+            return
+        how = f"{format_size(fetched.size_bytes)} in {fetched.files} files"
+        if fetched.by_delta:
+            how += f", {fetched.by_delta} by delta, in place of {format_size(fetched.full_bytes)}"
+        application = next((r.application for r in self._records.values() if r.candidate == digest), "")
+        self._parts.syncer.note("release.fetched", f"{fact.name}: {how}", application=application)
 
     def _self_test(self, digest: str) -> None:
         fact = self._parts.releases.fact(digest)
@@ -392,22 +428,26 @@ class Reconciler:
     async def _tidy(self, instances: Mapping[str, InstanceView]) -> None:
         """Forget what no application needs: downloads, troubles, images, and blobs once nothing is under way."""
         parts = self._parts
-        needed = {d for r in self._records.values() for d in (r.good, r.previous, r.candidate) if d}
-        parts.fetcher.forget(needed)
+        needed = self._needed()
+        parts.fetcher.forget(needed | self._ahead.digests)
         self._preparing.forget(needed)
         self._testing.forget(needed)
         facts = [fact for digest in needed if (fact := parts.releases.fact(digest))]
         families = {fact.kin for fact in facts if fact.hot}
         self._taking.forget(families)
         parts.live.forget(families, {(key, run_of(view)) for key, view in instances.items()})
-        if needed == self._tidied or any(record.candidate for record in self._records.values()):
+        policy = parts.syncer.desired.policy.disk if parts.syncer.desired else DiskPolicy()
+        self._storage.follow(self._records.values(), self._ahead.digests, policy)
+        state = (needed, self._ahead.digests, policy)
+        if state == self._tidied or any(record.candidate for record in self._records.values()):
             return
-        self._tidied = needed
+        self._tidied = state
         parts.launcher.forget(set(self._records))
         await parts.preparer.prune(needed)
-        wanted = {blob for digest in needed for blob in parts.releases.blobs_of(digest)}
-        for digest in parts.blobs.digests() - wanted:
-            parts.blobs.remove(digest)
+        self._storage.tidy()
+
+    def _needed(self) -> set[str]:
+        return {d for r in self._records.values() for d in (r.good, r.previous, r.candidate) if d}
 
     def _write_status(self, observed: Observed, facts: HostFacts) -> None:
         contact = self._parts.syncer.last_contact

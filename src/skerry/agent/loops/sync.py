@@ -17,7 +17,7 @@ import structlog
 from skerry.agent.identity import Identity
 from skerry.agent.outbox import Outbox
 from skerry.agent.retrying import Retry
-from skerry.kit.canonical import encode_canonical
+from skerry.kit.canonical import UNREADABLE, encode_canonical
 from skerry.kit.errors import Bug, SkerryError, Unavailable, Untrusted, as_failure
 from skerry.ports.agent_store import AgentStore
 from skerry.ports.clock import Clock
@@ -203,7 +203,7 @@ class Syncer:
             envelope = msgspec.json.decode(raw, type=JsonEnvelope)
             # What was taken stays taken: neither its age nor the clock matters now, the signature does.
             return verify_document(envelope, DESIRED_STATE_TYPE, DesiredState, self._identity.hub_keys)
-        except (msgspec.DecodeError, Untrusted):
+        except (*UNREADABLE, Untrusted):
             _log.exception("desired.damaged")
             return None
 

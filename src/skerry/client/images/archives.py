@@ -24,6 +24,7 @@ from skerry.client.images.platforms import Platform
 from skerry.client.images.selection import choose_named, read_images
 from skerry.client.images.tar_index import index_tar
 from skerry.client.source_files import open_source
+from skerry.kit.canonical import UNREADABLE
 from skerry.kit.digests import digest_of, hex_of, parse_digest
 from skerry.kit.errors import Missing, Rejected
 
@@ -73,7 +74,11 @@ class Archive:
 
     @contextlib.contextmanager
     def open(self, name: str) -> Generator[StoredLayer]:
-        """Open a member."""
+        """Open a member.
+
+        Raises:
+            Rejected: it is not there, or is no file.
+        """
         member = self._members.get(name)
         if member is None:
             raise _lacking(self.name, name)
@@ -101,7 +106,11 @@ class LayoutBlobs:
 
     @contextlib.contextmanager
     def layer(self, descriptor: Descriptor, label: str) -> Generator[StoredLayer]:
-        """Open a layer."""
+        """Open a layer.
+
+        Raises:
+            Rejected: it is not there, or has another size than was said.
+        """
         with self._folder.open(_blob_name(descriptor)) as stored:
             if stored.size_bytes != descriptor.size:
                 message = f"{label}: a layer has {stored.size_bytes} bytes, not {descriptor.size}"
@@ -236,7 +245,7 @@ def _read(folder: Folder, name: str) -> bytes:
 def _decoded(folder: Folder, name: str, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(_read(folder, name), type=kind)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         message = f"{folder.name}: {name} cannot be read: {str(error)[:200]}"
         raise Rejected("image.malformed", message, hint="save the image again") from None
 

@@ -24,11 +24,12 @@ OpenLayer = Callable[[], AbstractContextManager[StoredLayer]]
 
 
 class PlatformImage(msgspec.Struct, frozen=True):
-    """An image for one platform, every part a file that can be uploaded."""
+    """An image for one platform, every part a file that can be uploaded; the manifest where it came with one."""
 
     platform: Platform
     config: SourceFile
     layers: tuple[SourceFile, ...]
+    manifest: SourceFile | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -74,7 +75,7 @@ class Assembly:
             self._proven[diff_id] = layer
             left_bytes -= layer.size_bytes
             kept.append(layer)
-        config = msgspec.structs.replace(self.cache.put(content), name=f"{name} configuration")
+        config = self.keep(content, f"{name} configuration")
         return PlatformImage(configuration.platform, config, tuple(kept))
 
     def held(self, content: bytes, configuration: Configuration, *, name: str) -> PlatformImage | None:
@@ -92,6 +93,10 @@ class Assembly:
             return None
         content = kept.path.read_bytes()
         return content if digest_of(content) == digest else None
+
+    def keep(self, content: bytes, label: str) -> SourceFile:
+        """Return a small document as a file that can be uploaded."""
+        return msgspec.structs.replace(self.cache.put(content), name=label)
 
     def _find(self, diff_id: str, label: str) -> SourceFile | None:
         def tell(_: Path, done_bytes: int, total_bytes: int) -> None:

@@ -23,6 +23,7 @@ from typing import BinaryIO
 from skerry.client.images.limits import MAX_IMAGE_BYTES
 from skerry.client.source_files import Hashed, SourceFile, hash_source, identity_of
 from skerry.kit.digests import Digest, digest_of, hex_of, parse_digest
+from skerry.kit.durable import sync_directory, sync_file
 from skerry.kit.errors import Rejected, Unavailable
 from skerry.kit.quantities import format_size, parse_size
 
@@ -129,14 +130,14 @@ class BlobCache:
                 )
             target = self._whole / hex_of(parse_digest(digest))
             try:
-                _sync(path)
+                sync_file(path)
                 # Not replaced when another push was faster: that one may be uploading from it.
                 with contextlib.suppress(FileExistsError):
                     os.link(path, target)
             except OSError:
                 # A file system without hard links.
                 path.replace(target)
-            _sync(target.parent)
+            sync_directory(target.parent)
             with target.open("rb") as file:
                 return SourceFile(target, Digest(digest), file.seek(0, os.SEEK_END), identity_of(file))
 
@@ -227,14 +228,6 @@ class BlobCache:
             if total > self._capacity_bytes or stale:
                 file.unlink(missing_ok=True)
                 total -= seen.st_size
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _quietly(path: Path, done_bytes: int, total_bytes: int) -> None:

@@ -16,6 +16,7 @@ import msgspec
 
 from skerry.client.images.references import DOCKER_HUB, Reference
 from skerry.client.source_files import open_source
+from skerry.kit.canonical import UNREADABLE
 from skerry.kit.errors import Rejected
 
 _MAX_FILE_BYTES = 1 << 20
@@ -88,7 +89,7 @@ def _load(path: Path) -> _AuthFile:
             return msgspec.json.decode(file.read(_MAX_FILE_BYTES), type=_AuthFile)
     except FileNotFoundError:
         return _AuthFile()
-    except (OSError, msgspec.DecodeError, RecursionError) as error:
+    except (OSError, *UNREADABLE) as error:
         # The error may quote the file, and the file is secret: only its kind is told.
         raise Rejected("image.credentials", f"{path} cannot be read: {type(error).__name__}") from None
 

@@ -20,6 +20,7 @@ from skerry.client.images.assembly import Assembly, PlatformImage
 from skerry.client.images.limits import MAX_DOCUMENT_BYTES, ImageProgress
 from skerry.client.images.manifests import parse_configuration
 from skerry.client.images.platforms import Platform
+from skerry.kit.canonical import UNREADABLE
 from skerry.kit.errors import Missing, Rejected, Unavailable
 
 _CONNECT_LIMIT_S = 10.0
@@ -121,7 +122,7 @@ def _held(content: bytes, assembly: Assembly, label: str) -> PlatformImage | Non
     """Return the image when the cache has its configuration and all its layers."""
     try:
         identity = msgspec.json.decode(content, type=_Inspected).id
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
     digest = identity if identity.startswith("sha256:") else f"sha256:{identity}"
     if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):

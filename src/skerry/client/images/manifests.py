@@ -13,6 +13,7 @@ import msgspec
 
 from skerry.client.images.limits import MAX_DOCUMENT_BYTES, MAX_IMAGES
 from skerry.client.images.platforms import Platform
+from skerry.kit.canonical import UNREADABLE
 from skerry.kit.digests import digest_of, parse_digest
 from skerry.kit.errors import Rejected
 from skerry.spec.image import MAX_LAYERS
@@ -154,7 +155,7 @@ def _decoded(content: bytes, kind: type[T], where: str) -> T:
         _refuse(f"{where} has {len(content)} bytes; {MAX_DOCUMENT_BYTES} are the most")
     try:
         return msgspec.json.decode(content, type=kind)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         _refuse(f"{where} is no part of a container image: {str(error)[:200]}")
 
 

@@ -66,6 +66,7 @@ def _pinned(variant: ImageVariant, image: PlatformImage) -> ImageVariant:
         requires=_with_platform(variant.requires, image),
         config=_file("config.json", image.config),
         layers=tuple(_file(f"layers/{index:02}.tar", layer) for index, layer in enumerate(image.layers)),
+        manifest=_file("manifest.json", image.manifest) if image.manifest else None,
     )
 
 
@@ -90,4 +91,6 @@ def _file(path: str, source: SourceFile) -> FileSpec:
 
 
 def _files(images: list[PlatformImage]) -> tuple[SourceFile, ...]:
-    return tuple(file for image in images for file in (image.config, *image.layers))
+    return tuple(
+        file for image in images for file in (image.config, *image.layers, image.manifest) if file is not None
+    )

@@ -94,7 +94,12 @@ class _Repository:
         self._failures = 0
 
     def resolve(self, *, patient: bool) -> Descriptor:
-        """Return what the name means now."""
+        """Return what the name means now; `patient` tries again while the registry is out of reach.
+
+        Raises:
+            Rejected: there is none of that name, or it is not what its digest says.
+            Unavailable: the registry is out of reach.
+        """
         ask = partial(self._manifest, self._reference.version)
         content = self._retrying(ask) if patient else ask()
         digest = digest_of(content)
@@ -115,7 +120,12 @@ class _Repository:
 
     @contextlib.contextmanager
     def layer(self, descriptor: Descriptor, label: str) -> Generator[StoredLayer]:
-        """Download a layer as it is stored, and open it."""
+        """Download a layer as it is stored, and open it.
+
+        Raises:
+            Rejected: it is too large, or not what its digest says.
+            Unavailable: the registry is out of reach.
+        """
         digest = str(parse_digest(descriptor.digest))
         if not 0 <= descriptor.size <= MAX_IMAGE_BYTES:
             raise Rejected("image.too_large", f"{label}: a layer of {descriptor.size} bytes")

@@ -18,6 +18,7 @@ import msgspec
 from skerry import __version__
 from skerry.client.images.credentials import Credentials
 from skerry.client.images.references import Reference
+from skerry.kit.canonical import UNREADABLE
 from skerry.kit.errors import Denied, Missing, Rejected, SkerryError, Unavailable, Untrusted
 
 _CONNECT_LIMIT_S = 10.0
@@ -133,7 +134,7 @@ class RegistryConnection:
             raise self._denied(f"its token service answers HTTP {response.status_code}")
         try:
             token = msgspec.json.decode(content, type=_Token)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             raise self._denied("its token service answers no token") from None
         return f"Bearer {token.token or token.access_token}"
 
@@ -183,7 +184,11 @@ class RegistryConnection:
 
 
 def bounded(response: httpx2.Response, limit_bytes: int) -> bytes:
-    """Return the body of an answer, which may not be longer than a limit."""
+    """Return the body of an answer, which may not be longer than a limit.
+
+    Raises:
+        Rejected: it is longer.
+    """
     content = bytearray()
     for chunk in response.iter_bytes(1 << 16):
         content += chunk

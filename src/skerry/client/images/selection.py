@@ -40,6 +40,13 @@ class ImageBlobs(Protocol):
         ...
 
 
+class _Stored(msgspec.Struct, frozen=True):
+    """A manifest, and the bytes that its digest names."""
+
+    content: bytes
+    manifest: Manifest
+
+
 def read_images(
     tops: Sequence[Descriptor],
     blobs: ImageBlobs,
@@ -55,13 +62,13 @@ def read_images(
     """
     images: list[PlatformImage] = []
     seen = 0
-    for descriptor, manifest in _manifests(tops, blobs, name, 0):
+    for descriptor, stored in _manifests(tops, blobs, name, 0):
         if not _may_be_meant(descriptor, wanted):
             continue
         seen += 1
         if seen > MAX_IMAGES:
             raise Rejected("image.malformed", f"{name} has more than {MAX_IMAGES} images")
-        image = _read_image(descriptor, manifest, blobs, assembly, name=name, wanted=wanted)
+        image = _read_image(descriptor, stored, blobs, assembly, name=name, wanted=wanted)
         if image is None or any(image.config.digest == other.config.digest for other in images):
             continue
         if any(image.platform.is_same(other.platform) for other in images):
@@ -103,17 +110,18 @@ def choose_named(tops: Sequence[Descriptor], reference: str, *, name: str) -> li
 
 def _manifests(
     descriptors: Sequence[Descriptor], blobs: ImageBlobs, name: str, depth: int
-) -> Iterator[tuple[Descriptor, Manifest]]:
+) -> Iterator[tuple[Descriptor, _Stored]]:
     if depth > _MAX_DEPTH:
         raise Rejected("image.malformed", f"{name} has an index nested deeper than {_MAX_DEPTH} levels")
     for descriptor in descriptors:
         if descriptor.is_attestation or (descriptor.platform and descriptor.platform.os != "linux"):
             continue
-        parsed = parse_manifest(_checked(descriptor, blobs, f"{name}: manifest"), where=f"{name}: manifest")
+        content = _checked(descriptor, blobs, f"{name}: manifest")
+        parsed = parse_manifest(content, where=f"{name}: manifest")
         if isinstance(parsed, Index):
             yield from _manifests(parsed.manifests, blobs, name, depth + 1)
         else:
-            yield descriptor, parsed
+            yield descriptor, _Stored(content, parsed)
 
 
 def _may_be_meant(descriptor: Descriptor, wanted: Platform | None) -> bool:
@@ -122,13 +130,14 @@ def _may_be_meant(descriptor: Descriptor, wanted: Platform | None) -> bool:
 
 def _read_image(
     descriptor: Descriptor,
-    manifest: Manifest,
+    stored: _Stored,
     blobs: ImageBlobs,
     assembly: Assembly,
     *,
     name: str,
     wanted: Platform | None,
 ) -> PlatformImage | None:
+    manifest = stored.manifest
     check_size(manifest.config, what=f"{name}: configuration")
     content = assembly.document(manifest.config.digest)
     if content is None:
@@ -140,7 +149,8 @@ def _read_image(
     label = f"{name} ({platform.text})"
     layers = [partial(blobs.layer, layer, label) for layer in manifest.layers]
     image = assembly.assemble(content, configuration, layers, name=label)
-    return msgspec.structs.replace(image, platform=platform)
+    kept = assembly.keep(stored.content, f"{label} manifest")
+    return msgspec.structs.replace(image, platform=platform, manifest=kept)
 
 
 def _agreed(descriptor: Descriptor, configuration: Configuration, name: str) -> Platform:

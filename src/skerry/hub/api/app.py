@@ -17,7 +17,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 from skerry import __version__
-from skerry.hub.api import documents, fleet, operators, preview, releases, volumes
+from skerry.hub.api import deltas, documents, fleet, operators, preview, releases, volumes
 from skerry.hub.api.auth import TokenAuth, require_role
 from skerry.hub.services import Hub
 from skerry.kit.errors import Bug, Denied, Missing, Rejected, SkerryError, Unauthenticated
@@ -57,6 +57,7 @@ def operator_app(hub: Hub) -> Litestar:
         *releases.HANDLERS,
         *documents.HANDLERS,
         *preview.HANDLERS,
+        *deltas.HANDLERS,
         *volumes.HANDLERS,
     ]
     for handler in handlers:

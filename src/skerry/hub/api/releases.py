@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 from litestar import Response, delete, get, post, put
 from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.response import Stream
 
 from skerry.hub.api.operators import ApiRequest, TheHub, audit_of
 from skerry.hub.views import view_applications, view_models, view_release
+from skerry.kit.canonical import UNREADABLE
 from skerry.kit.digests import digest_of, parse_digest
 from skerry.kit.errors import Conflict, Missing, Rejected
 from skerry.ports.hub_store import ReleaseRecord
@@ -109,6 +111,16 @@ async def find_missing(data: JSONBody[MissingRequest], hub: TheHub) -> MissingAn
     return MissingAnswer(missing=tuple(missing))
 
 
+@get("/blobs/{digest:str}", opt={"role": "operator"}, media_type="application/octet-stream")
+async def download(digest: FromPath[str], hub: TheHub) -> Stream:
+    """Give a blob's bytes, from which a publisher makes the next release."""
+    size = await hub.blobs.size(parse_digest(digest))
+    if size is None:
+        raise Missing("blob.missing", f"there is no blob {digest}")
+    headers = {"content-length": str(size)}
+    return Stream(hub.blobs.read(digest), media_type="application/octet-stream", headers=headers)
+
+
 @put("/uploads/{digest:str}", opt={"role": "operator"}, request_max_body_size=MAX_CHUNK_BYTES)
 async def upload(
     digest: FromPath[str], offset: FromQuery[int], size: FromQuery[int], request: ApiRequest, hub: TheHub
@@ -135,7 +147,7 @@ async def upload(
 def _decode_release(body: bytes) -> Release:
     try:
         return msgspec.json.decode(body, type=Release)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise DocumentRejected([Problem("", f"not a release: {str(error)[:300]}")]) from error
 
 
@@ -147,5 +159,6 @@ HANDLERS: list[Any] = [
     remove_release,
     create_release,
     find_missing,
+    download,
     upload,
 ]

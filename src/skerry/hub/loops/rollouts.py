@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 
 import msgspec
 import structlog
@@ -50,6 +51,8 @@ class RolloutLoop:
         self._clock = clock
         self._wake = asyncio.Event()
         self._failing = ""
+        self._wake_at: datetime | None = None
+        self.on_running: Callable[[Sequence[RolloutRecord]], None] = lambda _: None
 
     def wake(self) -> None:
         """Look again soon: something changed."""
@@ -74,16 +77,25 @@ class RolloutLoop:
                 self._failing = ""
             await self._clock.sleep(REST_S)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY_S):
+                async with asyncio.timeout(self._look_in_s()):
                     await self._wake.wait()
 
     async def step(self) -> None:
         """Place again what hosts' reports may have moved, then decide every running rollout once."""
+        running = await asyncio.to_thread(self._store.rollouts, running_only=True)
+        self.on_running(running)
+        self._issuer.fetch_ahead(_upcoming(running))
         await self._issuer.issue_marked()
-        for record in await asyncio.to_thread(self._store.rollouts, running_only=True):
+        self._wake_at = None
+        for record in running:
             changed = await asyncio.to_thread(self._decide, record)
             for site in changed:
                 await self._issuer.issue(site)
+
+    def _look_in_s(self) -> float:
+        if self._wake_at is None:
+            return LOOK_EVERY_S
+        return min(LOOK_EVERY_S, max(REST_S, (self._wake_at - self._clock.now()).total_seconds()))
 
     async def retry(self, name: str, audit: Audit) -> RolloutRecord:
         """Try a failed rollout again, because a person says so.
@@ -114,6 +126,8 @@ class RolloutLoop:
         fleet, assigned = self._load_fleet(record)
         now = self._clock.now()
         decision = decide_rollout(_fact(record), fleet, now=now)
+        if decision.wake_at is not None:
+            self._wake_at = min(self._wake_at or decision.wake_at, decision.wake_at)
         if decision.state == record.state and decision.sites == record.sites and not decision.effects:
             return []
         ended = now if decision.state != "running" else None
@@ -139,6 +153,8 @@ class RolloutLoop:
             # Somebody retried or removed it meanwhile; the next look sees what is there then.
             self._wake.set()
             return []
+        if decision.wake_at is not None:
+            self._wake.set()  # what is fetched ahead goes by what was stored just now
         self._log_decision(record, decision)
         return [effect.site for effect in decision.effects]
 
@@ -193,7 +209,19 @@ class RolloutLoop:
 
 def _fact(record: RolloutRecord) -> RolloutFact:
     state: RolloutState = msgspec.convert(record.state, RolloutState)
-    return RolloutFact(record.name, record.release, state, record.sites)
+    begin_at = msgspec.json.decode(record.document, type=Rollout).spec.begin_at
+    return RolloutFact(record.name, record.release, state, record.sites, begin_at)
+
+
+def _upcoming(running: Sequence[RolloutRecord]) -> dict[str, dict[str, str]]:
+    """Return, by site and application, the releases that sites will get, of rollouts that want them fetched ahead."""
+    upcoming: dict[str, dict[str, str]] = {}
+    for record in running:
+        if msgspec.json.decode(record.document, type=Rollout).spec.prefetch:
+            for site, progress in record.sites.items():
+                if progress.state == "pending":
+                    upcoming.setdefault(site, {})[record.application] = record.release
+    return upcoming
 
 
 def _site_fact(site: SiteFact, where: Where | None, release: str, *, reported: bool) -> SiteFact:

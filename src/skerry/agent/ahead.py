@@ -1,0 +1,55 @@
+"""Fetches what will be assigned later, when nothing else is to be fetched, and says how far that is.
+
+Rules: what is fetched ahead is neither laid out nor started; it is kept for as long as the desired state names it; it
+goes the same ways and is checked as everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from skerry.agent.fetcher import Fetcher, Priority
+from skerry.agent.finding_ways import Bases
+from skerry.agent.releases import Releases
+from skerry.kit.quantities import format_size
+from skerry.spec.desired import DesiredState, ReleaseRef
+
+
+class Ahead:
+    """What one host fetches ahead. `digests` are the releases it keeps for that."""
+
+    def __init__(self, releases: Releases, fetcher: Fetcher, bases: Callable[[str, str], Bases]) -> None:
+        """`bases` returns, for an application and a release, what deltas to its files may be made from."""
+        self._releases = releases
+        self._fetcher = fetcher
+        self._bases = bases
+        self.digests: frozenset[str] = frozenset()
+        self.views: dict[str, str] = {}
+
+    def follow(self, desired: DesiredState, host: str, assigned: set[str]) -> None:
+        """Fetch what a desired state announces for a host; releases that are assigned by now come by themselves."""
+        named = {up.release: up.application for up in desired.upcoming.get(host, ())}
+        refs = {name: desired.releases[name] for name in named if name in desired.releases}
+        self.digests = frozenset(ref.digest for ref in refs.values()) - assigned
+        self.views = {
+            name: self._fetch(named[name], ref) for name, ref in refs.items() if ref.digest in self.digests
+        }
+
+    def _fetch(self, application: str, ref: ReleaseRef) -> str:
+        """Ask for what is missing, and say what that is."""
+        fact = self._releases.fact(ref.digest)
+        if fact is None:
+            self._fetcher.want(ref.digest, [(ref.digest, ref.size_bytes)], priority=Priority.PREFETCH)
+            return self._why(ref.digest, "fetching its document")
+        if fact.problem:
+            return f"not fetched: {fact.problem}"
+        files = [(str(file.digest), file.size_bytes) for file in self._releases.missing(ref.digest)]
+        if not files:
+            return "fetched"
+        self._fetcher.want(
+            ref.digest, files, priority=Priority.PREFETCH, bases=lambda: self._bases(application, ref.digest)
+        )
+        return self._why(ref.digest, f"fetching, {format_size(sum(size for _, size in files))} to go in full")
+
+    def _why(self, digest: str, otherwise: str) -> str:
+        return self._fetcher.troubles.get(digest) or otherwise
