@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from skerry.agent.fetcher import FetchParts, Fetcher, Priority
+from skerry.agent.fetcher import Fetcher, FetchParts, Priority
 from skerry.agent.fetching_progress import ProgressMeter
 from skerry.agent.limiting import Grant, Held, Limiter
 from skerry.carrier.link import HttpLink

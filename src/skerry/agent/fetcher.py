@@ -72,7 +72,7 @@ class Fetcher:
         self.troubles: dict[str, str] = {}
         self.on_change: Callable[[], None] = lambda: None
         self.make_room: Callable[[int, frozenset[str]], None] = self._check_room
-        self.on_fetched: Callable[[str, Fetched], None] = lambda *_: None
+        self.on_fetched: Callable[[str, Fetched], None] = lambda _, __: None
 
     def want(
         self,

@@ -76,7 +76,9 @@ class Volumes:
             except (OSError, ValueError) as error:
                 counts[file.name] = sys.maxsize
                 if file.name not in self._unread:
-                    _log.error("volumes.count_unread", application=file.name, file=str(file), reason=str(error))
+                    _log.error(
+                        "volumes.count_unread", application=file.name, file=str(file), reason=str(error)
+                    )
                     self._unread.add(file.name)
             else:
                 self._unread.discard(file.name)

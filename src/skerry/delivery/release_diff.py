@@ -26,7 +26,11 @@ class Owned(msgspec.Struct, frozen=True):
 
 
 class ChangedFile(msgspec.Struct, frozen=True):
-    """A file that was added, removed (`cost` is None) or changed."""
+    """A file that was added, removed (`cost` is None) or changed.
+
+    What was only renamed is no change, nor is a layer that moved. What changed to something that the old release has
+    elsewhere takes a delta of no bytes.
+    """
 
     owner: str
     file: PlacedFile
@@ -36,7 +40,7 @@ class ChangedFile(msgspec.Struct, frozen=True):
 
 def own_files(old: Release, new: Release) -> list[Owned]:
     """Return the files of both releases by what they belong to, in the order of the new one."""
-    before, after = dict(_owners(old)), dict(_owners(new))
+    before, after = _owned(old), _owned(new)
     return [Owned(owner, before.get(owner, ()), after.get(owner, ())) for owner in {**after, **before}]
 
 
@@ -47,31 +51,46 @@ def wanted_pairs(owned: list[Owned]) -> list[Pair]:
 
 def diff_files(owned: Owned, everywhere: frozenset[str], sizes: Sizes) -> tuple[list[ChangedFile], Cost]:
     """Return what changed of an owner's files and what that costs; `everywhere` are all the old release's files."""
-    places = {file.place for file in owned.old}
-    costs = cost_files(owned.new, owned.old, everywhere, sizes)
+    costs = {cost.file.digest: cost for cost in cost_files(owned.new, owned.old, everywhere, sizes)}
     kept = {file.digest for file in owned.new}
-    now_places = {file.place for file in owned.new}
-    changed = [
-        ChangedFile(owned.owner, cost.file, "changed" if cost.file.place in places else "added", cost)
-        for cost in costs
-    ]
+    before: dict[str, set[str]] = {}
+    for file in owned.old:
+        before.setdefault(file.place, set()).add(file.digest)
+    changed: list[ChangedFile] = []
+    for file in owned.new:
+        was = before.get(file.place, set())
+        # A layer's place is its number: what was there may have moved on.
+        is_other = bool(was - kept) if file.is_layer else bool(was) and file.digest not in was
+        known = costs.get(file.digest)
+        if known is not None or (is_other and not file.is_layer):
+            cost = msgspec.structs.replace(known, file=file) if known else FileCost(file, delta_bytes=0)
+            changed.append(ChangedFile(owned.owner, file, "changed" if is_other else "added", cost))
+    replaced = {change.file.place for change in changed}
     gone = [
         ChangedFile(owned.owner, file, "removed")
         for file in owned.old
-        if file.digest not in kept and file.place not in now_places
+        if file.digest not in kept and file.place not in replaced
     ]
-    return changed + gone, sum_costs(costs)
+    return changed + gone, sum_costs(list(costs.values()))
 
 
 def diff_fields(old: Release, new: Release) -> list[tuple[str, str, str]]:
     """Return path, old and new text of each field that differs, files apart; at most `MAX_FIELDS`."""
     before, after = dict(_leaves(msgspec.to_builtins(old), "")), dict(_leaves(msgspec.to_builtins(new), ""))
     found = [
-        (path, before.get(path, ""), after.get(path, ""))
+        (path, before.get(path, "")[:MAX_TEXT], after.get(path, "")[:MAX_TEXT])
         for path in dict.fromkeys([*before, *after])
         if before.get(path) != after.get(path)
     ]
     return found[:MAX_FIELDS]
+
+
+def _owned(release: Release) -> dict[str, tuple[PlacedFile, ...]]:
+    """Return the files of each owner; a model that is there in two versions is one owner."""
+    found: dict[str, tuple[PlacedFile, ...]] = {}
+    for owner, files in _owners(release):
+        found[owner] = (*found.get(owner, ()), *files)
+    return found
 
 
 def _owners(release: Release) -> Iterator[tuple[str, tuple[PlacedFile, ...]]]:
@@ -100,13 +119,22 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:
     """Yield path and text of each field; parts of a list go by their names where they have them."""
     if isinstance(value, dict):
         for key, part in cast(Mapping[str, Any], value).items():
-            if key not in _FILE_LISTS:
+            if not (key in _FILE_LISTS and _are_files(part)):
                 yield from _leaves(part, f"{path}.{key}" if path else key)
     elif isinstance(value, list):
-        for number, part in enumerate(value):
-            yield from _leaves(part, f"{path}[{_name(part) or number}]")
+        parts = cast(list[Any], value)
+        names = [_name(part) for part in parts]
+        for number, (name, part) in enumerate(zip(names, parts, strict=True)):
+            label = name if name and names.count(name) == 1 else number
+            yield from _leaves(part, f"{path}[{label}]")
     else:
-        yield path, ("" if value is None else str(value))[:MAX_TEXT]
+        yield path, "" if value is None else str(value)
+
+
+def _are_files(value: Any) -> bool:
+    """Tell files from a variable, or a label, that has their name."""
+    parts = cast(list[Any], value if isinstance(value, list) else [value])
+    return all(isinstance(part, dict) and "digest" in part for part in parts)
 
 
 def _name(part: Any) -> str:
