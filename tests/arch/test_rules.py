@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ def promised() -> list[str]:
     return [rule for page in pages for rule in _heading_re.findall(page.read_text(encoding="utf-8"))]
 
 
+@functools.cache
 def marked() -> dict[str, list[str]]:
     """Return, by rule, the tests that are marked with it."""
     found: dict[str, list[str]] = {}

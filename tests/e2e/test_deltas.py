@@ -50,10 +50,11 @@ def bring(fleet: TestFleet, agent: AgentProcess, version: int) -> None:
 
 
 def test_two_releases_in_a_row_come_as_deltas_and_say_what_they_saved(fleet: TestFleet) -> None:
-    apply(fleet, "link: {rate: 256KiB/s, per_day: 1GiB}")
+    apply(fleet)
     agent = fleet.add_agent("harbour", "edge")
     push(fleet, 0)
     bring(fleet, agent, 0)
+    apply(fleet, "link: {rate: 256KiB/s, per_day: 1GiB}")
     for version in (1, 2):
         push(fleet, version)
         bring(fleet, agent, version)
@@ -110,13 +111,12 @@ def test_a_rollout_that_begins_later_has_its_files_fetched_ahead(fleet: TestFlee
     fleet.run(*start, "--name", "eager", "--prefetch")
 
     def ahead() -> dict[str, str]:
-        found: dict[str, str] = (agent.status().get("observed") or {}).get("ahead") or {}
+        observed: dict[str, Any] = agent.status().get("observed") or {}
+        found: dict[str, str] = observed.get("ahead") or {}
         return found if found.get("talker@1.1.0") == "fetched" else {}
 
     fleet.until(ahead, lambda: str(agent.status()))
-    assert "talker@1.1.0: fetched" in fleet.until(
-        lambda: text if "fetched" in (text := fleet.run("describe", "host", "edge")) else ""
-    )
+    fleet.until(lambda: "talker@1.1.0: fetched" in fleet.run("describe", "host", "edge"))
     assert agent.application("talker")["release"] == "talker@1.0.0"
     assert fleet.rollout_state("eager") == "running"
     assert "begins at" in fleet.get("get", "rollouts", "eager")["why"]

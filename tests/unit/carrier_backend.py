@@ -10,6 +10,9 @@ from skerry.kit.digests import digest_of
 from skerry.ports.blobs import Blobs
 from skerry.spec.carrier import (
     DeltaAnswer,
+    DeltaAvailable,
+    DeltaComing,
+    DeltaQuestion,
     DeltaRequest,
     EnrollAnswer,
     EnrollRequest,
@@ -27,6 +30,11 @@ OLD = issue_blob_token("edge", "harbour", NOW - timedelta(seconds=1), HUB)
 FOREIGN = issue_blob_token("edge", "harbour", NOW + timedelta(hours=1), STRANGER)
 REQUEST = SyncRequest(reports=(report_envelope(1),))
 ENROLL = EnrollRequest(secret="s", host="edge", sign_key=HOST.public, seal_key="", proof=report_envelope(1))
+QUESTIONS = DeltaRequest(wanted=(DeltaQuestion(target=DIGEST, bases=((digest_of(b"old"),), ())),))
+DELTAS = DeltaAnswer(
+    available=(DeltaAvailable(target=DIGEST, base=(), delta=digest_of(b"delta"), size_bytes=7),),
+    coming=(DeltaComing(target=DIGEST, base=(digest_of(b"old"),), left_s=2.5),),
+)
 
 
 class Backend:

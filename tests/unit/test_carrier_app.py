@@ -13,9 +13,22 @@ from skerry.kit.digests import digest_of
 from skerry.kit.errors import Conflict, Denied, Rejected, SkerryError, Unauthenticated, Unavailable, Untrusted
 from skerry.spec.carrier import (
     MAX_BODY_BYTES,
+    MAX_DELTA_QUESTIONS,
+    DeltaAnswer,
     SyncAnswer,
 )
-from tests.unit.carrier_backend import CONTENT, DIGEST, ENROLL, FOREIGN, GOOD, OLD, REQUEST, Backend
+from tests.unit.carrier_backend import (
+    CONTENT,
+    DELTAS,
+    DIGEST,
+    ENROLL,
+    FOREIGN,
+    GOOD,
+    OLD,
+    QUESTIONS,
+    REQUEST,
+    Backend,
+)
 
 pytestmark = pytest.mark.delivery
 
@@ -115,8 +128,7 @@ async def test_a_bug_is_answered_without_its_details(client: httpx2.AsyncClient,
     assert "1234" not in response.text
 
 
-@pytest.mark.trust
-@pytest.mark.parametrize(
+BAD_TOKENS = pytest.mark.parametrize(
     ("header", "status", "code"),
     (
         (None, 401, "blob_token.absent"),
@@ -129,6 +141,10 @@ async def test_a_bug_is_answered_without_its_details(client: httpx2.AsyncClient,
         (f"Bearer {OLD}", 403, "blob_token.expired"),
     ),
 )  # fmt: skip
+
+
+@pytest.mark.trust
+@BAD_TOKENS
 async def test_no_blob_is_served_without_a_good_token(
     client: httpx2.AsyncClient, header: str | None, status: int, code: str
 ) -> None:
@@ -210,3 +226,75 @@ async def test_an_absent_blob_and_a_malformed_digest_are_told_apart(client: http
     for digest in ("sha256:12", "sha256:" + "Z" * 64, "md5:1", "..%2f..%2fkeys", DIGEST + "%0A"):
         response = await get(client, digest=digest)
         assert response.status_code in (400, 404)
+
+
+# ── deltas ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def ask(client: httpx2.AsyncClient, body: bytes, *, header: str = f"bearer {GOOD}") -> httpx2.Response:
+    return await client.post("/v1/deltas", content=body, headers={"Authorization": header})
+
+
+async def test_a_question_for_deltas_goes_through_with_the_host_that_asks(
+    client: httpx2.AsyncClient, backend: Backend
+) -> None:
+    backend.delta_answer = DELTAS
+    answer = await ask(client, msgspec.json.encode(QUESTIONS))
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    assert msgspec.json.decode(answer.content, type=DeltaAnswer) == DELTAS
+    assert backend.questions == [("edge", QUESTIONS)]
+    assert problem(await client.get("/v1/deltas")) == (405, "http.405")
+
+
+@pytest.mark.trust
+@BAD_TOKENS
+async def test_no_question_for_deltas_is_answered_without_a_good_token(
+    client: httpx2.AsyncClient, backend: Backend, header: str | None, status: int, code: str
+) -> None:
+    headers = {} if header is None else {"Authorization": header}
+    for body in (msgspec.json.encode(QUESTIONS), b"{", b""):
+        response = await client.post("/v1/deltas", content=body, headers=headers)
+        assert problem(response) == (status, code)
+    assert backend.questions == []
+
+
+def questions(count: int = 1, bases: object = ((),), **more: object) -> bytes:
+    asked = {"target": DIGEST, "bases": bases, **more}
+    return msgspec.json.encode({"wanted": [asked] * count})
+
+
+MALFORMED_QUESTIONS = {
+    "nothing": b"",
+    "no JSON": b"{",
+    "another type": b"[]",
+    "no list": b"{}",
+    "an unknown field": questions(more=1),
+    "too many": questions(MAX_DELTA_QUESTIONS + 1),
+    "no base at all": questions(bases=()),
+    "too many alternatives": questions(bases=((),) * 5),
+    "too many joined": questions(bases=((DIGEST,) * 9,)),
+    "no digest": questions(target="sha256:12"),
+    "a path for a digest": questions(bases=(("../../keys",),)),
+    "joined in one text": questions(bases=((f"{DIGEST}+{DIGEST}",),)),
+    "a base that is no list": questions(bases=(DIGEST,)),
+    "deep nesting": b'{"wanted":' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+}
+
+
+@pytest.mark.parametrize("body", MALFORMED_QUESTIONS.values(), ids=list(MALFORMED_QUESTIONS))
+async def test_a_malformed_question_for_deltas_is_refused(
+    client: httpx2.AsyncClient, backend: Backend, body: bytes
+) -> None:
+    assert problem(await ask(client, body)) == (400, "body.malformed")
+    assert backend.questions == []
+
+
+async def test_the_largest_question_is_taken_and_a_larger_body_is_not(
+    client: httpx2.AsyncClient, backend: Backend
+) -> None:
+    largest = questions(MAX_DELTA_QUESTIONS, bases=((DIGEST,) * 8, ()))
+    assert len(largest) < MAX_BODY_BYTES
+    assert (await ask(client, largest)).status_code == 200
+    assert len(backend.questions[0][1].wanted) == MAX_DELTA_QUESTIONS
+    assert problem(await ask(client, b" " * (MAX_BODY_BYTES + 1))) == (400, "body.too_large")
+    assert len(backend.questions) == 1

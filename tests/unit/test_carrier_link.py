@@ -14,19 +14,21 @@ from pathlib import Path
 import msgspec
 import pytest
 import uvicorn
+from starlette.applications import Starlette
 
 from skerry.carrier.app import carrier_app
-from skerry.carrier.link import MAX_ANSWER_BYTES, HttpLink, fetch_trust_root
+from skerry.carrier.link import HEAD_BYTES, MAX_ANSWER_BYTES, HttpLink, fetch_trust_root
 from skerry.kit.digests import digest_of
 from skerry.kit.errors import Conflict, Denied, Rejected, SkerryError, Unavailable, Untrusted
 from skerry.spec.carrier import (
+    DeltaAnswer,
     EnrollAnswer,
     TrustRoot,
 )
 from skerry.testing.memory import MemoryBlobs
 from skerry.testing.waiting import eventually_sync
 from skerry.trust.certificates import issue_server, make_ca
-from tests.unit.carrier_backend import CONTENT, DIGEST, ENROLL, GOOD, REQUEST, Backend
+from tests.unit.carrier_backend import CONTENT, DELTAS, DIGEST, ENROLL, GOOD, OLD, QUESTIONS, REQUEST, Backend
 from tests.unit.upstream import HUB
 
 pytestmark = pytest.mark.delivery
@@ -53,8 +55,15 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 @contextmanager
 def served(backend: Backend, certificates: Certificates) -> Generator[str]:
     """Serve a backend on a free port, as the hub does, and yield its address."""
+    with served_app(carrier_app(backend), certificates) as url:
+        yield url
+
+
+@contextmanager
+def served_app(app: Starlette, certificates: Certificates) -> Generator[str]:
+    """Serve an app on a free port and yield its address."""
     config = uvicorn.Config(
-        carrier_app(backend),
+        app,
         http="httptools",
         ssl_keyfile=str(certificates.key),
         ssl_certfile=str(certificates.cert),
@@ -188,6 +197,58 @@ def test_a_problem_document_whose_facts_are_named_like_parameters_is_an_error_li
     with misbehaving(certificates, body(msgspec.json.encode(document), status="409 Conflict")) as url:
         error = refusal(url, certificates.ca_pem)
     assert (error.code, error.facts) == ("some.code", {"place": "here"})
+
+
+def test_questions_for_deltas_are_answered_and_their_bytes_counted(certificates: Certificates) -> None:
+    backend, counted = Backend(), list[int]()
+    backend.delta_answer = DELTAS
+    with served(backend, certificates) as url, dialled(url, certificates.ca_pem) as link:
+        link.on_traffic = counted.append
+        assert link.deltas(QUESTIONS, token=GOOD) == DELTAS
+        for token, code in (("bad", "blob_token.invalid"), (OLD, "blob_token.expired")):
+            with pytest.raises(Denied) as caught:
+                link.deltas(QUESTIONS, token=token)
+            assert caught.value.code == code
+    assert backend.questions == [("edge", QUESTIONS)]
+    asked, answered = len(msgspec.json.encode(QUESTIONS)), len(msgspec.json.encode(DELTAS))
+    assert counted[0] == asked + answered + HEAD_BYTES
+    assert all(size > asked + HEAD_BYTES for size in counted[1:]), "what is refused crosses the link, too"
+    assert len(counted) == 3
+
+
+def test_an_upstream_of_before_deltas_has_none_and_counts_as_any_other(certificates: Certificates) -> None:
+    app, counted = Backend(), list[int]()
+    older = carrier_app(app)
+    older.router.routes[:] = [one for one in older.router.routes if getattr(one, "path", "") != "/v1/deltas"]
+    with served_app(older, certificates) as url, dialled(url, certificates.ca_pem) as link:
+        link.on_traffic = counted.append
+        assert link.deltas(QUESTIONS, token=GOOD) == DeltaAnswer()
+        assert link.sync(REQUEST).acknowledged == 7
+    assert len(counted) == 2
+    assert app.questions == []
+
+
+@pytest.mark.parametrize(
+    ("behave", "code"),
+    (
+        (body(b"no JSON"), "link.strange_answer"),
+        (body(b'{"available": [{"target": "x"}]}'), "link.strange_answer"),
+        (body(b'{"coming": [{"left_s": -1}]}'), "link.strange_answer"),
+        (body(b"x" * (MAX_ANSWER_BYTES + 1)), "link.strange_answer"),
+        (body(b"<html>", status="404 Not Found"), "link.strange_answer"),
+    ),
+    ids=["no JSON", "no digest", "less than nothing is left", "huge", "a proxy's page"],
+)
+def test_a_strange_answer_about_deltas_is_told_from_there_being_none(
+    certificates: Certificates, behave: Serve, code: str
+) -> None:
+    with (
+        misbehaving(certificates, behave) as url,
+        dialled(url, certificates.ca_pem) as link,
+        pytest.raises(Unavailable) as caught,
+    ):
+        link.deltas(QUESTIONS, token=GOOD)
+    assert caught.value.code == code
 
 
 @pytest.mark.trust

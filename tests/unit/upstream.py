@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from skerry.agent.identity import Identity, Place
-from skerry.kit.errors import Denied, Unavailable
+from skerry.kit.errors import Denied, Missing, SkerryError, Unavailable
 from skerry.spec.carrier import (
     TIME_TYPE,
     DeltaAnswer,
@@ -101,7 +101,10 @@ class ScriptedLink:
 
 
 class BlobLink(ScriptedLink):
-    """A Link that serves blobs and cuts each next answer after a stated number of bytes; it counts what it sends."""
+    """A Link that serves blobs and cuts each next answer after a stated number of bytes; it counts what it sends.
+
+    Questions for deltas get the next of `delta_answers`, the last one again and again; without any there are none.
+    """
 
     def __init__(self, contents: dict[str, bytes]) -> None:
         super().__init__(lambda _, newest: SyncAnswer(acknowledged=newest.sequence))
@@ -109,8 +112,23 @@ class BlobLink(ScriptedLink):
         self.cuts: list[int] = []
         self.token = "good"
         self.asked: list[tuple[int, str]] = []
+        self.opened: list[tuple[str, int]] = []
+        self.delta_answers: list[DeltaAnswer | SkerryError] = []
+        self.delta_requests: list[DeltaRequest] = []
         self.sent_bytes = 0
         self.served = threading.Semaphore(0)
+
+    def deltas(self, request: DeltaRequest, *, token: str) -> DeltaAnswer:
+        """Answer as scripted."""
+        self.delta_requests.append(request)
+        if token != self.token:
+            raise Denied("blob_token.expired", "the blob token has expired")
+        if not self.delta_answers:
+            return DeltaAnswer()
+        answer = self.delta_answers.pop(0) if len(self.delta_answers) > 1 else self.delta_answers[0]
+        if isinstance(answer, SkerryError):
+            raise answer
+        return answer
 
     @contextmanager
     def blob(
@@ -118,9 +136,12 @@ class BlobLink(ScriptedLink):
     ) -> Generator[Iterator[bytes]]:
         """Serve a blob from `offset`."""
         self.asked.append((offset, token))
+        self.opened.append((digest, offset))
         self.served.release()
         if token != self.token:
             raise Denied("blob_token.expired", "the blob token has expired")
+        if digest not in self.contents:
+            raise Missing("blob.missing", f"there is no blob {digest}")
         yield self._chunks(self.contents[digest][offset:][:limit], self.cuts.pop(0) if self.cuts else None)
 
     def _chunks(self, content: bytes, cut_after: int | None) -> Iterator[bytes]:

@@ -24,6 +24,7 @@ _NICE = 19
 def main(arguments: list[str]) -> int:
     """Write the delta."""
     parent, level, output, target, *base = arguments
+    _check_wanted(parent)
     os.nice(_NICE)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     state, size = hashlib.sha256(), 0
@@ -35,8 +36,7 @@ def main(arguments: list[str]) -> int:
 
         def sink(piece: bytes) -> None:
             nonlocal size
-            if os.getppid() != int(parent):
-                raise SystemExit("nobody waits for this delta any more")
+            _check_wanted(parent)
             file.write(piece)
             state.update(piece)
             size += len(piece)
@@ -46,6 +46,11 @@ def main(arguments: list[str]) -> int:
         os.fsync(file.fileno())
     sys.stdout.write(json.dumps({"digest": f"sha256:{state.hexdigest()}", "size_bytes": size}))
     return 0
+
+
+def _check_wanted(parent: str) -> None:
+    if os.getppid() != int(parent):
+        raise SystemExit("nobody waits for this delta any more")
 
 
 if __name__ == "__main__":

@@ -27,8 +27,12 @@ SLOWEST_BYTES_PER_S = 256 << 10
 class DeltaWorkers(DeltaMaker):
     """Makes deltas of blobs. `staging` is a directory for what is being made; leftovers in it are removed."""
 
-    def __init__(self, blobs: Blobs, staging: Path, *, level: int = LEVEL) -> None:
+    def __init__(
+        self, blobs: Blobs, staging: Path, *, level: int = LEVEL, start_limit_s: float = START_LIMIT_S
+    ) -> None:
+        """`start_limit_s` is what a process may take beside the time that its files' sizes give it."""
         self._blobs = blobs
+        self._start_limit_s = start_limit_s
         self._staging = staging
         self._level = level
         durable_files.make_directory(staging)
@@ -39,9 +43,12 @@ class DeltaWorkers(DeltaMaker):
         output = self._staging / f"{uuid.uuid4().hex}.delta"
         async with contextlib.AsyncExitStack() as stack:
             files = [await stack.enter_async_context(self._local(one)) for one in (target, *base)]
-            total = sum(file.stat().st_size for file in files)
             try:
-                said = await self._run(files, output, START_LIMIT_S + total / SLOWEST_BYTES_PER_S)
+                total = sum(file.stat().st_size for file in files)
+            except FileNotFoundError as error:  # removed since
+                raise Missing("blob.unknown", f"a blob has gone: {error.filename}") from error
+            try:
+                said = await self._run(files, output, self._start_limit_s + total / SLOWEST_BYTES_PER_S)
                 return MadeDelta(output, str(parse_digest(said["digest"])), int(said["size_bytes"]))
             except BaseException:
                 output.unlink(missing_ok=True)

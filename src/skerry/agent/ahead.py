@@ -49,7 +49,14 @@ class Ahead:
         self._fetcher.want(
             ref.digest, files, priority=Priority.PREFETCH, bases=lambda: self._bases(application, ref.digest)
         )
-        return self._why(ref.digest, f"fetching, {format_size(sum(size for _, size in files))} to go in full")
+        return self._why(ref.digest, self._how_far(ref.digest))
 
     def _why(self, digest: str, otherwise: str) -> str:
         return self._fetcher.troubles.get(digest) or otherwise
+
+    def _how_far(self, digest: str) -> str:
+        """Return a figure that moves in steps: it is reported whenever it changes."""
+        progress = self._fetcher.progress().get(digest)
+        if progress is None or not progress.total_bytes:
+            return "fetching"
+        return f"fetching, {format_size(progress.done_bytes)} of {format_size(progress.total_bytes)}"

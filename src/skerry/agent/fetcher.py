@@ -117,10 +117,14 @@ class Fetcher:
         now = self._parts.clock.monotonic()
         return {
             release: meter.tell(
-                now, flowing=release in self._downloads and self._downloads[release].flowing > 0
+                now, flowing=release in self._downloads and bool(self._downloads[release].flowing)
             )
             for release, meter in self._meters.items()
         }
+
+    def uses(self) -> frozenset[str]:
+        """Return the blobs that downloads under way fetch, and make others from."""
+        return frozenset[str]().union(*(download.uses for download in self._downloads.values()))
 
     async def close(self) -> None:
         """Stop everything; what has arrived stays."""
@@ -169,8 +173,10 @@ class Fetcher:
             plan = await self._in_thread(self._ways.plan, missing, wanted.bases)
             self._begin(plan, dict(missing), download.meter)
             if plan.ways:
-                self._reserve(plan.ways)
-                await self._take_all(plan.ways, download)
+                ways = self._reserve(plan.ways, download)
+                if ways != plan.ways:
+                    self._begin(msgspec.structs.replace(plan, ways=ways), dict(missing), download.meter)
+                await self._take_all(ways, download)
                 continue
             wait_s = min(plan.wait_s, ASK_AGAIN_S)
             self._waits.setdefault(wanted.release, set()).update(plan.waits)
@@ -231,10 +237,27 @@ class Fetcher:
         others = list(self._downloads.values())
         return any(other.priority < download.priority and not other.stop.is_set() for other in others)
 
-    def _reserve(self, ways: Sequence[Way]) -> None:
+    def _reserve(self, ways: tuple[Way, ...], download: Download) -> tuple[Way, ...]:
+        """Make room for these ways and return them; in full, where their deltas and bases have no room beside.
+
+        Raises:
+            Unavailable: there is no room either way.
+        """
+        try:
+            self._make_room_for(ways, download)
+        except Unavailable:
+            in_full = tuple(Way(way.blob, way.blob.size_bytes - way.blob.held_bytes) for way in ways)
+            if in_full == ways:
+                raise
+            self._make_room_for(in_full, download)
+            return in_full
+        return ways
+
+    def _make_room_for(self, ways: Sequence[Way], download: Download) -> None:
         needed = sum(way.left_bytes + (way.blob.size_bytes if way.delta else 0) for way in ways)
         used = (digest for way in ways for digest in (way.blob.digest, way.delta, *way.base) if digest)
-        self.make_room(needed, frozenset(used))
+        download.uses = frozenset(used)
+        self.make_room(needed, self.uses())
 
     def _check_room(self, needed: int, _: frozenset[str]) -> None:
         free = shutil.disk_usage(self._parts.root).free

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
@@ -35,6 +36,7 @@ class ProgressMeter:
         self._by_delta: set[str] = set()
         self._left = 0
         self._came = 0
+        self._lock = threading.Lock()
         self._samples: deque[tuple[float, int]] = deque()
         self._told: FetchProgress | None = None
         self._told_at = 0.0
@@ -63,7 +65,8 @@ class ProgressMeter:
 
     def note(self, size: int) -> None:
         """Note bytes that came."""
-        self._came += size
+        with self._lock:
+            self._came += size
 
     def tell(self, now: float, *, flowing: bool) -> FetchProgress:
         """Return what to tell at a monotonic time: the same as before until there is news worth a report."""

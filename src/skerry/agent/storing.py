@@ -55,10 +55,10 @@ class Storage:
         if keeping.lacking:
             raise Unavailable("disk.full", f"disk full: {keeping.why[-1]}")
 
-    def tidy(self) -> None:
-        """Remove what nothing needs; only while no release is under way."""
-        self._remove(self._plan(0, frozenset()))
-        named = self._named(frozenset())
+    def tidy(self, fetching: AbstractSet[str] = frozenset()) -> None:
+        """Remove what neither a release nor what is fetched ahead needs; only while no release is under way."""
+        self._remove(self._plan(0, fetching))
+        named = self._named(fetching, self._blobs.digests())
         self._blobs.sweep({*named.good, *named.candidate, *named.bases}, older_than_s=STALE_S)
 
     def _plan(self, wanted_bytes: int, fetching: AbstractSet[str]) -> Keeping:
@@ -69,7 +69,11 @@ class Storage:
             limit=self._policy.blobs,
             keep_free=max(SPARE_BYTES, self._policy.keep_free or 0),
         )
-        return plan_keeping(held, self._named(fetching), room)
+        named = self._named(fetching, held.keys())
+        begun = {digest: self._blobs.partial_size(digest) for digest in named.candidate if digest not in held}
+        return plan_keeping(
+            held, named, room, partial={digest: size for digest, size in begun.items() if size}
+        )
 
     def _remove(self, keeping: Keeping) -> None:
         for digest in keeping.remove:
@@ -77,12 +81,15 @@ class Storage:
         if keeping.remove:
             _log.info("blobs.removed", blobs=len(keeping.remove), why="; ".join(keeping.why))
 
-    def _named(self, fetching: AbstractSet[str]) -> Named:
+    def _named(self, fetching: AbstractSet[str], held: AbstractSet[str]) -> Named:
         good, candidate = set[str](), set(fetching)
         layers: list[str] = []
         previous: list[str] = []
         for record in self._records:
-            if record.good:
+            fact = self._releases.fact(record.good)
+            if record.good and (fact is None or fact.problem):
+                good |= held  # nobody knows what it needs until its document is here again, and whole
+            elif record.good:
                 spare = self._releases.loaded_layers(record.good)
                 good |= self._releases.blobs_of(record.good) - spare
                 layers += sorted(spare)

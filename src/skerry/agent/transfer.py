@@ -51,12 +51,16 @@ class FetchParts(msgspec.Struct, frozen=True):
 
 
 class Download(msgspec.Struct):
-    """One release under way. `stop` ends it from any thread; `flowing` counts its open connections."""
+    """One release under way.
+
+    `stop` ends it from any thread; `flowing` are the blobs that come now, `uses` all that must not be removed.
+    """
 
     priority: Priority
     meter: ProgressMeter
     stop: threading.Event = msgspec.field(default_factory=threading.Event)
-    flowing: int = 0
+    flowing: set[str] = msgspec.field(default_factory=set[str])
+    uses: frozenset[str] = frozenset()
 
 
 class HeldBack(Exception):
@@ -122,7 +126,7 @@ class Transfer:
         wanted, came = offset + granted.size, _Came()
         limit = None if wanted == size else granted.size
         began = parts.clock.monotonic()
-        download.flowing += 1
+        download.flowing.add(digest)
         try:
             opened = parts.link.blob(digest, offset=offset, token=token, limit=limit, rate=granted.rate)
             with opened as chunks:
@@ -132,8 +136,11 @@ class Transfer:
                 )
             self._learn(opened_at - began, came.size, parts.clock.monotonic() - opened_at)
         finally:
-            download.flowing -= 1
+            download.flowing.discard(digest)
             parts.limiter.give_back(max(0, granted.size - came.size))
+        if offset < wanted and not came.size:
+            # It answered and had nothing: another attempt would have nothing either.
+            raise Untrusted("blob.too_short", f"blob {short(digest)} ends at {offset} of {size} bytes")
         if offset < wanted and not came.paused:
             raise Unavailable("link.cut", f"blob {short(digest)} was cut off at {offset} of {size} bytes")
         return offset

@@ -42,6 +42,7 @@ from skerry.carrier.link import HttpLink
 from skerry.kit.durable import write_file
 from skerry.kit.errors import Conflict, Unavailable
 from skerry.kit.locking import hold
+from skerry.kit.structs import settle_structs
 from skerry.ports.agent_store import AgentStore
 from skerry.spec.facts import HostFacts
 
@@ -62,6 +63,7 @@ def run_agent(data: Path, stated: Stated) -> None:
         Missing: the host has not joined a site.
         Conflict: another agent runs on this directory (`agent.running`).
     """
+    settle_structs()
     with lock_data(data):
         identity = load_identity(data)
         override_facts({}, stated.facts)  # refuse a wrong override before anything runs

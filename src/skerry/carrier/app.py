@@ -1,12 +1,14 @@
 """The carrier API as one Starlette app over a `CarrierBackend`.
 
 Rules: a body is bounded before it is parsed; an error is a problem document; a blob is immutable and served by
-ranges; nothing here decides anything.
+ranges; who asks too often is told when to ask again; nothing else is decided here.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import msgspec
@@ -17,12 +19,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from skerry.carrier.limits import CarrierLimits, TooMany, address_of
 from skerry.kit.canonical import UNREADABLE
 from skerry.kit.digests import parse_digest
 from skerry.kit.errors import Bug, Missing, Rejected, SkerryError, Unauthenticated
 from skerry.ports.carrier_backend import CarrierBackend
 from skerry.spec.carrier import MAX_BODY_BYTES, DeltaRequest, EnrollRequest, SyncRequest
 from skerry.spec.problem_details import PROBLEM_MEDIA_TYPE, problem_of
+from skerry.trust.report import claimed_key
+from skerry.trust.tokens import hash_secret
 
 _log = structlog.get_logger()
 _range_re = re.compile(r"^bytes=(\d{1,18})-(\d{0,18})$")
@@ -31,22 +36,37 @@ _encode = msgspec.json.encode
 T = TypeVar("T")
 
 
-def carrier_app(backend: CarrierBackend) -> Starlette:
-    """Return the app; mount it at the root, its paths begin with `/v1/`."""
+def carrier_app(backend: CarrierBackend, *, limits: CarrierLimits | None = None) -> Starlette:
+    """Return the app; mount it at the root, its paths begin with `/v1/`. Without `limits` all may ask as they like."""
+
+    @contextmanager
+    def guard(request: Request, claim: str = "") -> Generator[None]:
+        if limits is None:
+            yield
+            return
+        with limits.guard(address_of(request.client.host if request.client else None), claim):
+            yield
 
     async def trust_root(_: Request) -> Response:
         return Response(await backend.trust_root(), media_type="application/json")
 
     async def enroll(request: Request) -> Response:
-        answer = await backend.enroll(await _read(request, EnrollRequest))
+        with guard(request):
+            answer = await backend.enroll(await _read(request, EnrollRequest))
         return Response(_encode(answer), media_type="application/json")
 
     async def sync(request: Request) -> Response:
-        answer = await backend.sync(await _read(request, SyncRequest))
+        body = await _read(request, SyncRequest)
+        with guard(request, claimed_key(body.reports[0])):
+            answer = await backend.sync(body)
         return Response(_encode(answer), media_type="application/json")
 
     async def deltas(request: Request) -> Response:
-        host = backend.check_blob_token(_bearer(request))
+        token = _bearer(request)
+        with guard(request, hash_secret(token)):
+            host = backend.check_blob_token(token)
+        if limits is not None:
+            limits.take_deltas(host)
         answer = await backend.deltas(host, await _read(request, DeltaRequest))
         return Response(_encode(answer), media_type="application/json")
 
@@ -122,7 +142,9 @@ async def _serve_blob(request: Request, backend: CarrierBackend) -> Response:
 
 async def _answer_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, SkerryError)
-    headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthenticated) else None
+    headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthenticated) else {}
+    if isinstance(error, TooMany):
+        headers["Retry-After"] = str(error.retry_after_s)
     body = _encode(problem_of(error))
     return Response(body, status_code=error.http_status, media_type=PROBLEM_MEDIA_TYPE, headers=headers)
 

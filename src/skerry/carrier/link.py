@@ -303,7 +303,8 @@ def _chunks(
 ) -> Generator[bytes]:
     left = limit
     try:
-        while (left is None or left > 0) and (chunk := response.read(chunk_bytes)):
+        # Not `read`, which keeps what has come until there is enough of it, and loses it when the connection breaks.
+        while (left is None or left > 0) and (chunk := response.read1(chunk_bytes)):
             if skip >= len(chunk):
                 skip -= len(chunk)
                 continue

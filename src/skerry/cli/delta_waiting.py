@@ -29,7 +29,8 @@ def await_deltas(
     began = clock()
     said_at = float("-inf")
     while (ordered := client.order_deltas(release, order)).pending:
-        if clock() - began >= timeout_s:
+        left_s = timeout_s - (clock() - began)
+        if left_s <= 0:
             message = f"{plural(ordered.pending, 'delta')} still to be made; what is shown is without them"
             click.echo(message, err=True)
             return False
@@ -37,5 +38,5 @@ def await_deltas(
             said_at = clock()
             left = format_duration(max(1.0, ordered.left_s))
             click.echo(f"making {plural(ordered.pending, 'delta')}, about {left} to go", err=True)
-        sleep(min(_POLL_S[1], max(_POLL_S[0], ordered.left_s / 2)))
+        sleep(min(_POLL_S[1], max(_POLL_S[0], ordered.left_s / 2), left_s))
     return True

@@ -8,6 +8,7 @@ import click
 
 from skerry.cli.session import connect
 from skerry.cli.text import age, clean, examples, now, plural
+from skerry.delivery.relatives import MIN_BYTES
 from skerry.kit.quantities import format_size
 from skerry.spec.api_delivery import FileDelivery, HostDelivery
 
@@ -33,7 +34,10 @@ def delivery_sentences(view: HostDelivery) -> Iterator[str]:
         yield from (f"  {reason}" for reason in view.reasons)
         return
     runs = f"runs {view.before}" if view.before else "runs no release of it"
-    yield f"As of {age(view.as_of, now())}, {view.host} {runs}."
+    if view.as_of is None:
+        yield f"{view.host} has not reported what it runs."
+    else:
+        yield f"As of {age(view.as_of, now())}, {view.host} {runs}."
     if view.here:
         yield f"{plural(view.here, 'file')} of {view.release} it has already."
     if view.files:
@@ -59,7 +63,8 @@ def _why(file: FileDelivery) -> str:
         "full": "in full",
     }[file.way]
     if not file.bases:
-        known.append("nothing that it has is related")
+        is_small = file.size_bytes < MIN_BYTES
+        known.append("too small for a delta" if is_small else "nothing that it has is related")
     elif file.delta_bytes is None:
         known.append("a delta is being made" if file.pending else "no delta was made yet")
     return "; ".join([said, *known])

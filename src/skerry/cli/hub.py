@@ -1,4 +1,4 @@
-"""`skerry hub`: serve a hub, and let its owner in."""
+"""`skerry hub`: serve a hub, let its owner in, back it up, restore it and look it over."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from skerry.cli.hub_backup import COMMANDS
 from skerry.cli.leaving_out import DECORATION, left_out
 from skerry.cli.options import SIZE
 from skerry.cli.text import examples
@@ -14,7 +15,7 @@ from skerry.cli.text import examples
 
 @click.group()
 def hub() -> None:
-    """Serve a hub."""
+    """Serve a hub, back it up, restore it, and look it over."""
 
 
 @hub.command(
@@ -66,3 +67,7 @@ def admin_secret(data: Path) -> None:
     secret, root = new_admin_secret(data.absolute())
     click.echo(f"one-time secret:   {secret}")
     click.echo(f"log in with:       skerry login URL --root {root}")
+
+
+for _command in COMMANDS:
+    hub.add_command(_command)

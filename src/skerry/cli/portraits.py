@@ -22,6 +22,7 @@ from skerry.spec.api import (
     RolloutView,
     SiteView,
 )
+from skerry.spec.api_recovery import HeldView
 from skerry.spec.application import ApplicationSpec, Component, Placement
 from skerry.spec.hardware import Expectation, Requirements
 from skerry.spec.model import FileSpec
@@ -53,6 +54,8 @@ def site_lines(
     spec = view.document.get("spec", {})
     yield field("Site", view.name)
     yield field("State", _seen(view, at))
+    if view.held:
+        yield from _held_lines(view.name, view.held, at)
     yield field("Labels", _pairs(view.labels))
     yield field("Time zone", str(spec.get("time_zone", "UTC")))
     if spec.get("host_network"):
@@ -226,6 +229,18 @@ def _seen(view: SiteView | HostView, at: datetime) -> str:
     if view.last_seen_at is None:
         return "never seen"
     return f"{view.presence}, last seen {age(view.last_seen_at, at)}"
+
+
+def _held_lines(site: str, held: HeldView, at: datetime) -> Lines:
+    """Say why nothing is issued to a site, and what can be done."""
+    yield field("Held", f"since {age(held.since, at)}: nothing is issued to this site")
+    yield f"  {held.host} reported generation {held.generation_seen}; this hub knows {held.generation_known}"
+    for name, release in sorted(held.running.items()):
+        yield f"  {name}: {release} runs there{', unknown here' if release in held.unknown else ''}"
+    if held.untold:
+        yield f"  not told yet what they run: {', '.join(held.untold)}"
+    yield f"  to take over what runs there:  skerry site adopt {site}"
+    yield f"  to issue what this hub says:   skerry site reissue {site}"
 
 
 def _step(view: HostView) -> str:

@@ -196,6 +196,7 @@ def _token_columns(at: datetime) -> list[Column[TokenView]]:
         Column("ID", lambda v: v.id),
         Column("NAME", lambda v: v.name),
         Column("ROLE", lambda v: v.role),
+        Column("SITES", lambda v: v.sites or "*"),
         Column("LAST USED", lambda v: age(v.last_used_at, at), 1),
         Column("EXPIRES", lambda v: until(v.expires_at, at), 1),
         Column("CREATED", lambda v: age(v.created_at, at), 2),

@@ -1,4 +1,4 @@
-"""`skerry site`: sites, and the tokens with which hosts join them."""
+"""`skerry site`: sites, the tokens with which hosts join them, and sites that are ahead of a restored hub."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from skerry.cli.session import connect
 from skerry.cli.text import clean, examples, local_time, plural
 from skerry.kit.errors import Conflict
 from skerry.spec.api import JoinTokenRequest
+from skerry.spec.api_recovery import ReleasedView
 from skerry.spec.metadata import API_VERSION
 from skerry.spec.parsing import parse_raw
 
@@ -72,3 +73,34 @@ def token(name: str, ttl: float, uses: int, output: str) -> None:
 def list_sites(selector: str, output: str) -> None:
     """List the sites."""
     show_list("sites", Query(selector=selector), output)
+
+
+@site.command(epilog=examples("skerry site adopt zurich"))
+@click.argument("name")
+@output_option("table", "json", "yaml")
+def adopt(name: str, output: str) -> None:
+    """Take over what the hosts of a held site run: it becomes what is assigned to the site.
+
+    A site is held when its hosts know more than the hub, as after restoring an older backup.
+    """
+    with connect() as client:
+        _print_released(client.adopt_site(name), output)
+
+
+@site.command(epilog=examples("skerry site reissue zurich"))
+@click.argument("name")
+@output_option("table", "json", "yaml")
+def reissue(name: str, output: str) -> None:
+    """Issue to a held site what the hub says, whatever its hosts run now.
+
+    This may take them back to older releases.
+    """
+    with connect() as client:
+        _print_released(client.reissue_site(name), output)
+
+
+def _print_released(view: ReleasedView, output: str) -> None:
+    lines = [f"site {view.site} goes on with generation {view.generation}"]
+    lines += [f"  {release}" for _, release in sorted(view.assignments.items())]
+    lines += [f"rollout {name} leaves this site alone now" for name in view.left_rollouts]
+    print_view(view, [clean(line) for line in lines], output)

@@ -45,6 +45,7 @@ from skerry.spec.api import (
     WipeAnswer,
 )
 from skerry.spec.api_delivery import DeltaOrder, DeltaOrdered, HostDelivery, ReleaseDiff, TrafficPreview
+from skerry.spec.api_recovery import ReleasedView
 
 Deletable = Literal["sites", "hosts", "releases", "rollouts"]
 T = TypeVar("T")
@@ -152,6 +153,14 @@ class Client:
     def wipe_volumes(self, site: str, application: str) -> WipeAnswer:
         """Ask a site's hosts to empty an application's volumes, once."""
         return self._post(f"/sites/{_part(site)}/applications/{_part(application)}/wipe", None, WipeAnswer)
+
+    def adopt_site(self, name: str) -> ReleasedView:
+        """Assign to a held site what its hosts run."""
+        return self._post(f"/sites/{_part(name)}/adopt", None, ReleasedView)
+
+    def reissue_site(self, name: str) -> ReleasedView:
+        """Issue to a held site what the hub says."""
+        return self._post(f"/sites/{_part(name)}/reissue", None, ReleasedView)
 
     def rollouts(self) -> list[RolloutView]:
         """Return all rollouts."""

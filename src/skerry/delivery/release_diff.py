@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import msgspec
@@ -121,8 +121,8 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:
         for key, part in cast(Mapping[str, Any], value).items():
             if not (key in _FILE_LISTS and _are_files(part)):
                 yield from _leaves(part, f"{path}.{key}" if path else key)
-    elif isinstance(value, list):
-        parts = cast(list[Any], value)
+    elif isinstance(value, list | tuple):
+        parts = cast(Sequence[Any], value)
         names = [_name(part) for part in parts]
         for number, (name, part) in enumerate(zip(names, parts, strict=True)):
             label = name if name and names.count(name) == 1 else number
@@ -133,7 +133,7 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 def _are_files(value: Any) -> bool:
     """Tell files from a variable, or a label, that has their name."""
-    parts = cast(list[Any], value if isinstance(value, list) else [value])
+    parts = cast(Sequence[Any], value) if isinstance(value, list | tuple) else [value]
     return all(isinstance(part, dict) and "digest" in part for part in parts)
 
 

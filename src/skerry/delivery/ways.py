@@ -20,7 +20,7 @@ from skerry.delivery.relatives import Base
 WORTH = 0.95
 """A delta has to save a twentieth of the rest: applying it costs time and writing."""
 LIKELY_SHARE = 0.5
-LIKELY_SHARE_FROM_NOTHING = 0.8
+LIKELY_SHARE_FROM_NOTHING = 0.6
 """What a delta that is not there yet is taken to need of its target."""
 ASSUMED_RATE = 1 << 20
 LONGEST_WAIT_S = 900.0

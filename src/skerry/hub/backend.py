@@ -6,7 +6,7 @@ The hot path is `sync` of a host that has nothing to say: one signature check, o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -52,6 +52,7 @@ class _KnownHost(msgspec.Struct):
     site: str
     key: Key
     sequence: int
+    told: bool = False
 
 
 class HubBackend:
@@ -124,7 +125,10 @@ class HubBackend:
         newest = reports[-1]
         replayed = newest.sequence <= host.sequence
         now = self._clock.now()
-        applied = [_applied(report, now) for report in reports if report.sequence > host.sequence]
+        fresh = [report for report in reports if report.sequence > host.sequence]
+        applied = [
+            _applied(report, now, past=self._issuer.recovering.is_from_before(report)) for report in fresh
+        ]
         acknowledged = host.sequence
         if applied:
             try:
@@ -133,6 +137,7 @@ class HubBackend:
                 self.forget_host(host.name)
                 raise Unauthenticated("host.unknown", f"{host.name} is not enrolled here any more") from None
             host.sequence = max(host.sequence, acknowledged)
+            await self._look_ahead(host.site, fresh)
             if any(_may_move(report) for report in applied):
                 self._issuer.mark(host.site)
             if any(report.observed or report.facts or report.events for report in applied):
@@ -157,21 +162,43 @@ class HubBackend:
     async def _answer(
         self, host: _KnownHost, newest: Report, request: SyncRequest, acknowledged: int
     ) -> SyncAnswer:
-        issued = await self._issuer.issued(host.site)
         wrong_clock = abs(newest.sent_at - self._clock.now()) > OFFSET_WORTH_CORRECTING
-        hurry = wrong_clock or request.want_token
-        if issued.generation <= newest.generation and request.wait_s > 0 and not hurry:
+        if self._issuer.recovering.is_from_before(newest):
+            # Perhaps a copy that somebody kept: to the host itself the time is what helps.
+            time = self._time(host, newest) if wrong_clock else None
+            return SyncAnswer(acknowledged=acknowledged, time=time)
+        issued = await self._issuer.issued(host.site)
+        forgotten = self._has_forgotten(host, newest)
+        hurry = wrong_clock or request.want_token or forgotten
+        held = self._issuer.recovering.held(host.site) is not None
+        if (issued.generation <= newest.generation or held) and request.wait_s > 0 and not hurry:
             await self._notifier.wait(host.site, request.wait_s)
             if self._hosts.get(host.key.keyid) is not host:
                 raise _unknown()  # removed while it waited
             issued = await self._issuer.issued(host.site)
-        news = issued.envelope if issued.generation > newest.generation else None
+        # A report of events alone, from a host's queue, does not say which generation the host holds.
+        recovering = self._issuer.recovering
+        silent = newest.generation == 0 and bool(newest.events) and recovering.guards(host.site)
+        held = silent or recovering.held(host.site) is not None
+        news = issued.envelope if issued.generation > newest.generation and not held else None
         return SyncAnswer(
             acknowledged=acknowledged,
             desired=news,
             time=self._time(host, newest) if wrong_clock else None,
             blob_token=self._blob_token(host) if news is not None or request.want_token else "",
+            tell_all=forgotten,
         )
+
+    def _has_forgotten(self, host: _KnownHost, newest: Report) -> bool:
+        """Tell whether what this hub has of a host may be older than what the host has told an earlier one."""
+        host.told = host.told or newest.observed is not None
+        return not host.told and self._issuer.recovering.guards(host.site)
+
+    async def _look_ahead(self, site: str, reports: Sequence[Report]) -> None:
+        """Hold the site if one of its hosts is ahead of what this hub has issued."""
+        stored = (await self._issuer.issued(site)).generation
+        newest = max(reports, key=lambda report: report.generation)
+        await self._issuer.recovering.look(newest, stored)
 
     def _time(self, host: _KnownHost, newest: Report) -> JsonEnvelope:
         answer = HubTime(host=host.name, sequence=newest.sequence, now=self._clock.now())
@@ -210,7 +237,8 @@ def _unknown() -> Unauthenticated:
     return Unauthenticated("host.unknown", "no host with this key is enrolled here", hint=hint)
 
 
-def _applied(report: Report, now: datetime) -> AppliedReport:
+def _applied(report: Report, now: datetime, *, past: bool) -> AppliedReport:
+    """Return what a report changes; one from the past tells what happened, and is no sign of life."""
     events = report.events
     if report.dropped_events:
         message = f"{report.dropped_events} older events were dropped because the host's queue was full"
@@ -219,11 +247,11 @@ def _applied(report: Report, now: datetime) -> AppliedReport:
         host=report.host,
         site=report.site,
         sequence=report.sequence,
-        seen_at=now,
+        seen_at=min(now, report.sent_at) if past else now,
         sent_at=report.sent_at,
         clock_offset_s=(report.clock - now).total_seconds(),
         generation=report.generation,
-        observed=report.observed,
-        facts=report.facts,
+        observed=None if past else report.observed,
+        facts=None if past else report.facts,
         events=events,
     )

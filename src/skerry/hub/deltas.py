@@ -89,21 +89,21 @@ class DeltaShelf:
         coming: list[Pair] = []
         new = 0
         for question in request.wanted:
-            is_there = False
+            has_better = False
             for base in question.bases:
                 pair = (base, question.target)
                 record = await self._record(pair)
                 if record is not None:
                     if record.delta:
                         available.append(_available(pair, record))
-                        is_there = True
+                        has_better = True
                     continue
-                if is_there:  # what promises less is told, but not made
+                if has_better:  # what promises less is told, but not made
                     continue
                 new += not self._is_queued(pair)
                 if new <= MAX_NEW_BY_QUESTION and await self._ask_for(pair, host):
                     coming.append(pair)
-                    break
+                    has_better = True
         known, left_s = await self._load(), self._lefts()
         # What was made while we looked at the others is there by now.
         made = [pair for pair in coming if pair not in left_s and pair in known and known[pair].delta]
@@ -135,7 +135,9 @@ class DeltaShelf:
         for pair in pairs:
             record = await self._record(pair)
             if record is not None:
-                found[pair] = record.size_bytes if record.delta else await self._sources.size(pair[1])
+                size = record.size_bytes if record.delta else await self._sources.size(pair[1])
+                if size is not None:
+                    found[pair] = size
             elif self._is_queued(pair):
                 found[pair] = None
         return found
@@ -242,7 +244,8 @@ class DeltaShelf:
         if record is None:
             return None
         known.move_to_end(pair)
-        is_gone = bool(record.delta) and await self._deltas.size(record.delta) is None
+        # One that was cut short counts as gone: a host that was sent to it would never come to its end.
+        is_gone = bool(record.delta) and await self._deltas.size(record.delta) != record.size_bytes
         if known.get(pair) is not record:  # forgotten or made anew meanwhile
             return known.get(pair)
         if is_gone:

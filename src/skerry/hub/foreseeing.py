@@ -20,6 +20,7 @@ from skerry.spec.report import VariantChoice
 from skerry.spec.rollout import Rollout
 from skerry.spec.site import Site
 
+MIN_LAYER_BYTES = 1 << 20
 Choices = tuple[VariantChoice, ...]
 
 
@@ -35,6 +36,21 @@ def foresee_deltas(store: HubStore, rollout: RolloutRecord) -> list[Pair]:
         for pair in delta_pairs(before, choices, release) if before else ():
             wanted[pair] += hosts
     return [pair for pair, _ in wanted.most_common()]
+
+
+def foresee_release(release: Release) -> list[Pair]:
+    """Return what hosts will ask for that get a new release as their first: its image layers, compressed.
+
+    They are kept as they are, and take two or three times what a registry would send. Other files are mostly packed
+    already, or weights, which gain too little to be made before somebody asks.
+    """
+    return [
+        ((), str(layer.digest))
+        for component in release.application.spec.components
+        for image in (component.image.variants if component.image else ())
+        for layer in image.layers
+        if layer.size_bytes >= MIN_LAYER_BYTES
+    ]
 
 
 def delta_pairs(before: Release, choices: Choices, release: Release) -> Iterator[Pair]:

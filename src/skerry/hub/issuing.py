@@ -18,6 +18,7 @@ import structlog
 from skerry.delivery.budget import site_policy
 from skerry.hub.notifier import Notifier
 from skerry.hub.placing import SiteWork, place_work, restricts
+from skerry.hub.recovering import Recovering
 from skerry.kit.errors import Conflict
 from skerry.kit.quantities import parse_duration
 from skerry.ports.clock import Clock
@@ -73,6 +74,7 @@ class Issuer:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._marked: set[str] = set()
         self._upcoming: Mapping[str, Mapping[str, str]] = {}
+        self.recovering = Recovering(store, clock)
         self._immovable: set[str] = set()  # sites where nothing depends on what hosts report of themselves
 
     async def issued(self, site: str) -> Issued:
@@ -127,6 +129,9 @@ class Issuer:
         held = self._issued.get(site)
         if held is None:
             held = self._issued.setdefault(site, self._load(site))
+        if self.recovering.held(site):
+            # Nobody there is asked to do anything, so no rollout may conclude anything from what they do.
+            return Where("", frozenset(), SitePlacement(count=1, hosts=()))
         return held.where.get(application)
 
     async def renew_all(self) -> None:
@@ -140,6 +145,7 @@ class Issuer:
         """Drop what is at hand of a removed site."""
         self._issued.pop(site, None)
         self._immovable.discard(site)
+        self.recovering.forget(site)
         self._notifier.notify(site)
 
     def _load(self, site: str) -> Issued:
@@ -152,12 +158,14 @@ class Issuer:
 
     def _make(self, site: str, held: Issued) -> Issued | None:
         record = self._store.site(site)
-        if record is None:
+        if record is None or self.recovering.held(site):
             return None
         now = self._clock.now()
         before = _payload(held.envelope) if held.envelope is not None else None
-        desired = self._gather(record, held.generation + 1, now, before)
-        if before is not None:
+        decided = self.recovering.must_issue(site, held.generation)
+        generation = self.recovering.next_generation(site, held.generation)
+        desired = self._gather(record, generation, now, before)
+        if before is not None and not decided:
             ageing = held.expires_at is None or held.expires_at - now < RENEW_BEFORE
             if not ageing and _same(before, desired):
                 return None
@@ -166,7 +174,11 @@ class Issuer:
         envelope = sign_document(desired, DESIRED_STATE_TYPE, self._key)
         try:
             self._store.issue_desired(
-                site, desired.generation, msgspec.json.encode(envelope), desired.expires_at
+                site,
+                desired.generation,
+                msgspec.json.encode(envelope),
+                desired.expires_at,
+                after=held.generation,
             )
         except Conflict:
             self._issued.pop(site, None)
@@ -232,7 +244,7 @@ class Issuer:
         upcoming: dict[str, list[Upcoming]] = {}
         for application, name in sorted(self._upcoming.get(site, {}).items()):
             record = self._store.release(name)
-            if record is None:
+            if record is None or name in refs:  # what is assigned by now is fetched anyway
                 continue
             hosts = [host for host, names in applications.items() if application in names]
             if not hosts and not restricts(msgspec.json.decode(record.document, type=Release)):

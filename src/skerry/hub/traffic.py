@@ -60,7 +60,9 @@ async def diff_releases(hub: Hub, old: str, new: str) -> ReleaseDiff:
         fields=tuple(FieldChange(path=path, before=b, after=a) for path, b, a in diff_fields(before, after)),
         files=tuple(_file_change(change) for _, changed, _ in parts for change in changed),
         variants=tuple(_variant_cost(one.owner, cost) for one, _, cost in parts if one.new),
-        unchanged_files=sum(len(one.new) - cost.files for one, _, cost in parts),
+        unchanged_files=sum(
+            len(one.new) - sum(change.change != "removed" for change in changed) for one, changed, _ in parts
+        ),
         pending=sum(size is None for size in sizes.values()),
         left_s=hub.deltas.left_s(pairs),
     )
@@ -204,8 +206,11 @@ class _Traffic:
             self._reasons[host.name] = answer.reasons
             return None
         view = host.observed.applications.get(application) if host.observed else None
-        before, choices = (view.release, view.choices) if view else ("", ())
-        return _Move(before, choices, answer.chosen, known.holds)
+        if view is None:
+            return _Move("", (), answer.chosen, known.holds)
+        # Why a host chose differs between hosts that chose alike.
+        choices = tuple(msgspec.structs.replace(choice, why=()) for choice in view.choices)
+        return _Move(view.release, choices, answer.chosen, known.holds)
 
     def _files(self, move: _Move) -> tuple[list[PlacedFile], list[PlacedFile]]:
         slots = zip(self._previewer.asked.slots, move.chosen, strict=True)

@@ -8,10 +8,12 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from skerry.hub.recovering import Running
 from skerry.kit.quantities import parse_duration
 from skerry.ports.hub_store import (
     AssignmentRecord,
     HostRecord,
+    RecoveryRecord,
     ReleaseRecord,
     RolloutRecord,
     SiteRecord,
@@ -29,12 +31,18 @@ from skerry.spec.api import (
     SiteView,
     TokenView,
 )
+from skerry.spec.api_recovery import HeldView
 from skerry.spec.release import Release
 from skerry.spec.site import Site
 
 
 def view_site(
-    site: SiteRecord, hosts: Sequence[HostRecord], assignments: Iterable[AssignmentRecord], now: datetime
+    site: SiteRecord,
+    hosts: Sequence[HostRecord],
+    assignments: Iterable[AssignmentRecord],
+    now: datetime,
+    *,
+    held: HeldView | None = None,
 ) -> SiteView:
     """Return a site with what its hosts and assignments say."""
     document = msgspec.json.decode(site.document, type=Site)
@@ -51,6 +59,21 @@ def view_site(
         last_seen_at=max(seen, default=None),
         presence="online" if online else "silent" if seen else "never",
         assignments={a.application: a.release for a in assignments},
+        held=held,
+    )
+
+
+def view_held(record: RecoveryRecord, running: Running) -> HeldView:
+    """Return why a held site is held, and what runs there."""
+    assert record.held_since is not None
+    return HeldView(
+        since=record.held_since,
+        host=record.host,
+        generation_seen=record.seen,
+        generation_known=record.known,
+        running=running.releases,
+        unknown=running.unknown,
+        untold=running.untold,
     )
 
 
@@ -120,6 +143,7 @@ def view_token(record: TokenRecord) -> TokenView:
         id=record.id,
         name=record.name,
         role=record.role,
+        sites=record.sites,
         created_at=record.created_at,
         expires_at=record.expires_at,
         last_used_at=record.last_used_at,

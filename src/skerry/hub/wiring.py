@@ -18,27 +18,33 @@ import structlog
 import uvicorn
 from litestar import Litestar
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from skerry import __version__
 from skerry.adapters.delta_workers import DeltaWorkers
 from skerry.adapters.directory_blobs import DirectoryBlobs
 from skerry.adapters.object_blobs import ObjectBlobs
 from skerry.adapters.sql.store import SqlHubStore
 from skerry.adapters.system_clock import SystemClock
 from skerry.carrier.app import carrier_app
+from skerry.carrier.limits import CarrierLimits
 from skerry.hub.api.app import operator_app
 from skerry.hub.backend import HubBackend
+from skerry.hub.connections import allow_many_files, hub_protocol, new_loop
 from skerry.hub.deltas import DeltaLimits, DeltaShelf
 from skerry.hub.issuing import Issuer
 from skerry.hub.keeping import HubKeys, open_keys, open_server_certificate
 from skerry.hub.loops.deltas import DeltaLoop
 from skerry.hub.loops.rollouts import RolloutLoop
 from skerry.hub.notifier import Notifier
+from skerry.hub.restoring import begin_restored, check_keys, mark_of
 from skerry.hub.services import Hub
 from skerry.kit.errors import Bug, Conflict, Rejected, Unavailable, as_failure
 from skerry.kit.ids import new_secret
 from skerry.kit.locking import hold
+from skerry.kit.structs import settle_structs
 from skerry.ports.hub_store import Audit, HubStore, TokenRecord
+from skerry.spec.backup import BackupLock, BackupView, DoctorView, RestoreView
+from skerry.trust.backup import Lock, Opening
 from skerry.trust.tokens import hash_secret
 
 _log = structlog.get_logger()
@@ -61,6 +67,8 @@ def serve(data: Path, listen: str, url: str, say: Callable[[str], None], *, delt
         Unavailable: the port is in use, the disk is full.
     """
     host, port = _parse_listen(listen)
+    settle_structs()
+    allow_many_files()
     with hold(data / "hub.lock", conflict=Conflict("hub.running", f"another hub serves {data}")):
         clock = SystemClock()
         keys = open_keys(data, clock.now())
@@ -68,7 +76,7 @@ def serve(data: Path, listen: str, url: str, say: Callable[[str], None], *, delt
             store = stack.enter_context(contextlib.closing(SqlHubStore.open(data / "hub.db")))
             door = stack.enter_context(contextlib.closing(_bind(host, port)))
             url = url or f"https://{_shown_host(host)}:{door.getsockname()[1]}"
-            runner = stack.enter_context(asyncio.Runner(loop_factory=_new_loop))
+            runner = stack.enter_context(asyncio.Runner(loop_factory=new_loop))
             runner.run(_serve(data, door, url, _Opened(keys, store, clock, deltas), say))
 
 
@@ -85,6 +93,101 @@ def new_admin_secret(data: Path) -> tuple[str, str]:
         return _admin_secret(store, clock), open_keys(data, clock.now()).root_digest
 
 
+def back_up(
+    data: Path, target: Path, opening: Lock, *, blobs: bool, force: bool, tell: Callable[[int, int], None]
+) -> BackupView:
+    """Write a backup of a hub's data directory, also while it is served.
+
+    Raises:
+        Rejected, Conflict, Unavailable: see `skerry.adapters.hub_backup.back_up`.
+    """
+    from skerry.adapters.hub_backup import BackupJob
+    from skerry.adapters.hub_backup import back_up as run
+
+    lock, key = _lock(opening)
+    now = SystemClock().now()
+    job = BackupJob(
+        data=data,
+        target=target,
+        lock=lock,
+        key=key,
+        now=now,
+        version=__version__,
+        blobs=blobs,
+        force=force,
+    )
+    return run(job, tell)
+
+
+def restore(
+    file: Path,
+    data: Path,
+    opening: Opening,
+    *,
+    dry_run: bool,
+    revoke_tokens: bool,
+    tell: Callable[[int, int], None],
+) -> RestoreView:
+    """Restore a backup into a directory that is empty or not there; in a dry run, verify it and write nothing.
+
+    Raises:
+        Rejected: it is no backup, or of a newer version.
+        Denied, Untrusted: it does not open, or was altered; nothing is there then that was not before.
+        Conflict: the directory is in use.
+    """
+    from skerry.adapters import hub_restore
+    from skerry.adapters.backup_archive import open_archive
+
+    if not dry_run:
+        hub_restore.refuse_used(data)
+    with open_archive(file, opening) as reader:
+        manifest = reader.manifest
+        if dry_run:
+            damaged = hub_restore.verify(reader, tell)
+            return RestoreView(manifest=manifest, dry_run=True, damaged=tuple(damaged))
+        mark = mark_of(manifest, SystemClock().now())
+        with hub_restore.staged(data, mark) as staging:
+            damaged = hub_restore.unpack(reader, staging, tell)
+            check_keys(staging, manifest, mark.restored_at)
+            with contextlib.closing(SqlHubStore.open(staging / "hub.db")) as store:
+                revoked = begin_restored(store, mark, revoke_tokens=revoke_tokens)
+    return RestoreView(
+        manifest=manifest,
+        dry_run=False,
+        data=str(data),
+        join_tokens_revoked=revoked.join_tokens,
+        tokens_revoked=revoked.tokens,
+        tokens_kept=revoked.kept,
+        damaged=tuple(damaged),
+    )
+
+
+def examine(data: Path) -> DoctorView:
+    """Look a hub's data directory over, whether it is served or not; nothing in it is changed."""
+    from skerry.adapters.hub_look import look_over
+    from skerry.hub.doctor import judge
+
+    return judge(look_over(data, SystemClock().now()))
+
+
+def _lock(opening: Lock) -> tuple[BackupLock, bytes]:
+    """Return a fresh lock for a passphrase or a recipient, and the key it leads to."""
+    from skerry.trust.backup import (
+        KEY_BYTES,
+        SALT_BYTES,
+        check_passphrase,
+        passphrase_key,
+        passphrase_lock,
+        recipient_lock,
+    )
+
+    if opening.recipient:
+        key = secrets.token_bytes(KEY_BYTES)
+        return recipient_lock(opening.recipient, key), key
+    lock = passphrase_lock(secrets.token_bytes(SALT_BYTES))
+    return lock, passphrase_key(lock, check_passphrase(opening.passphrase))
+
+
 class _Opened:
     """What was opened before the loop began."""
 
@@ -95,22 +198,6 @@ class _Opened:
         self.deltas = deltas
 
 
-class _Protocol(HttpToolsProtocol):
-    """Cuts connections that wait for their next request when the hub goes.
-
-    A TLS connection that is closed politely waits for its peer, and an agent does not read while it has nothing
-    to ask: the hub would take its whole time limit to stop.
-    """
-
-    def shutdown(self) -> None:
-        """End the connection, now if it is idle, else after the answer under way."""
-        cycle = cast(RequestResponseCycle | None, self.cycle)
-        if cycle is None or cycle.response_complete:
-            self.transport.abort()
-        else:
-            super().shutdown()
-
-
 async def _serve(
     data: Path, door: socket.socket, url: str, opened: _Opened, say: Callable[[str], None]
 ) -> None:
@@ -119,8 +206,9 @@ async def _serve(
     names = _certificate_names(url)
     key, cert, _ = open_server_certificate(data, names, opened.clock.now())
     config = uvicorn.Config(
-        _dispatch(carrier_app(hub.backend), operator_app(hub)),
-        http=_Protocol,
+        _dispatch(carrier_app(hub.backend, limits=CarrierLimits(opened.clock)), operator_app(hub)),
+        http=hub_protocol(),
+        ws="none",
         ssl_keyfile=str(key),
         ssl_certfile=str(cert),
         timeout_keep_alive=KEEP_ALIVE_S,
@@ -144,6 +232,8 @@ async def _serve(
         asyncio.create_task(_maintain(data, hub, names, config.ssl)),
     ]
     _announce(hub, opened, say)
+    for site in hub.issuer.recovering.held_sites():
+        say(f"held, ahead of this hub: site {site}; see skerry describe site {site}")
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, server, notifier)
@@ -292,9 +382,3 @@ def _bind(host: str, port: int) -> socket.socket:
             "hub.port_in_use", message, hint="choose another with --listen HOST:PORT"
         ) from error
     return door
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    import uvloop
-
-    return uvloop.new_event_loop()

@@ -13,12 +13,16 @@ from typing import Protocol
 import msgspec
 
 from skerry.spec.api import Role, SiteProgress
+from skerry.spec.backup import RestoreMark
 from skerry.spec.facts import HostFacts
 from skerry.spec.report import Event, Observed
 
 
 class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """An API token by the SHA-256 of its secret. A one-time token is consumed by login."""
+    """An API token by the SHA-256 of its secret. A one-time token is consumed by login.
+
+    `sites` is the selector of the sites that it is limited to; empty when it is for all.
+    """
 
     id: str
     name: str
@@ -28,6 +32,7 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime | None = None
     last_used_at: datetime | None = None
     once: bool = False
+    sites: str = ""
 
 
 class JoinTokenRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,6 +120,30 @@ class DeltaRecord(msgspec.Struct, frozen=True, kw_only=True):
     delta: str
     size_bytes: int
     made_at: datetime
+
+
+class RecoveryRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What a hub that was restored knows of a site, or one that found the site to be ahead of its database.
+
+    Generations above `known` up to `base` were issued in a time that this database does not know; what is issued
+    now is above `base`. `seen` is the highest of them that was reported, first by `host`. While `held_since` is
+    set, nothing is issued to the site.
+    """
+
+    site: str
+    known: int
+    base: int
+    seen: int = 0
+    host: str = ""
+    held_since: datetime | None = None
+
+
+class Revoked(msgspec.Struct, frozen=True, kw_only=True):
+    """How many secrets were revoked, and the names of the API tokens that hold on."""
+
+    join_tokens: int
+    tokens: int
+    kept: tuple[str, ...]
 
 
 class AppliedReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -233,8 +262,19 @@ class HubStore(Protocol):
         """Forget a site, its join tokens and assignments; `Conflict` while it has hosts, `Missing` when unknown."""
         ...
 
-    def issue_desired(self, site: str, generation: int, desired: bytes, expires_at: datetime) -> None:
-        """Store a site's new DesiredState; `Conflict` unless `generation` is exactly one above the stored."""
+    def issue_desired(
+        self,
+        site: str,
+        generation: int,
+        desired: bytes,
+        expires_at: datetime,
+        *,
+        after: int | None = None,
+    ) -> None:
+        """Store a site's new DesiredState; `Conflict` unless the stored generation is `after`, and lower.
+
+        None is one below `generation`: only a hub that was restored leaves numbers out.
+        """
         ...
 
     def add_join_token(self, token: JoinTokenRecord, audit: Audit) -> None:
@@ -338,6 +378,36 @@ class HubStore(Protocol):
 
     def wipes(self, site: str) -> Mapping[str, int]:
         """Return how often volumes at a site were to be emptied, by application; those never asked for are absent."""
+        ...
+
+    # recovery
+    def recoveries(self) -> Sequence[RecoveryRecord]:
+        """Return what is known of sites that may be ahead of this database, by name."""
+        ...
+
+    def put_recovery(self, record: RecoveryRecord, audit: Audit | None = None) -> None:
+        """Store what is known of a site, in the place of what was; `Conflict` when the site has gone."""
+        ...
+
+    def settle_site(
+        self, record: RecoveryRecord, audit: Audit, *, assign: Sequence[AssignmentRecord] | None = None
+    ) -> None:
+        """End the hold of a site; `assign`, unless None, takes the place of all its assignments.
+
+        `Conflict` when the site is not held (`site.not_held`).
+        """
+        ...
+
+    def begin_restored(self, mark: RestoreMark, audit: Audit, *, revoke_tokens: bool) -> Revoked:
+        """Make a restored database ready to be served.
+
+        All join tokens and one-time secrets are revoked, and with `revoke_tokens` all API tokens. Every site is
+        noted with its generation as `known` and the mark's `base`. Deltas are forgotten.
+        """
+        ...
+
+    def restored(self) -> RestoreMark | None:
+        """Return when this database was restored, None when it never was."""
         ...
 
     # deltas

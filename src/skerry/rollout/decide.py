@@ -119,8 +119,11 @@ def decide_rollout(rollout: RolloutFact, fleet: Sequence[SiteFact], *, now: date
         why = f"halted: {len(failed)} of {len(sites)} sites failed ({failed[0]}: {sites[failed[0]].why})"
         return Decision("failed", sites, effects, why)
     if rollout.begin_at is not None and now < rollout.begin_at:
+        decision = _conclude(sites, ())
         why = f"begins at {rollout.begin_at:%Y-%m-%d %H:%M:%S %Z}"
-        return Decision("running", sites, (), why, wake_at=rollout.begin_at)
+        # Every site may be a newer rollout's by now.
+        waits = msgspec.structs.replace(decision, why=why, wake_at=rollout.begin_at)
+        return waits if decision.state == "running" else decision
     return _conclude(sites, _offer(rollout, ordered, sites, now))
 
 

@@ -11,13 +11,14 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from skerry.spec.api_recovery import HeldView
 from skerry.spec.desired import SitePlacement
 from skerry.spec.facts import HostFacts
 from skerry.spec.metadata import DigestText, Name, Part
 from skerry.spec.problems import Problem
 from skerry.spec.report import ApplicationView, Event
 
-Role = Literal["viewer", "operator", "admin"]
+Role = Literal["viewer", "publisher", "operator", "admin"]
 Presence = Literal["online", "silent", "never"]
 SiteRolloutState = Literal["pending", "offered", "applying", "succeeded", "failed", "superseded"]
 RolloutState = Literal["running", "succeeded", "failed", "superseded"]
@@ -31,19 +32,21 @@ class LoginRequest(Part, frozen=True, kw_only=True):
 
 
 class TokenRequest(Part, frozen=True, kw_only=True):
-    """Ask for an API token; `ttl_s` None never expires."""
+    """Ask for an API token; `ttl_s` None never expires. `sites` limits it to those that a label selector matches."""
 
     name: Name
     role: Role
-    ttl_s: Annotated[float, Meta(gt=0)] | None = None
+    sites: Annotated[str, Meta(max_length=512)] = ""
+    ttl_s: Annotated[float, Meta(gt=0, le=100 * 366 * 86400)] | None = None
 
 
 class TokenView(Part, frozen=True, kw_only=True):
-    """An API token without its secret."""
+    """An API token without its secret. `sites` is the selector of the sites it is limited to; empty when it is not."""
 
     id: str
     name: str
     role: Role
+    sites: str = ""
     created_at: datetime
     expires_at: datetime | None = None
     last_used_at: datetime | None = None
@@ -81,7 +84,10 @@ class ApplyAnswer(Part, frozen=True, kw_only=True):
 
 
 class SiteView(Part, frozen=True, kw_only=True):
-    """A site: as written, and as seen. `last_seen_at` is that of the host seen last."""
+    """A site: as written, and as seen. `last_seen_at` is that of the host seen last.
+
+    While it is `held`, nothing is issued to it.
+    """
 
     name: str
     labels: dict[str, str]
@@ -92,6 +98,7 @@ class SiteView(Part, frozen=True, kw_only=True):
     last_seen_at: datetime | None
     presence: Presence
     assignments: dict[str, str] = {}
+    held: HeldView | None = None
 
 
 class HostView(Part, frozen=True, kw_only=True):
@@ -242,10 +249,11 @@ class AuditView(Part, frozen=True, kw_only=True):
 
 
 class WhoAmI(Part, frozen=True, kw_only=True):
-    """Who the hub takes the caller for."""
+    """Who the hub takes the caller for; `sites` is the selector of the sites it is limited to, empty when it is not."""
 
     name: str
     role: Role
+    sites: str = ""
 
 
 class PreviewRequest(Part, frozen=True, kw_only=True):

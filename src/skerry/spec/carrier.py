@@ -67,13 +67,15 @@ class SyncAnswer(Part, frozen=True, kw_only=True):
     """Acknowledgement, and what is new.
 
     `desired` is a DesiredState envelope when the hub holds a newer generation. `time` is a HubTime envelope
-    when the host's clock is off. `blob_token` opens `GET /v1/blobs`.
+    when the host's clock is off. `blob_token` opens `GET /v1/blobs`. `tell_all`: the hub has forgotten what the host
+    told, and asks for `observed` and `facts` with the next report.
     """
 
     acknowledged: int
     desired: JsonEnvelope | None = None
     time: JsonEnvelope | None = None
     blob_token: str = ""
+    tell_all: bool = False
 
 
 class DeltaQuestion(Part, frozen=True, kw_only=True):

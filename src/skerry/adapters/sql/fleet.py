@@ -41,6 +41,14 @@ _put_facts = sa.update(host_states).where(_of_host).values(facts=sa.bindparam("n
 _add_events = sa.insert(events)
 
 
+class IssuedState(msgspec.Struct, frozen=True):
+    """A signed DesiredState to be stored."""
+
+    generation: int
+    desired: bytes
+    expires_at: datetime
+
+
 def put_sites(connection: sa.Connection, documents: Mapping[str, bytes]) -> None:
     """Store site documents; an existing site keeps its generation and desired state."""
     for name, document in documents.items():
@@ -70,12 +78,17 @@ def remove_site(connection: sa.Connection, name: str, audit: Audit) -> None:
     add_audit(connection, audit)
 
 
-def issue_desired(
-    connection: sa.Connection, site: str, generation: int, desired: bytes, expires_at: datetime
-) -> None:
-    """Store a site's DesiredState if its generation is the next one."""
-    issue = sa.update(sites).where(sites.c.name == site, sites.c.generation == generation - 1)
-    values = {"generation": generation, "desired": desired, "desired_expires_at": expires_at}
+def issue_desired(connection: sa.Connection, site: str, issued: IssuedState, *, after: int) -> None:
+    """Store a site's DesiredState if the one before has the generation `after`, which is lower."""
+    generation = issued.generation
+    if generation <= after:
+        raise Bug("desired.not_above", f"generation {generation} is not above {after}")
+    issue = sa.update(sites).where(sites.c.name == site, sites.c.generation == after)
+    values = {
+        "generation": generation,
+        "desired": issued.desired,
+        "desired_expires_at": issued.expires_at,
+    }
     if rows.changed(connection, issue.values(values)) == 0:
         stored = connection.execute(
             sa.select(sites.c.generation).where(sites.c.name == site)

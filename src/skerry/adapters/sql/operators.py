@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from skerry.adapters.sql import rows
-from skerry.adapters.sql.schema import audits, events, settings, tokens
+from skerry.adapters.sql.schema import audits, events, settings, token_scopes, tokens
 from skerry.kit.errors import Conflict, Missing
 from skerry.ports.hub_store import Audit, AuditRecord, TokenRecord
 
@@ -31,20 +33,27 @@ def add_token(connection: sa.Connection, token: TokenRecord, audit: Audit) -> No
     if rows.exists(connection, sa.select(tokens.c.id).where(tokens.c.name == token.name)):
         hint = "choose another name, or remove that token first"
         raise Conflict("token.name_taken", f"there is a valid token named {token.name}", hint=hint)
-    rows.add(connection, tokens, token)
+    columns = msgspec.structs.asdict(token)
+    sites = columns.pop("sites")
+    connection.execute(sa.insert(tokens), columns)
+    if sites:
+        connection.execute(sa.insert(token_scopes), {"token": token.id, "sites": sites})
     add_audit(connection, audit)
 
 
 def token_by_hash(connection: sa.Connection, hash: str) -> TokenRecord | None:
     """Return the token with that hash, expired or not."""
-    return rows.load_one(connection, sa.select(tokens).where(tokens.c.hash == hash), TokenRecord)
+    return rows.load_one(connection, _tokens().where(tokens.c.hash == hash), TokenRecord)
 
 
 def load_tokens(connection: sa.Connection) -> Sequence[TokenRecord]:
     """Return all tokens, oldest first."""
-    return rows.load_all(
-        connection, sa.select(tokens).order_by(tokens.c.created_at, tokens.c.id), TokenRecord
-    )
+    return rows.load_all(connection, _tokens().order_by(tokens.c.created_at, tokens.c.id), TokenRecord)
+
+
+def _tokens() -> sa.Select[Any]:
+    sites = sa.func.coalesce(token_scopes.c.sites, "").label("sites")
+    return sa.select(tokens, sites).outerjoin(token_scopes, token_scopes.c.token == tokens.c.id)
 
 
 def remove_token(connection: sa.Connection, token_id: str, audit: Audit) -> None:

@@ -87,6 +87,14 @@ tokens = sa.Table(
     sa.Column("once", sa.Boolean, nullable=False),
 )
 
+# Most tokens are for all sites.
+token_scopes = sa.Table(
+    "token_scopes",
+    metadata,
+    sa.Column("token", sa.Text, sa.ForeignKey("tokens.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("sites", sa.Text, nullable=False),
+)
+
 audits = sa.Table(
     "audits",
     metadata,
@@ -205,6 +213,18 @@ deltas = sa.Table(
     sa.Column("delta", sa.Text, nullable=False),
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
     sa.Column("made_at", Instant, nullable=False),
+)
+
+# Generations between `known` and `base` are of a time that this database does not know.
+recoveries = sa.Table(
+    "recoveries",
+    metadata,
+    sa.Column("site", sa.Text, sa.ForeignKey("sites.name", ondelete="CASCADE"), primary_key=True),
+    sa.Column("known", sa.BigInteger, nullable=False),
+    sa.Column("base", sa.BigInteger, nullable=False),
+    sa.Column("seen", sa.BigInteger, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("held_since", Instant),
 )
 
 assignments = sa.Table(

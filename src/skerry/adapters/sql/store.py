@@ -1,6 +1,6 @@
 """SqlHubStore: the hub's store in SQLite. Each method is one transaction of the one writer, or one read.
 
-What each method promises stands at the port; what it does, in `operators`, `fleet` and `releases`.
+What each method promises stands at the port; what it does, in `operators`, `fleet`, `releases` and `recoveries`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
 import sqlalchemy as sa
 
-from skerry.adapters.sql import deltas, fleet, operators, releases
+from skerry.adapters.sql import deltas, fleet, operators, recoveries, releases
 from skerry.adapters.sql.database import Database, open_file, open_memory
 from skerry.ports.hub_store import (
     AppliedReport,
@@ -23,11 +24,14 @@ from skerry.ports.hub_store import (
     HostRecord,
     HubStore,
     JoinTokenRecord,
+    RecoveryRecord,
     ReleaseRecord,
+    Revoked,
     RolloutRecord,
     SiteRecord,
     TokenRecord,
 )
+from skerry.spec.backup import RestoreMark
 
 
 class SqlHubStore(HubStore):
@@ -107,10 +111,18 @@ class SqlHubStore(HubStore):
     def remove_site(self, name: str, audit: Audit) -> None:
         self._database.write(lambda connection: fleet.remove_site(connection, name, audit))
 
-    def issue_desired(self, site: str, generation: int, desired: bytes, expires_at: datetime) -> None:
-        self._database.write(
-            lambda connection: fleet.issue_desired(connection, site, generation, desired, expires_at)
-        )
+    def issue_desired(
+        self,
+        site: str,
+        generation: int,
+        desired: bytes,
+        expires_at: datetime,
+        *,
+        after: int | None = None,
+    ) -> None:
+        issued = fleet.IssuedState(generation, desired, expires_at)
+        before = generation - 1 if after is None else after
+        self._database.write(lambda connection: fleet.issue_desired(connection, site, issued, after=before))
 
     def add_join_token(self, token: JoinTokenRecord, audit: Audit) -> None:
         self._database.write(lambda connection: fleet.add_join_token(connection, token, audit))
@@ -185,6 +197,29 @@ class SqlHubStore(HubStore):
 
     def wipes(self, site: str) -> Mapping[str, int]:
         return self._database.read(lambda connection: releases.load_wipes(connection, site))
+
+    # recovery
+    def recoveries(self) -> Sequence[RecoveryRecord]:
+        return self._database.read(recoveries.load_recoveries)
+
+    def put_recovery(self, record: RecoveryRecord, audit: Audit | None = None) -> None:
+        self._database.write(lambda connection: recoveries.put_recovery(connection, record, audit))
+
+    def settle_site(
+        self, record: RecoveryRecord, audit: Audit, *, assign: Sequence[AssignmentRecord] | None = None
+    ) -> None:
+        self._database.write(lambda connection: recoveries.settle_site(connection, record, assign, audit))
+
+    def begin_restored(self, mark: RestoreMark, audit: Audit, *, revoke_tokens: bool) -> Revoked:
+        return self._database.write(
+            lambda connection: recoveries.begin_restored(
+                connection, mark, revoke_tokens=revoke_tokens, audit=audit
+            )
+        )
+
+    def restored(self) -> RestoreMark | None:
+        raw = self.setting(recoveries.RESTORED)
+        return None if raw is None else msgspec.json.decode(raw, type=RestoreMark)
 
     # deltas
     def deltas(self) -> Sequence[DeltaRecord]:

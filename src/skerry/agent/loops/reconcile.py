@@ -193,6 +193,10 @@ class Reconciler:
         seen = self._see(targets, instances)
         plan = plan_host(targets, self._records, seen, self._memory, now=parts.clock.monotonic())
         self._remember(plan)
+        # Before anything is fetched: room is made at the cost of what nobody is known to need.
+        if desired is not None:
+            self._ahead.follow(desired, self._host, self._needed())
+        self._storage.follow(self._records.values(), self._ahead.digests, policy.disk)
         failure: SkerryError | None = None
         for action in plan.actions:
             # One that fails must not keep the others from happening; the next plan sees what came of it.
@@ -200,9 +204,7 @@ class Reconciler:
                 await self._apply(action)
             except Exception as error:
                 failure = failure or as_failure(error)
-        if desired is not None:
-            self._ahead.follow(desired, self._host, self._needed())
-        await self._tidy(instances)
+        await self._tidy(instances, policy.disk)
         self._measure(facts)
         views = view_applications(targets, self._records, seen, self._memory, plan.why)
         views = with_progress(views, self._records, parts.fetcher.progress())
@@ -425,7 +427,7 @@ class Reconciler:
 
     # ── after ────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _tidy(self, instances: Mapping[str, InstanceView]) -> None:
+    async def _tidy(self, instances: Mapping[str, InstanceView], policy: DiskPolicy) -> None:
         """Forget what no application needs: downloads, troubles, images, and blobs once nothing is under way."""
         parts = self._parts
         needed = self._needed()
@@ -436,15 +438,13 @@ class Reconciler:
         families = {fact.kin for fact in facts if fact.hot}
         self._taking.forget(families)
         parts.live.forget(families, {(key, run_of(view)) for key, view in instances.items()})
-        policy = parts.syncer.desired.policy.disk if parts.syncer.desired else DiskPolicy()
-        self._storage.follow(self._records.values(), self._ahead.digests, policy)
         state = (needed, self._ahead.digests, policy)
         if state == self._tidied or any(record.candidate for record in self._records.values()):
             return
         self._tidied = state
         parts.launcher.forget(set(self._records))
         await parts.preparer.prune(needed)
-        self._storage.tidy()
+        self._storage.tidy(parts.fetcher.uses())
 
     def _needed(self) -> set[str]:
         return {d for r in self._records.values() for d in (r.good, r.previous, r.candidate) if d}

@@ -157,6 +157,9 @@ class Syncer:
     def _take(self, answer: SyncAnswer, fresh: int | None) -> None:
         if answer.time is not None and fresh is not None:
             self._take_time(answer.time, fresh)
+        if answer.tell_all:
+            self._acknowledged.clear()
+            self._changed.set()
         if answer.blob_token:
             self._token, self._want_token = answer.blob_token, False
         if answer.desired is not None:

@@ -16,9 +16,13 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
-from skerry import __version__
-from skerry.hub.api import deltas, documents, fleet, operators, preview, releases, volumes
+from skerry.carrier.limits import TooMany
+from skerry.hub.api import deltas, documents, fleet, operators, preview, recovery, releases, volumes
 from skerry.hub.api.auth import TokenAuth, require_role
+from skerry.hub.api.door import Door, add_safe_headers
+from skerry.hub.api.openapi import relax_unions
+from skerry.hub.api.operators import ApiRequest
+from skerry.hub.api.scope import Seen
 from skerry.hub.services import Hub
 from skerry.kit.errors import Bug, Denied, Missing, Rejected, SkerryError, Unauthenticated
 from skerry.spec.api import ProblemDetails
@@ -37,13 +41,16 @@ ERRORS = {
         (403, "The token's role is too low."),
         (404, "There is no such thing."),
         (409, "The state has moved on, or is immutable."),
+        (413, "The body is too large."),
+        (422, "A digest does not hold."),
+        (429, "Too many requests; Retry-After says when to ask again."),
         (503, "Not now; try again later."),
     )
 }
 AnyRequest = Request[object, object, State]
 
 
-@get("/healthz", opt={"open": True, "exclude_from_auth": True}, media_type=MediaType.TEXT)
+@get("/healthz", media_type=MediaType.TEXT, security=[{}])
 async def healthz() -> str:
     """Say that the hub serves."""
     return "ok\n"
@@ -59,6 +66,7 @@ def operator_app(hub: Hub) -> Litestar:
         *preview.HANDLERS,
         *deltas.HANDLERS,
         *volumes.HANDLERS,
+        *recovery.HANDLERS,
     ]
     for handler in handlers:
         handler.responses = ERRORS
@@ -66,7 +74,8 @@ def operator_app(hub: Hub) -> Litestar:
         path=API_PATH,
         route_handlers=handlers,
         guards=[require_role],
-        middleware=[DefineMiddleware(TokenAuth, exclude_from_auth_key="exclude_from_auth")],
+        middleware=[DefineMiddleware(TokenAuth)],
+        dependencies={"seen": Provide(_seen_by, sync_to_thread=False)},
     )
     app = Litestar(
         route_handlers=[router, healthz],
@@ -74,7 +83,7 @@ def operator_app(hub: Hub) -> Litestar:
         exception_handlers={SkerryError: _answer, HTTPException: _answer_http, Exception: _answer_bug},
         openapi_config=OpenAPIConfig(
             title="Skerry hub",
-            version=__version__,
+            version="v1",  # of the interface; the hub's own is nobody's business who has no token
             description="The operator API of a Skerry hub.",
             path="/api",
             use_handler_docstrings=True,
@@ -82,15 +91,24 @@ def operator_app(hub: Hub) -> Litestar:
             components=Components(security_schemes={"token": SecurityScheme(type="http", scheme="bearer")}),
             security=[{"token": []}],
         ),
+        before_send=[add_safe_headers],
         request_max_body_size=2 << 20,
         logging_config=None,
     )
+    relax_unions(app.openapi_schema)
     app.state["hub"] = hub
+    app.state["door"] = Door(hub.store, hub.clock)
     return app
+
+
+def _seen_by(request: ApiRequest) -> Seen:
+    return Seen(request.app.state["hub"], request.user)
 
 
 def _answer(_: AnyRequest, error: SkerryError) -> Response[bytes]:
     headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthenticated) else {}
+    if isinstance(error, TooMany):
+        headers["Retry-After"] = str(error.retry_after_s)
     return Response(
         msgspec.json.encode(problem_of(error)),
         status_code=error.http_status,
@@ -111,7 +129,9 @@ def _answer_http(request: AnyRequest, error: HTTPException) -> Response[bytes]:
     body = msgspec.json.encode(msgspec.structs.replace(problem, status=error.status_code))
     if error.status_code >= 500:
         return _answer_bug(request, error)
-    return Response(body, status_code=error.status_code, media_type=PROBLEM_MEDIA_TYPE)
+    return Response(
+        body, status_code=error.status_code, media_type=PROBLEM_MEDIA_TYPE, headers=error.headers or {}
+    )
 
 
 def _extra(item: object) -> str:

@@ -9,11 +9,13 @@ import msgspec
 from litestar import delete, get, post
 from litestar.params import FromPath, JSONBody
 
-from skerry.hub.api.operators import ApiRequest, TheHub, audit_of
+from skerry.hub.api.door import Door
+from skerry.hub.api.operators import ApiRequest, TheHub, TheSeen, audit_of
+from skerry.hub.api.scope import Seen
 from skerry.hub.services import Hub
 from skerry.hub.views import as_json, view_rollout
 from skerry.kit.canonical import encode_canonical
-from skerry.kit.errors import Conflict, Missing, Rejected
+from skerry.kit.errors import Conflict, Denied, Missing, Rejected
 from skerry.kit.ids import split_release_name
 from skerry.matching.selector import parse_selector
 from skerry.ports.hub_store import RolloutRecord
@@ -25,10 +27,26 @@ from skerry.spec.rollout import Rollout
 from skerry.spec.site import Site
 
 
-@post("/apply", status_code=200, opt={"role": "operator"}, request_max_body_size=32 << 20)
-async def apply_documents(data: JSONBody[ApplyRequest], hub: TheHub, request: ApiRequest) -> ApplyAnswer:
-    """Store documents together, all or none; a dry run says what would change."""
-    changes, sites, rollouts = await asyncio.to_thread(_plan, data, hub, request.user.name)
+@post("/apply", status_code=200, request_max_body_size=32 << 20)
+async def apply_documents(
+    data: JSONBody[ApplyRequest], hub: TheHub, seen: TheSeen, request: ApiRequest
+) -> ApplyAnswer:
+    """Store documents together, all or none; a dry run says what would change.
+
+    A token that is limited to sites changes no others, and its rollouts get those sites alone.
+    """
+    # One at a time: between the look at a site and its change, nobody may take it out of the caller's scope.
+    door: Door = request.app.state["door"]
+    async with door.applying:
+        return await _apply(data, hub, seen, request)
+
+
+async def _apply(data: ApplyRequest, hub: Hub, seen: Seen, request: ApiRequest) -> ApplyAnswer:
+    parsed = await asyncio.to_thread(_parse, data)
+    if problems := await asyncio.to_thread(_check_scope, hub, parsed, seen):
+        await _note_scope(request)
+        raise DocumentRejected(problems)
+    changes, sites, rollouts = await asyncio.to_thread(_plan, parsed, hub, seen, request.user.name)
     if data.dry_run:
         return ApplyAnswer(changes=tuple(changes), dry_run=True)
     audits = [
@@ -46,39 +64,59 @@ async def apply_documents(data: JSONBody[ApplyRequest], hub: TheHub, request: Ap
     return ApplyAnswer(changes=tuple(changes))
 
 
-@get("/rollouts", opt={"role": "viewer"}, sync_to_thread=True)
-def list_rollouts(hub: TheHub) -> list[RolloutView]:
+@get("/rollouts", sync_to_thread=True)
+def list_rollouts(hub: TheHub, seen: TheSeen) -> list[RolloutView]:
     """List rollouts, the oldest first."""
-    return [view_rollout(record) for record in hub.store.rollouts()]
+    return [view for record in hub.store.rollouts() if (view := seen.rollout(record)) is not None]
 
 
-@get("/rollouts/{name:str}", opt={"role": "viewer"}, sync_to_thread=True)
-def show_rollout(name: FromPath[str], hub: TheHub) -> RolloutView:
+@get("/rollouts/{name:str}", sync_to_thread=True)
+def show_rollout(name: FromPath[str], hub: TheHub, seen: TheSeen) -> RolloutView:
     """Show one rollout."""
     record = hub.store.rollout(name)
-    if record is None:
+    view = seen.rollout(record) if record is not None else None
+    if view is None:
         raise Missing("rollout.missing", f"there is no rollout {name}", hint="skerry get rollouts lists them")
-    return view_rollout(record)
+    return view
 
 
-@delete("/rollouts/{name:str}", opt={"role": "operator"}, sync_to_thread=True)
-def remove_rollout(name: FromPath[str], hub: TheHub, request: ApiRequest) -> None:
+@delete("/rollouts/{name:str}")
+async def remove_rollout(name: FromPath[str], hub: TheHub, seen: TheSeen, request: ApiRequest) -> None:
     """Forget a rollout that has ended; what it assigned stays."""
-    hub.store.remove_rollout(name, audit_of(hub, request, "rollout.remove", f"rollout:{name}"))
+    await _require_whole(hub, seen, name, request)
+    audit = audit_of(hub, request, "rollout.remove", f"rollout:{name}")
+    await asyncio.to_thread(hub.store.remove_rollout, name, audit)
 
 
-@post("/rollouts/{name:str}/retry", status_code=200, opt={"role": "operator"})
-async def retry_rollout(name: FromPath[str], hub: TheHub, request: ApiRequest) -> RolloutView:
+@post("/rollouts/{name:str}/retry", status_code=200)
+async def retry_rollout(name: FromPath[str], hub: TheHub, seen: TheSeen, request: ApiRequest) -> RolloutView:
     """Try a failed rollout again: hosts that refused the release take it once more."""
+    await _require_whole(hub, seen, name, request)
     audit = audit_of(hub, request, "rollout.retry", f"rollout:{name}")
     return view_rollout(await hub.rollouts.retry(name, audit))
 
 
+async def _require_whole(hub: Hub, seen: Seen, name: str, request: ApiRequest) -> None:
+    record = await asyncio.to_thread(hub.store.rollout, name)
+    if record is None:
+        return
+    try:
+        await asyncio.to_thread(seen.require_whole, record)
+    except Denied:
+        await _note_scope(request)
+        raise
+
+
+async def _note_scope(request: ApiRequest) -> None:
+    door: Door = request.app.state["door"]
+    await door.refusals.note(request.user.name, "refused.scope", f"{request.method} {request.url.path}")
+
+
 def _plan(
-    data: ApplyRequest, hub: TheHub, who: str
+    parsed: list[AnyDocument], hub: Hub, seen: Seen, who: str
 ) -> tuple[list[Change], dict[str, bytes], list[RolloutRecord]]:
     """Check every document against what is there; collect all problems before anything is stored."""
-    documents = _parse(data)
+    documents = [_narrow(document, seen) for document in parsed]
     changes: list[Change] = []
     sites: dict[str, bytes] = {}
     rollouts: list[RolloutRecord] = []
@@ -138,6 +176,38 @@ def _parse(data: ApplyRequest) -> list[AnyDocument]:
     if problems:
         raise DocumentRejected(problems)
     return documents
+
+
+def _narrow(document: AnyDocument, seen: Seen) -> AnyDocument:
+    """Limit a rollout to the caller's sites. A selector that is none is left to be found later."""
+    if not isinstance(document, Rollout):
+        return document
+    try:
+        sites = seen.scope.narrow(document.spec.sites)
+    except Rejected:
+        return document
+    return msgspec.structs.replace(document, spec=msgspec.structs.replace(document.spec, sites=sites))
+
+
+def _check_scope(hub: Hub, documents: list[AnyDocument], seen: Seen) -> list[Problem]:
+    """A site must be the caller's as it is and as it is to be: labels do not move it in or out."""
+    problems: list[Problem] = []
+    if not seen.scope.limited:
+        return problems
+    hint = f"this token is for {seen.scope.text}"
+    for document in documents:
+        if not isinstance(document, Site):
+            continue
+        name = document.metadata.name
+        stored = hub.store.site(name)
+        if not seen.scope.covers(name, document.metadata.labels):
+            what = "the site would not be one of this token's"
+            problems.append(Problem(f"Site {name}: metadata.labels", what, hint))
+        elif stored is not None and not seen.covers(stored):
+            problems.append(
+                Problem(f"Site {name}: metadata.name", "the name is not free to this token", hint)
+            )
+    return problems
 
 
 def _stored(hub: Hub, document: AnyDocument) -> bytes | None:

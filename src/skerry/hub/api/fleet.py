@@ -9,10 +9,10 @@ from datetime import timedelta
 from litestar import delete, get, post
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from skerry.hub.api.operators import ApiRequest, TheHub, audit_of
+from skerry.hub.api.operators import ApiRequest, TheHub, TheSeen, audit_of
+from skerry.hub.api.recovery import held_view
 from skerry.hub.services import Hub
 from skerry.hub.views import view_host, view_site
-from skerry.kit.errors import Missing
 from skerry.kit.ids import new_secret
 from skerry.matching.selector import parse_selector
 from skerry.ports.hub_store import HostRecord, JoinTokenRecord, SiteRecord
@@ -21,35 +21,36 @@ from skerry.spec.carrier import JoinToken
 from skerry.trust.tokens import encode_join_token, hash_secret
 
 
-@get("/sites", opt={"role": "viewer"}, sync_to_thread=True)
-def list_sites(hub: TheHub, selector: FromQuery[str] = "*") -> list[SiteView]:
+@get("/sites", sync_to_thread=True)
+def list_sites(hub: TheHub, seen: TheSeen, selector: FromQuery[str] = "*") -> list[SiteView]:
     """List sites that a label selector matches."""
     chosen = parse_selector(selector)
-    views = _site_views(hub, hub.store.sites(), hub.store.hosts())
+    views = _site_views(hub, seen.sites(), hub.store.hosts())
     return [view for view in views if chosen.matches(view.name, view.labels)]
 
 
-@get("/sites/{name:str}", opt={"role": "viewer"}, sync_to_thread=True)
-def show_site(name: FromPath[str], hub: TheHub) -> SiteView:
+@get("/sites/{name:str}", sync_to_thread=True)
+def show_site(name: FromPath[str], hub: TheHub, seen: TheSeen) -> SiteView:
     """Show one site."""
-    return _site_views(hub, [_site(hub, name)], hub.store.hosts(name))[0]
+    return _site_views(hub, [seen.site(name)], hub.store.hosts(name))[0]
 
 
-@delete("/sites/{name:str}", opt={"role": "operator"})
-async def remove_site(name: FromPath[str], hub: TheHub, request: ApiRequest) -> None:
+@delete("/sites/{name:str}")
+async def remove_site(name: FromPath[str], hub: TheHub, seen: TheSeen, request: ApiRequest) -> None:
     """Forget a site that has no hosts."""
+    await asyncio.to_thread(seen.site, name)
     await asyncio.to_thread(
         hub.store.remove_site, name, audit_of(hub, request, "site.remove", f"site:{name}")
     )
     hub.issuer.forget(name)
 
 
-@post("/sites/{name:str}/join-tokens", opt={"role": "operator"}, sync_to_thread=True)
+@post("/sites/{name:str}/join-tokens", sync_to_thread=True)
 def create_join_token(
-    name: FromPath[str], data: JSONBody[JoinTokenRequest], hub: TheHub, request: ApiRequest
+    name: FromPath[str], data: JSONBody[JoinTokenRequest], hub: TheHub, seen: TheSeen, request: ApiRequest
 ) -> JoinTokenAnswer:
     """Make a join token; it is shown this once."""
-    _site(hub, name)
+    seen.site(name)
     now = hub.clock.now()
     secret = new_secret("join")
     expires_at = now + timedelta(seconds=data.ttl_s)
@@ -61,67 +62,54 @@ def create_join_token(
     return JoinTokenAnswer(token=encode_join_token(token), site=name, expires_at=expires_at, uses=data.uses)
 
 
-@get("/hosts", opt={"role": "viewer"}, sync_to_thread=True)
-def list_hosts(hub: TheHub, site: FromQuery[str | None] = None) -> list[HostView]:
+@get("/hosts", sync_to_thread=True)
+def list_hosts(hub: TheHub, seen: TheSeen, site: FromQuery[str | None] = None) -> list[HostView]:
     """List hosts, of one site or all."""
-    sites = {record.name: record for record in hub.store.sites()}
+    sites = {record.name: record for record in seen.sites()}
     now = hub.clock.now()
     return [view_host(host, sites[host.site], now) for host in hub.store.hosts(site) if host.site in sites]
 
 
-@get("/hosts/{name:str}", opt={"role": "viewer"}, sync_to_thread=True)
-def show_host(name: FromPath[str], hub: TheHub) -> HostView:
+@get("/hosts/{name:str}", sync_to_thread=True)
+def show_host(name: FromPath[str], hub: TheHub, seen: TheSeen) -> HostView:
     """Show one host."""
-    host = hub.store.host(name)
-    if host is None:
-        raise Missing("host.missing", f"there is no host {name}")
-    return view_host(host, _site(hub, host.site), hub.clock.now())
+    host = seen.host(name)
+    return view_host(host, seen.site(host.site), hub.clock.now())
 
 
-@delete("/hosts/{name:str}", opt={"role": "operator"})
-async def remove_host(name: FromPath[str], hub: TheHub, request: ApiRequest) -> None:
+@delete("/hosts/{name:str}")
+async def remove_host(name: FromPath[str], hub: TheHub, seen: TheSeen, request: ApiRequest) -> None:
     """Forget a host: it may not sync any more. What runs there runs on."""
-    host = await asyncio.to_thread(hub.store.host, name)
+    host = await asyncio.to_thread(seen.host, name)
     await asyncio.to_thread(
         hub.store.remove_host, name, audit_of(hub, request, "host.remove", f"host:{name}")
     )
     hub.backend.forget_host(name)
-    if host is not None:
-        await hub.issuer.issue(host.site)
+    await hub.issuer.issue(host.site)
     hub.rollouts.wake()
 
 
-@get("/events", opt={"role": "viewer"}, sync_to_thread=True)
+@get("/events", sync_to_thread=True)
 def list_events(
-    hub: TheHub, site: FromQuery[str] = "", host: FromQuery[str] = "", limit: FromQuery[int] = 100
+    seen: TheSeen, site: FromQuery[str] = "", host: FromQuery[str] = "", limit: FromQuery[int] = 100
 ) -> list[EventView]:
     """List what hosts told, the newest first."""
-    records = hub.store.events(site=site, host=host, limit=max(1, min(limit, 1000)))
+    records = seen.events(site=site, host=host, limit=max(1, min(limit, 1000)))
     return [
         EventView(id=r.id, host=r.host, site=r.site, received_at=r.received_at, event=r.event)
         for r in records
     ]
 
 
-def _site(hub: Hub, name: str) -> SiteRecord:
-    site = hub.store.site(name)
-    if site is None:
-        raise Missing("site.missing", f"there is no site {name}", hint="skerry get sites lists them")
-    return site
-
-
 def _site_views(hub: Hub, sites: Sequence[SiteRecord], hosts: Sequence[HostRecord]) -> list[SiteView]:
     now = hub.clock.now()
     assignments = hub.store.assignments()
-    return [
-        view_site(
-            site,
-            [host for host in hosts if host.site == site.name],
-            [a for a in assignments if a.site == site.name],
-            now,
-        )
-        for site in sites
-    ]
+    views: list[SiteView] = []
+    for site in sites:
+        own = [host for host in hosts if host.site == site.name]
+        held = held_view(hub, site.name, site.generation, own)
+        views.append(view_site(site, own, [a for a in assignments if a.site == site.name], now, held=held))
+    return views
 
 
 HANDLERS = [

@@ -8,7 +8,7 @@ import msgspec
 from litestar import get, post
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from skerry.hub.api.operators import TheHub
+from skerry.hub.api.operators import TheHub, TheSeen
 from skerry.hub.api.releases import MAX_RELEASE_BYTES
 from skerry.hub.previewing import Previewing
 from skerry.hub.services import Hub
@@ -21,23 +21,24 @@ from skerry.spec.problems import DocumentRejected, Problem
 from skerry.spec.release import Release
 
 
-@get("/releases/{name:str}/preview", opt={"role": "viewer"}, sync_to_thread=True)
-def preview_release(name: FromPath[str], hub: TheHub, selector: FromQuery[str] = "*") -> FleetPreview:
+@get("/releases/{name:str}/preview", sync_to_thread=True)
+def preview_release(
+    name: FromPath[str], hub: TheHub, seen: TheSeen, selector: FromQuery[str] = "*"
+) -> FleetPreview:
     """Say which hosts would get which variants of a release, which none and why, and where room lacks."""
     record = hub.store.release(name)
     if record is None:
         raise Missing("release.missing", f"there is no release {name}", hint="skerry get releases lists them")
-    return _preview(hub, msgspec.json.decode(record.document, type=Release), selector)
+    return _preview(hub, msgspec.json.decode(record.document, type=Release), seen.scope.narrow(selector))
 
 
 @post(
     "/previews",
     status_code=200,
-    opt={"role": "viewer"},
     request_max_body_size=MAX_RELEASE_BYTES,
     sync_to_thread=True,
 )
-def preview_document(data: JSONBody[PreviewRequest], hub: TheHub) -> FleetPreview:
+def preview_document(data: JSONBody[PreviewRequest], hub: TheHub, seen: TheSeen) -> FleetPreview:
     """Say the same of a release that has not been pushed; nothing is stored."""
     try:
         release = msgspec.convert(data.release, type=Release)
@@ -45,16 +46,13 @@ def preview_document(data: JSONBody[PreviewRequest], hub: TheHub) -> FleetPrevie
         raise DocumentRejected([Problem("", f"not a release: {str(error)[:300]}")]) from error
     if problems := check_release(release):
         raise DocumentRejected(problems)
-    return _preview(hub, release, data.selector)
+    return _preview(hub, release, seen.scope.narrow(data.selector))
 
 
-@get("/sites/{name:str}/placements", opt={"role": "viewer"}, sync_to_thread=True)
-def list_placements(name: FromPath[str], hub: TheHub) -> list[PlacementView]:
+@get("/sites/{name:str}/placements", sync_to_thread=True)
+def list_placements(name: FromPath[str], hub: TheHub, seen: TheSeen) -> list[PlacementView]:
     """List where in a site its applications are placed: as issued, and as they would be placed now."""
-    site = hub.store.site(name)
-    if site is None:
-        raise Missing("site.missing", f"there is no site {name}", hint="skerry get sites lists them")
-    return Previewing(hub.store).placements(site)
+    return Previewing(hub.store).placements(seen.site(name))
 
 
 def _preview(hub: Hub, release: Release, selector: str) -> FleetPreview:

@@ -10,7 +10,8 @@ from litestar import Response, delete, get, post, put
 from litestar.params import FromPath, FromQuery, JSONBody
 from litestar.response import Stream
 
-from skerry.hub.api.operators import ApiRequest, TheHub, audit_of
+from skerry.hub.api.operators import ApiRequest, TheHub, TheSeen, audit_of
+from skerry.hub.foreseeing import foresee_release
 from skerry.hub.views import view_applications, view_models, view_release
 from skerry.kit.canonical import UNREADABLE
 from skerry.kit.digests import digest_of, parse_digest
@@ -34,25 +35,25 @@ MAX_CHUNK_BYTES = 8 << 20
 MAX_BLOB_BYTES = 1 << 40
 
 
-@get("/applications", opt={"role": "viewer"}, sync_to_thread=True)
-def list_applications(hub: TheHub) -> list[AppView]:
+@get("/applications", sync_to_thread=True)
+def list_applications(hub: TheHub, seen: TheSeen) -> list[AppView]:
     """List applications over the fleet."""
-    return view_applications(hub.store.releases(), hub.store.hosts())
+    return view_applications(hub.store.releases(), seen.hosts())
 
 
-@get("/models", opt={"role": "viewer"}, sync_to_thread=True)
-def list_models(hub: TheHub) -> list[ModelView]:
+@get("/models", sync_to_thread=True)
+def list_models(hub: TheHub, seen: TheSeen) -> list[ModelView]:
     """List models over the fleet."""
-    return view_models(hub.store.releases(), hub.store.hosts())
+    return view_models(hub.store.releases(), seen.hosts())
 
 
-@get("/releases", opt={"role": "viewer"}, sync_to_thread=True)
+@get("/releases", sync_to_thread=True)
 def list_releases(hub: TheHub, application: FromQuery[str] = "") -> list[ReleaseView]:
     """List releases, of one application or all."""
     return [view_release(r) for r in hub.store.releases() if application in ("", r.application)]
 
 
-@get("/releases/{name:str}", opt={"role": "viewer"}, sync_to_thread=True)
+@get("/releases/{name:str}", sync_to_thread=True)
 def show_release(name: FromPath[str], hub: TheHub) -> ReleaseView:
     """Show one release with its document."""
     record = hub.store.release(name)
@@ -61,13 +62,13 @@ def show_release(name: FromPath[str], hub: TheHub) -> ReleaseView:
     return view_release(record, whole=True)
 
 
-@delete("/releases/{name:str}", opt={"role": "operator"}, sync_to_thread=True)
+@delete("/releases/{name:str}", sync_to_thread=True)
 def remove_release(name: FromPath[str], hub: TheHub, request: ApiRequest) -> None:
     """Forget a release that no site is assigned and no running rollout names."""
     hub.store.remove_release(name, audit_of(hub, request, "release.remove", f"release:{name}"))
 
 
-@post("/releases", opt={"role": "operator"}, request_max_body_size=MAX_RELEASE_BYTES)
+@post("/releases", request_max_body_size=MAX_RELEASE_BYTES)
 async def create_release(request: ApiRequest, hub: TheHub) -> Response[ReleaseView]:
     """Accept a release whose files are all here: 201 when it is new, 200 when the very same was here before."""
     body = await request.body()
@@ -95,12 +96,14 @@ async def create_release(request: ApiRequest, hub: TheHub) -> Response[ReleaseVi
     )
     audit = audit_of(hub, request, "release.create", f"release:{release.name}")
     new = await asyncio.to_thread(hub.store.add_release, record, audit)
+    if new:
+        await hub.deltas.prepare(foresee_release(release))
     stored = record if new else await asyncio.to_thread(hub.store.release, release.name)
     assert stored is not None
     return Response(view_release(stored), status_code=201 if new else 200)
 
 
-@post("/blobs/missing", status_code=200, opt={"role": "operator"})
+@post("/blobs/missing", status_code=200)
 async def find_missing(data: JSONBody[MissingRequest], hub: TheHub) -> MissingAnswer:
     """Say which blobs are not here, and how much of each has arrived."""
     missing = [
@@ -111,7 +114,7 @@ async def find_missing(data: JSONBody[MissingRequest], hub: TheHub) -> MissingAn
     return MissingAnswer(missing=tuple(missing))
 
 
-@get("/blobs/{digest:str}", opt={"role": "operator"}, media_type="application/octet-stream")
+@get("/blobs/{digest:str}", media_type="application/octet-stream")
 async def download(digest: FromPath[str], hub: TheHub) -> Stream:
     """Give a blob's bytes, from which a publisher makes the next release."""
     size = await hub.blobs.size(parse_digest(digest))
@@ -121,7 +124,7 @@ async def download(digest: FromPath[str], hub: TheHub) -> Stream:
     return Stream(hub.blobs.read(digest), media_type="application/octet-stream", headers=headers)
 
 
-@put("/uploads/{digest:str}", opt={"role": "operator"}, request_max_body_size=MAX_CHUNK_BYTES)
+@put("/uploads/{digest:str}", request_max_body_size=MAX_CHUNK_BYTES)
 async def upload(
     digest: FromPath[str], offset: FromQuery[int], size: FromQuery[int], request: ApiRequest, hub: TheHub
 ) -> UploadAnswer:

@@ -12,20 +12,20 @@ import msgspec
 from litestar import get, post
 from litestar.params import FromPath, FromQuery
 
-from skerry.hub.api.operators import ApiRequest, TheHub, audit_of
+from skerry.hub.api.operators import ApiRequest, TheHub, TheSeen, audit_of
 from skerry.hub.services import Hub
-from skerry.kit.errors import Missing
 from skerry.ports.hub_store import AssignmentRecord
 from skerry.spec.api import VolumesView, VolumeView, WipeAnswer
 from skerry.spec.release import Release
 
 
-@get("/volumes", opt={"role": "viewer"}, sync_to_thread=True)
-def list_volumes(hub: TheHub, site: FromQuery[str] = "") -> list[VolumesView]:
+@get("/volumes", sync_to_thread=True)
+def list_volumes(hub: TheHub, seen: TheSeen, site: FromQuery[str] = "") -> list[VolumesView]:
     """List the volumes that assigned releases declare, at one site or all, by site and application."""
-    if site and hub.store.site(site) is None:
-        raise Missing("site.missing", f"there is no site {site}", hint="skerry get sites lists them")
-    assigned = hub.store.assignments(site or None)
+    if site:
+        seen.site(site)
+    names = seen.names()
+    assigned = [record for record in hub.store.assignments(site or None) if record.site in names]
     wipes = {name: hub.store.wipes(name) for name in {record.site for record in assigned}}
     volumes = {name: _declared(hub, name) for name in {record.release for record in assigned}}
     return [
@@ -41,11 +41,13 @@ def list_volumes(hub: TheHub, site: FromQuery[str] = "") -> list[VolumesView]:
     ]
 
 
-@post("/sites/{name:str}/applications/{application:str}/wipe", status_code=200, opt={"role": "operator"})
+@post("/sites/{name:str}/applications/{application:str}/wipe", status_code=200)
 async def wipe_volumes(
-    name: FromPath[str], application: FromPath[str], hub: TheHub, request: ApiRequest
+    name: FromPath[str], application: FromPath[str], hub: TheHub, seen: TheSeen, request: ApiRequest
 ) -> WipeAnswer:
     """Ask the hosts of a site to empty an application's volumes, once, when each next hears of it."""
+    if seen.scope.limited:
+        await asyncio.to_thread(seen.site, name)
     audit = audit_of(hub, request, "volume.wipe", f"site:{name}/application:{application}")
     count = await asyncio.to_thread(hub.store.wipe_volumes, name, application, audit)
     await hub.issuer.issue(name)

@@ -196,21 +196,33 @@ class RolloutLoop:
         return fleet, assigned
 
     def _taken(self, record: RolloutRecord) -> dict[str, str]:
-        """Return, by site, the newest rollout of the same application that was made later and has that site."""
+        """Return, by site, the newest rollout of the same application that was made later and has that site.
+
+        One that is yet to begin has no site: until then the one before goes on, and halts if it has to.
+        """
         taken: dict[str, str] = {}
         later = False
+        now = self._clock.now()
         for other in self._store.rollouts():
             if other.name == record.name:
                 later = True
-            elif later and other.application == record.application:
+            elif later and other.application == record.application and _has_begun(other, now):
                 taken.update(dict.fromkeys(other.sites, other.name))
         return taken
 
 
 def _fact(record: RolloutRecord) -> RolloutFact:
     state: RolloutState = msgspec.convert(record.state, RolloutState)
-    begin_at = msgspec.json.decode(record.document, type=Rollout).spec.begin_at
-    return RolloutFact(record.name, record.release, state, record.sites, begin_at)
+    return RolloutFact(record.name, record.release, state, record.sites, _begin_at(record))
+
+
+def _begin_at(record: RolloutRecord) -> datetime | None:
+    return msgspec.json.decode(record.document, type=Rollout).spec.begin_at
+
+
+def _has_begun(record: RolloutRecord, now: datetime) -> bool:
+    begin_at = _begin_at(record)
+    return begin_at is None or begin_at <= now
 
 
 def _upcoming(running: Sequence[RolloutRecord]) -> dict[str, dict[str, str]]:

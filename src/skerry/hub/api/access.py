@@ -1,0 +1,77 @@
+"""Who may do what: every operation with the lowest role it takes, and what it is to a token limited to sites.
+
+A role may do what those before it in `ROLES` may. An operation that is not here is for admins alone; a test refuses
+such a gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from skerry.spec.api import Role
+
+ROLES: tuple[Role, ...] = ("viewer", "publisher", "operator", "admin")
+"""From the lowest: who looks, who brings releases, who changes what sites run, who says who may."""
+
+Needed = Role | Literal["open"]
+
+Scoping = Literal["open", "own", "filtered", "narrowed", "inside", "everybody", "whole"]
+"""How an operation treats a token that is limited to sites.
+
+`open`: there is no token. `own`: it is about the token. `filtered`: sites outside are left out. `narrowed`: the
+selector is. `inside`: what it names must be inside, else it is not there or refused. `everybody`: releases, which
+belong to no site. `whole`: refused, as it is about the whole fleet.
+"""
+
+ACCESS: Mapping[str, tuple[Needed, Scoping]] = {
+    # open: whoever reaches the hub
+    "login": ("open", "open"),
+    # look
+    "whoami": ("viewer", "own"),
+    "list_sites": ("viewer", "filtered"),
+    "show_site": ("viewer", "inside"),
+    "list_hosts": ("viewer", "filtered"),
+    "show_host": ("viewer", "inside"),
+    "list_events": ("viewer", "filtered"),
+    "list_applications": ("viewer", "filtered"),
+    "list_models": ("viewer", "filtered"),
+    "list_releases": ("viewer", "everybody"),
+    "show_release": ("viewer", "everybody"),
+    "list_rollouts": ("viewer", "filtered"),
+    "show_rollout": ("viewer", "filtered"),
+    "preview_release": ("viewer", "narrowed"),
+    "preview_document": ("viewer", "narrowed"),
+    "list_placements": ("viewer", "inside"),
+    "show_diff": ("viewer", "everybody"),
+    "show_traffic": ("viewer", "narrowed"),
+    "show_delivery": ("viewer", "inside"),
+    "list_volumes": ("viewer", "filtered"),
+    # bring releases
+    "create_release": ("publisher", "everybody"),
+    "find_missing": ("publisher", "everybody"),
+    "download": ("publisher", "everybody"),
+    "upload": ("publisher", "everybody"),
+    # change what sites run
+    "apply_documents": ("operator", "inside"),
+    "remove_site": ("operator", "inside"),
+    "create_join_token": ("operator", "inside"),
+    "remove_host": ("operator", "inside"),
+    "remove_release": ("operator", "whole"),
+    "make_deltas": ("operator", "narrowed"),
+    "remove_rollout": ("operator", "inside"),
+    "retry_rollout": ("operator", "inside"),
+    "wipe_volumes": ("operator", "inside"),
+    "adopt_site": ("operator", "inside"),
+    "reissue_site": ("operator", "inside"),
+    # say who may
+    "list_tokens": ("admin", "whole"),
+    "create_token": ("admin", "whole"),
+    "revoke_token": ("admin", "whole"),
+    "list_audit": ("admin", "whole"),
+}
+
+
+def may(role: Role, needed: Needed) -> bool:
+    """Tell whether a role suffices."""
+    return needed == "open" or ROLES.index(role) >= ROLES.index(needed)

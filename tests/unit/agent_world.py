@@ -1,0 +1,223 @@
+"""An agent without processes and network: the real reconcile loop, a link that a test fills, and virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from skerry.adapters.directory_blobs import DirectoryBlobs
+from skerry.agent.fetcher import Fetcher, FetchParts
+from skerry.agent.launching import Launcher, Site
+from skerry.agent.limiting import Limiter
+from skerry.agent.live_models import LiveModels
+from skerry.agent.loops.neighbours import NeighbourLoop
+from skerry.agent.loops.probe import ProbeLoop
+from skerry.agent.loops.reconcile import Parts, Reconciler
+from skerry.agent.loops.sync import Syncer
+from skerry.agent.measuring import Measurer, MeasuringParts
+from skerry.agent.preparing import Preparer
+from skerry.agent.releases import Releases
+from skerry.agent.self_testing import SelfTests, TestBench
+from skerry.agent.volumes import Volumes
+from skerry.kit.canonical import encode_canonical
+from skerry.kit.digests import digest_of
+from skerry.spec.application import Application, ApplicationSpec, Bundle, Component
+from skerry.spec.carrier import SyncAnswer, SyncRequest
+from skerry.spec.desired import Assignment, HealthPolicy, ReleaseRef, Upcoming
+from skerry.spec.facts import Fact, HostFacts
+from skerry.spec.image import Image, ImageVariant
+from skerry.spec.metadata import Metadata
+from skerry.spec.model import FileSpec
+from skerry.spec.release import Release
+from skerry.spec.report import Observed, Report
+from skerry.testing.clock import SimulatedClock
+from skerry.testing.fake_runtime import FakeHost, FakeProber, FakeRuntime
+from skerry.testing.memory import MemoryAgentStore
+from skerry.testing.memory_lan import MemoryLan
+from skerry.testing.waiting import eventually
+from tests.unit.upstream import NOW, BlobLink, desired, identity
+
+FACTS: HostFacts = {
+    name: Fact(value=value, source="test")
+    for name, value in (("arch", "x86_64"), ("engine", "podman"), ("memory_bytes", 8 << 30), ("cpu_count", 4))
+}
+APP = "reader"
+
+
+class Upstream(BlobLink):
+    """A link with what a hub would hold; it remembers which blobs were asked for."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.fetched: list[str] = []
+
+    def blob(self, digest: str, **how: Any) -> Any:
+        """Serve a blob and note it."""
+        self.fetched.append(digest)
+        return super().blob(digest, **how)
+
+    def add(self, content: bytes, path: str) -> FileSpec:
+        """Hold a blob."""
+        digest = digest_of(content)
+        self.contents[digest] = content
+        return FileSpec(path=path, digest=digest, size_bytes=len(content))
+
+    def release(
+        self, version: str, content: bytes, *, layers: tuple[bytes, ...] = (), **image: Any
+    ) -> ReleaseRef:
+        """Hold a release of one bundle file, and of an image if it has layers; return where its document is."""
+        bundle = Bundle(files=(self.add(content, "run"),))
+        components = [Component(name="main", bundle=bundle, command=("./run",))]
+        if layers:
+            config = self.add(b"config of " + b"+".join(layers), "config.json")
+            found = tuple(self.add(layer, f"{number}.tar") for number, layer in enumerate(layers))
+            variant = ImageVariant(name="cpu", config=config, layers=found, **image)
+            components.append(Component(name="box", image=Image(variants=(variant,))))
+        spec = ApplicationSpec(version=version, components=tuple(components))
+        document = encode_canonical(Release(application=Application(metadata=Metadata(APP), spec=spec)))
+        self.contents[digest_of(document)] = document
+        return ReleaseRef(digest=digest_of(document), size_bytes=len(document))
+
+
+class Agent:
+    """One host with its agent. What is in `data`, `store` and `host` outlives it."""
+
+    def __init__(
+        self,
+        data: Path,
+        link: Upstream,
+        *,
+        store: MemoryAgentStore | None = None,
+        fetcher: type[Fetcher] = Fetcher,
+    ) -> None:
+        self.link = link
+        self.clock = SimulatedClock(NOW)
+        self.store = store or MemoryAgentStore()
+        self.blobs = DirectoryBlobs(data / "blobs")
+        self.releases = Releases(data / "releases", self.blobs)
+        self.runtime = FakeRuntime(self.clock, FakeHost())
+        self.syncer = Syncer(identity(), self.store, link, self.clock)
+        limiter = Limiter(self.store, self.clock, self.syncer.now)
+        fetching = FetchParts(self.blobs, link, self.clock, self._token, data, limiter)
+        self.fetcher, self._measuring = fetcher(fetching), Fetcher(fetching)
+        parts = self._parts(data, limiter)
+        self.loop = Reconciler(parts, host="edge", site="harbour", data=data)
+
+    def _parts(self, data: Path, limiter: Limiter) -> Parts:
+        place = Site("edge", "harbour", dict)
+        volumes = Volumes(data / "volumes", self.clock)
+        prober = FakeProber()
+        live = LiveModels(data / "live", self.releases, self.store, self.runtime, prober)
+        launcher = Launcher(place, self.store, self.releases, volumes, live)
+        bench = TestBench(self.releases, launcher, self.runtime, self.clock)
+        tests = SelfTests(self.releases, bench, self.store)
+        measuring = MeasuringParts(
+            blobs=self.blobs,
+            fetcher=self._measuring,
+            runtime=self.runtime,
+            clock=self.clock,
+            tests=tests,
+            launcher_for=lambda other: Launcher(place, self.store, other, volumes, live),
+        )
+        return Parts(
+            store=self.store,
+            blobs=self.blobs,
+            runtime=self.runtime,
+            releases=self.releases,
+            preparer=Preparer(self.releases, self.blobs, self.clock),
+            launcher=launcher,
+            live=live,
+            tests=tests,
+            measurer=Measurer(data / "measure", measuring),
+            volumes=volumes,
+            fetcher=self.fetcher,
+            limiter=limiter,
+            probes=ProbeLoop(prober, self.runtime, self.clock),
+            syncer=self.syncer,
+            clock=self.clock,
+            facts=lambda: FACTS,
+            neighbours=NeighbourLoop(identity(), MemoryLan().machine("10.0.0.1"), self.store, self.clock),
+        )
+
+    async def desire(
+        self,
+        generation: int,
+        assigned: dict[str, ReleaseRef],
+        upcoming: dict[str, ReleaseRef] | None = None,
+        **more: Any,
+    ) -> None:
+        """Let the hub say what the host shall run (by version), and what it will get later."""
+        upcoming = upcoming or {}
+        given = tuple(
+            Assignment(application=APP, release=f"{APP}@{version}", health=HealthPolicy(soak_s=1.0))
+            for version in assigned
+        )
+        ahead = tuple(Upcoming(application=APP, release=f"{APP}@{version}") for version in upcoming)
+        envelope = desired(
+            generation,
+            hosts={"edge": given},
+            releases={f"{APP}@{version}": ref for version, ref in (assigned | upcoming).items()},
+            upcoming={"edge": ahead} if ahead else {},
+            **more,
+        )
+
+        def answer(_: SyncRequest, newest: Report) -> SyncAnswer:
+            return SyncAnswer(acknowledged=newest.sequence, desired=envelope)
+
+        self.link.answer = answer
+        await self.syncer.exchange(0.0)
+
+    def _token(self, *, renew: bool = False) -> str:
+        return self.link.token
+
+    @property
+    def observed(self) -> Observed:
+        """What the agent says of itself."""
+        return self.syncer._observed  # pyright: ignore[reportPrivateUsage]
+
+    def ahead(self, version: str) -> str:
+        """Return what is said of a release that is fetched ahead."""
+        return self.observed.ahead.get(f"{APP}@{version}", "")
+
+    def runs(self, version: str) -> bool:
+        """Tell whether a release was taken for good."""
+        view = self.observed.applications.get(APP)
+        return view is not None and (view.release, view.candidate) == (f"{APP}@{version}", "")
+
+    async def until(self, condition: Callable[[], bool], *, what: str = "it") -> None:
+        """Reconcile, a second at a time, until something is so."""
+
+        async def look() -> bool:
+            await self.loop.step()
+            self.clock.advance(1.0)
+            return condition()
+
+        await eventually(look, what=f"{what}; observed: {self.observed}")
+
+    async def steps(self, count: int = 5) -> None:
+        """Reconcile so many times, and let what that began go on in between."""
+        for _ in range(count):
+            await self.loop.step()
+            self.clock.advance(1.0)
+            await asyncio.sleep(0.01)
+
+    async def close(self) -> None:
+        """End it."""
+        await self.fetcher.close()
+        await self._measuring.close()
+        await self.loop.close()
+
+
+@asynccontextmanager
+async def agent(
+    data: Path, link: Upstream, *, store: MemoryAgentStore | None = None, fetcher: type[Fetcher] = Fetcher
+) -> AsyncGenerator[Agent]:
+    """Run an agent on a directory."""
+    made = Agent(data, link, store=store, fetcher=fetcher)
+    try:
+        yield made
+    finally:
+        await made.close()
