@@ -1,6 +1,6 @@
-"""Runs all tests in two halves at the same time: those that mostly wait for other processes, and those that compute.
+"""Runs all tests in three parts at the same time: most of them wait for other processes, and few compute.
 
-The halves share nothing: everything that uses the container engine or network namespaces is in the first.
+The parts share nothing: everything that uses the container engine or network namespaces is in the first.
 """
 
 from __future__ import annotations
@@ -9,31 +9,41 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTEST = Path(sys.executable).parent / "pytest"
-WAITING = "e2e or podman or netns"
+ALONE = "podman or netns"
+PARTS = (ALONE, f"e2e and not ({ALONE})", f"not (e2e or {ALONE})")
+"""Marker expressions; every test fits exactly one."""
 NOTHING_TO_RUN = 5
 
 
 def main() -> int:
-    """Return the exit code of the first half that fails, or 0; further arguments go to pytest."""
+    """Return the exit code of the first part that fails, or 0; further arguments go to pytest."""
     began = time.monotonic()
-    with tempfile.TemporaryFile() as output:
-        computing = subprocess.Popen(
-            [PYTEST, "-m", f"not ({WAITING})", *sys.argv[1:]],
-            cwd=ROOT,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        waiting = subprocess.run([PYTEST, "-m", WAITING, *sys.argv[1:]], cwd=ROOT, check=False).returncode
-        computed = computing.wait()
-        output.seek(0)
-        sys.stdout.flush()
-        sys.stdout.buffer.write(output.read())
-    print(f"== both halves took {time.monotonic() - began:.0f} s", flush=True)
-    return next((code for code in (waiting, computed) if code not in (0, NOTHING_TO_RUN)), 0)
+    with ExitStack() as stack:
+        outputs = [stack.enter_context(tempfile.TemporaryFile()) for _ in PARTS[1:]]
+        others = [_begin(part, output) for part, output in zip(PARTS[1:], outputs, strict=True)]
+        codes = [_begin(PARTS[0], None).wait()]
+        for process, output in zip(others, outputs, strict=True):
+            codes.append(process.wait())
+            output.seek(0)
+            sys.stdout.buffer.write(output.read())
+            sys.stdout.flush()
+    print(f"== all parts took {time.monotonic() - began:.0f} s", flush=True)
+    return next((code for code in codes if code not in (0, NOTHING_TO_RUN)), 0)
+
+
+def _begin(part: str, output: BinaryIO | None) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [PYTEST, "-m", part, *sys.argv[1:]],
+        cwd=ROOT,
+        stdout=output,
+        stderr=None if output is None else subprocess.STDOUT,
+    )
 
 
 if __name__ == "__main__":

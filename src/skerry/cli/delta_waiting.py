@@ -4,16 +4,42 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import click
 
+from skerry.cli.options import DURATION
 from skerry.cli.text import plural
 from skerry.client.client import Client
 from skerry.kit.quantities import format_duration
 from skerry.spec.api_delivery import DeltaOrder
 
+Command = TypeVar("Command", bound=Callable[..., object])
+
 _POLL_S = (0.3, 5.0)
 _SAY_EVERY_S = 5.0
+
+
+def making_options(*, make: bool) -> Callable[[Command], Command]:
+    """Return the options `--make`, on or off where nothing is said, and `--timeout`."""
+
+    def decorate(command: Command) -> Command:
+        timeout = click.option(
+            "--timeout",
+            type=DURATION,
+            default="10m",
+            show_default=True,
+            help="Wait no longer for deltas to be made.",
+        )
+        making = click.option(
+            "--make/--no-make",
+            default=make,
+            show_default=True,
+            help="Have the hub make the deltas it has not made yet.",
+        )
+        return making(timeout(command))
+
+    return decorate
 
 
 def await_deltas(

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from skerry.cli.delta_waiting import await_deltas
-from skerry.cli.options import DURATION
+from skerry.cli.delta_waiting import await_deltas, making_options
 from skerry.cli.output import Column, format_data, output_option, plain_table
 from skerry.cli.session import connect
 from skerry.cli.text import clean, examples, plural
@@ -23,15 +22,7 @@ from skerry.spec.api_delivery import DeltaOrder, FileChange, ReleaseDiff, Varian
 )
 @click.argument("old")
 @click.argument("new")
-@click.option(
-    "--make/--no-make",
-    default=True,
-    show_default=True,
-    help="Have the hub make the deltas it has not made yet.",
-)
-@click.option(
-    "--timeout", type=DURATION, default="10m", show_default=True, help="Wait no longer for deltas to be made."
-)
+@making_options(make=True)
 @output_option("table", "json", "yaml")
 def diff(old: str, new: str, output: str, *, make: bool, timeout: float) -> None:
     """Say what changed from release OLD to NEW, file by file, and what each takes in full, compressed and by delta."""

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import click
 import msgspec
 
-from skerry.cli.delta_waiting import await_deltas
-from skerry.cli.options import DURATION
+from skerry.cli.delta_waiting import await_deltas, making_options
 from skerry.cli.output import Column, format_data, output_option, plain_table
 from skerry.cli.release_preview import preview_lines
 from skerry.cli.session import connect
@@ -33,15 +32,7 @@ class RolloutPreview(msgspec.Struct, frozen=True):
 )
 @click.argument("release")
 @click.option("--sites", "selector", required=True, help="Which sites, by their labels; * for all.")
-@click.option(
-    "--make/--no-make",
-    default=False,
-    show_default=True,
-    help="Have the hub make the deltas it has not made yet.",
-)
-@click.option(
-    "--timeout", type=DURATION, default="10m", show_default=True, help="Wait no longer for deltas to be made."
-)
+@making_options(make=False)
 @click.option(
     "--limit", type=click.IntRange(0), default=20, show_default=True, help="Show so many sites; 0 for all."
 )
