@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -31,7 +31,7 @@ def data(tmp_path: Path) -> Path:
 
 def findings(data: Path, *, days: float = 0.0) -> dict[str, Finding]:
     """Return the worst finding of each check, as of so many days after the hub was made."""
-    view = judge(look_over(data, NOW + timedelta(days=days)))
+    view = judge(look_over(data, datetime.now(UTC) + timedelta(days=days)))
     found: dict[str, Finding] = {}
     for finding in sorted(view.findings, key=lambda finding: ("ok", "warn", "fail").index(finding.level)):
         found[finding.check] = finding
@@ -78,7 +78,8 @@ def test_certificates_that_expire_are_found_in_time(data: Path) -> None:
     assert broken(data, days=SERVER_DAYS - 20) == {"certificates": "warn"} | make_note
     assert broken(data, days=SERVER_DAYS + 1) == {"certificates": "fail"} | make_note
     assert "ca.pem expires" in "".join(
-        finding.message for finding in judge(look_over(data, NOW + timedelta(days=CA_DAYS - 100))).findings
+        finding.message
+        for finding in judge(look_over(data, datetime.now(UTC) + timedelta(days=CA_DAYS - 100))).findings
     )
     (data / "tls" / "ca.pem").write_bytes(b"no certificate")
     assert broken(data) == {"certificates": "fail"}

@@ -142,9 +142,11 @@ class PodmanService:
         """
         self.kill()
         namespaces = self._namespaces()
-        for pid in self._all_processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        # Stopped first, all of them: a conmon that outlived its container for a moment would note how that ended.
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in self._all_processes():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
         eventually_sync(lambda: not self._all_processes(), what="the end of all containers")
         self._forget_networks(namespaces)
         self._forget_runs()
