@@ -9,17 +9,20 @@ from pathlib import Path
 
 import httpx2
 import pytest
+import structlog.testing
 from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
 
+from skerry.adapters.sql.store import SqlHubStore
 from skerry.hub.api.access import ACCESS, ROLES, may
 from skerry.hub.api.app import API_PATH, operator_app
 from skerry.hub.api.door import AT_ONCE, FAILURE_RATE, FREE_LOGINS, SAFE_HEADERS, TOKEN_RATE
+from skerry.hub.api.refusals import FIRST_S, Refusals
 from skerry.hub.services import Hub
 from skerry.ports.hub_store import Audit, AuditRecord, TokenRecord
 from skerry.spec.api import Role
-from skerry.testing.clock import SimulatedClock
+from skerry.testing.clock import SimulatedClock, settle
 from skerry.testing.hub_parts import memory_hub
 from skerry.testing.waiting import eventually
 from skerry.trust.tokens import hash_secret
@@ -320,3 +323,17 @@ async def test_who_may_not_is_refused_before_the_body_is_looked_at(world: World)
     for token, status in (("", 401), ("viewer", 403)):
         answer = await world.ask(token, f"{API_PATH}/apply", "POST", content=b"[" * (33 << 20))
         assert answer.status_code == status
+
+
+async def test_refusals_that_are_still_counted_end_with_the_hub(tmp_path: Path) -> None:
+    clock, store = SimulatedClock(), SqlHubStore.open(None)
+    refusals = Refusals(store, clock)
+    for _ in range(2):
+        await refusals.note("guest", "refused", "GET /api/v1/tokens")
+    store.close()
+    with structlog.testing.capture_logs() as logged:
+        await settle()
+        clock.advance(FIRST_S + 1)
+        ended = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        await asyncio.wait_for(asyncio.gather(*ended), 10)
+    assert logged == []

@@ -77,6 +77,8 @@ class Refusals:
             try:
                 await self._write(key, f"{counted.count} more, the last of them {counted.subject}")
             except Unavailable as error:
+                if error.code == "database.closed":
+                    return  # the hub has ended, and what was counted with it
                 _log.error("audit.failing", code=error.code, reason=str(error), refusals=counted.count)
 
     async def _write(self, key: tuple[str, str], subject: str) -> None:
