@@ -71,6 +71,8 @@ class Playground:
         hub.start()
         if hub.secret and fleet.try_run("get", "sites").returncode:
             fleet.run("login", hub.url, "--root", hub.root, "--secret-stdin", stdin=hub.secret)
+        if not fleet.get("publisher", "list"):
+            fleet.add_publisher()
         known = {site["name"] for site in fleet.get("get", "sites")}
         for (site, region), agent in zip(SITES.items(), self.agents.values(), strict=True):
             if site not in known:

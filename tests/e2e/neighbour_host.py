@@ -17,11 +17,12 @@ import msgspec
 from skerry.adapters.sqlite_agent_store import SqliteAgentStore
 from skerry.adapters.system_clock import SystemClock
 from skerry.adapters.udp_datagrams import UdpDatagrams
+from skerry.agent.hub_trust import HubTrust
 from skerry.agent.identity import Identity, Place
 from skerry.agent.loops.neighbours import AppStatus, NeighbourLoop
 from skerry.kit.durable import write_file
-from skerry.spec.carrier import TrustRoot
 from skerry.spec.desired import DesiredState
+from skerry.testing.signing import SignedRepository
 from skerry.trust.keys import SigningKey
 
 APP = "reader"
@@ -69,9 +70,11 @@ class Application:
 async def main(config: HostConfig) -> None:
     folder = Path(config.folder)
     store, _ = SqliteAgentStore.open(folder / "agent.db")
-    root = TrustRoot(hub="hub", ca_pem="", hub_keys={})
+    root = SignedRepository(SigningKey.generate()).trust_root()
     place = Place(config.host, config.desired.site, "https://10.77.0.254:8443", "sha256:" + "0" * 64)
-    identity = Identity(place, SigningKey.from_pem(config.pem), root, ())
+    identity = Identity(
+        place, SigningKey.from_pem(config.pem), root, HubTrust(root.root_bytes, folder / "metadata")
+    )
     loop = NeighbourLoop(identity, UdpDatagrams(), store, SystemClock(), stated=config.address)
     application = Application(folder / "app.log")
     changed = asyncio.Event()

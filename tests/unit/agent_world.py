@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,8 +23,10 @@ from skerry.agent.preparing import Preparer
 from skerry.agent.releases import Releases
 from skerry.agent.self_testing import SelfTests, TestBench
 from skerry.agent.volumes import Volumes
+from skerry.agent.vouching import Vouching, VouchingParts
 from skerry.kit.canonical import encode_canonical
 from skerry.kit.digests import digest_of
+from skerry.kit.errors import SkerryError
 from skerry.spec.application import Application, ApplicationSpec, Bundle, Component
 from skerry.spec.carrier import SyncAnswer, SyncRequest
 from skerry.spec.desired import Assignment, HealthPolicy, ReleaseRef, Upcoming
@@ -37,8 +40,9 @@ from skerry.testing.clock import SimulatedClock
 from skerry.testing.fake_runtime import FakeHost, FakeProber, FakeRuntime
 from skerry.testing.memory import MemoryAgentStore
 from skerry.testing.memory_lan import MemoryLan
+from skerry.testing.signing import SignedRepository
 from skerry.testing.waiting import eventually
-from tests.unit.upstream import NOW, BlobLink, desired, identity
+from tests.unit.upstream import HUB, NOW, BlobLink, desired, identity
 
 FACTS: HostFacts = {
     name: Fact(value=value, source="test")
@@ -52,6 +56,7 @@ class Upstream(BlobLink):
 
     def __init__(self) -> None:
         super().__init__({})
+        self.signed = SignedRepository(HUB, now=NOW)
         self.fetched: list[str] = []
 
     def blob(self, digest: str, **how: Any) -> Any:
@@ -68,7 +73,7 @@ class Upstream(BlobLink):
     def release(
         self, version: str, content: bytes, *, layers: tuple[bytes, ...] = (), **image: Any
     ) -> ReleaseRef:
-        """Hold a release of one bundle file, and of an image if it has layers; return where its document is."""
+        """Hold a signed release of one bundle file, and of an image if it has layers; return how it is named."""
         bundle = Bundle(files=(self.add(content, "run"),))
         components = [Component(name="main", bundle=bundle, command=("./run",))]
         if layers:
@@ -77,9 +82,12 @@ class Upstream(BlobLink):
             variant = ImageVariant(name="cpu", config=config, layers=found, **image)
             components.append(Component(name="box", image=Image(variants=(variant,))))
         spec = ApplicationSpec(version=version, components=tuple(components))
-        document = encode_canonical(Release(application=Application(metadata=Metadata(APP), spec=spec)))
+        release = Release(application=Application(metadata=Metadata(APP), spec=spec))
+        document = encode_canonical(release)
         self.contents[digest_of(document)] = document
-        return ReleaseRef(digest=digest_of(document), size_bytes=len(document))
+        self.signed.vouch(release)
+        publisher = self.signed.publisher.name
+        return ReleaseRef(digest=digest_of(document), size_bytes=len(document), publisher=publisher)
 
 
 class Agent:
@@ -99,12 +107,18 @@ class Agent:
         self.blobs = DirectoryBlobs(data / "blobs")
         self.releases = Releases(data / "releases", self.blobs)
         self.runtime = FakeRuntime(self.clock, FakeHost())
-        self.syncer = Syncer(identity(), self.store, link, self.clock)
+        self.identity = identity(link.signed, data / "metadata")
+        self.syncer = Syncer(self.identity, self.store, link, self.clock)
         limiter = Limiter(self.store, self.clock, self.syncer.now)
         fetching = FetchParts(self.blobs, link, self.clock, self._token, data, limiter)
         self.fetcher, self._measuring = fetcher(fetching), Fetcher(fetching)
+        trust = self.identity.trust
+        self.vouching = Vouching(
+            VouchingParts(trust, self.store, link, self.clock, self.syncer.now, self._token)
+        )
         parts = self._parts(data, limiter)
         self.loop = Reconciler(parts, host="edge", site="harbour", data=data)
+        self._judging = asyncio.create_task(self.vouching.run_forever())
 
     def _parts(self, data: Path, limiter: Limiter) -> Parts:
         place = Site("edge", "harbour", dict)
@@ -139,7 +153,8 @@ class Agent:
             syncer=self.syncer,
             clock=self.clock,
             facts=lambda: FACTS,
-            neighbours=NeighbourLoop(identity(), MemoryLan().machine("10.0.0.1"), self.store, self.clock),
+            vouching=self.vouching,
+            neighbours=NeighbourLoop(self.identity, MemoryLan().machine("10.0.0.1"), self.store, self.clock),
         )
 
     async def desire(
@@ -169,6 +184,13 @@ class Agent:
 
         self.link.answer = answer
         await self.syncer.exchange(0.0)
+        await self.judge()
+
+    async def judge(self) -> None:
+        """Find out at once which releases may be taken; the loop does so in the background."""
+        self.vouching.follow(self.syncer.desired, "edge")
+        with contextlib.suppress(SkerryError):
+            await self.vouching.step()
 
     def _token(self, *, renew: bool = False) -> str:
         return self.link.token
@@ -206,6 +228,7 @@ class Agent:
 
     async def close(self) -> None:
         """End it."""
+        self._judging.cancel()
         await self.fetcher.close()
         await self._measuring.close()
         await self.loop.close()

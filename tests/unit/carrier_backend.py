@@ -7,6 +7,7 @@ import threading
 from datetime import timedelta
 
 from skerry.kit.digests import digest_of
+from skerry.kit.errors import Missing
 from skerry.ports.blobs import Blobs
 from skerry.spec.carrier import (
     DeltaAnswer,
@@ -16,12 +17,14 @@ from skerry.spec.carrier import (
     DeltaRequest,
     EnrollAnswer,
     EnrollRequest,
+    KeyChangeAnswer,
+    KeyChangeRequest,
     SyncAnswer,
     SyncRequest,
 )
 from skerry.testing.memory import MemoryBlobs
 from skerry.trust.tokens import issue_blob_token, verify_blob_token
-from tests.unit.upstream import HOST, HUB, NOW, STRANGER, report_envelope
+from tests.unit.upstream import HOST, HUB, NOW, SIGNED, STRANGER, report_envelope
 
 CONTENT = bytes(range(256)) * 4000
 DIGEST = digest_of(CONTENT)
@@ -50,8 +53,17 @@ class Backend:
         self.delta_answer = DeltaAnswer()
         self.waits = threading.Event()
 
-    async def trust_root(self) -> bytes:
+    async def trust_root(self, digest: str) -> bytes:
         return b'{"root": 1}'
+
+    async def metadata(self, name: str) -> bytes:
+        content = SIGNED.file(name)
+        if content is None:
+            raise Missing("metadata.absent", f"there is no metadata file {name}")
+        return content
+
+    async def change_keys(self, request: KeyChangeRequest) -> KeyChangeAnswer:
+        raise AssertionError
 
     async def enroll(self, request: EnrollRequest) -> EnrollAnswer:
         self.enrolls.append(request)

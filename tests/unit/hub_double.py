@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from skerry.kit.digests import digest_of
+from skerry.kit.errors import Conflict, SkerryError
 from skerry.spec.api import (
     ApplyAnswer,
     ApplyRequest,
@@ -30,10 +31,13 @@ from skerry.spec.api import (
     MissingAnswer,
     MissingBlob,
     MissingRequest,
+    ReleaseView,
     UploadAnswer,
 )
-from skerry.spec.carrier import TrustRoot
+from skerry.spec.problem_details import PROBLEM_MEDIA_TYPE, problem_of
+from skerry.spec.publishing import MetadataRequest, PublishRequest
 from tests.unit.http_double import DoubleServer, Quiet, serving
+from tests.unit.signing_hub import SigningHub
 
 SECRET = "one-time"
 TOKEN = "skerry_token"
@@ -42,9 +46,10 @@ TOKEN = "skerry_token"
 class HubDouble:
     """What the hub holds and has seen, and how it shall misbehave."""
 
-    def __init__(self, url: str, trust_root: bytes, ca_pem: str) -> None:
+    def __init__(self, url: str, signing: SigningHub, ca_pem: str) -> None:
         self.url = url
-        self.trust_root = trust_root
+        self.signing = signing
+        self.trust_root = trust_root = signing.trust_root
         self.ca_pem = ca_pem
         self.root = digest_of(trust_root)
         self.views: dict[str, Any] = {}
@@ -54,6 +59,8 @@ class HubDouble:
         self.blobs: dict[str, bytes] = {}
         self.releases: dict[str, bytes] = {}
         self.requests: list[str] = []
+        self.bodies: dict[str, bytes] = {}
+        """What was last posted, by path."""
         self.offsets: list[int] = []
         self.received_bytes = 0
         self.cuts: list[int] = []
@@ -76,8 +83,7 @@ def serve_hub(directory: Path) -> Generator[HubDouble]:
     server = _Server(_Handler)
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     url = f"https://127.0.0.1:{server.port}"
-    root = msgspec.json.encode(TrustRoot(hub=url, ca_pem=ca_pem, hub_keys={}))
-    server.hub = HubDouble(url, root, ca_pem)
+    server.hub = HubDouble(url, SigningHub(directory / "hub-data", url, ca_pem), ca_pem)
     with serving(server):
         yield server.hub
 
@@ -88,12 +94,21 @@ class _Server(DoubleServer):
 
 class _Handler(Quiet, BaseHTTPRequestHandler):
     server: _Server  # pyright: ignore[reportIncompatibleVariableOverride]
+    # Head and body are two writes; without this the second waits 40 ms for the first to be acknowledged.
+    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         hub, path, _ = self._begin()
         if path == "/v1/trust-root":
             return self._send(200, hub.trust_root)
-        if (digest := path.removeprefix("/blobs/")) in hub.blobs:
+        if path == "/metadata":
+            return self._send(200, msgspec.json.encode(hub.signing.repository.view()))
+        if path == "/publishers":
+            return self._send(200, msgspec.json.encode(hub.signing.repository.publishers()))
+        content = hub.signing.file(path.removeprefix("/metadata/")) if path.startswith("/metadata/") else None
+        if content is not None:
+            return self._send(200, content, "application/octet-stream")
+        if (digest := path.rpartition("/")[2]) in hub.blobs:
             return self._send(200, hub.blobs[digest], "application/octet-stream")
         return self._answer_view(hub, path)
 
@@ -109,6 +124,7 @@ class _Handler(Quiet, BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         hub, path, _ = self._begin()
         body = self.rfile.read(int(self.headers["content-length"]))
+        hub.bodies[path] = body
         if self._refused(hub, path):
             return None
         if path == "/login" and json.loads(body) != {"secret": SECRET}:
@@ -123,8 +139,13 @@ class _Handler(Quiet, BaseHTTPRequestHandler):
             return self._send(
                 200, msgspec.json.encode(_missing(hub, msgspec.json.decode(body, type=MissingRequest)))
             )
-        if path == "/releases":
-            return self._publish(hub, body)
+        if path in ("/releases", "/metadata"):
+            try:
+                return self._publish(hub, path, body)
+            except SkerryError as error:
+                return self._send(
+                    error.http_status, msgspec.json.encode(problem_of(error)), PROBLEM_MEDIA_TYPE
+                )
         return self._answer_view(hub, path)
 
     def do_PUT(self) -> None:
@@ -172,31 +193,36 @@ class _Handler(Quiet, BaseHTTPRequestHandler):
         else:
             self._problem(404, {"code": "missing", "title": "missing", "detail": f"no {path}"})
 
-    def _publish(self, hub: HubDouble, body: bytes) -> None:
+    def _publish(self, hub: HubDouble, path: str, body: bytes) -> None:
+        if path == "/metadata":
+            given = msgspec.json.decode(body, type=MetadataRequest).metadata
+            hub.signing.publish({role.role: role.content for role in given})
+            return self._send(200, msgspec.json.encode(hub.signing.repository.view()))
+        asked = msgspec.json.decode(body, type=PublishRequest)
         missing = [
-            d for d in re.findall(r'"digest":"(sha256:[0-9a-f]+)"', body.decode()) if d not in hub.blobs
+            d
+            for d in re.findall(r'"digest":"(sha256:[0-9a-f]+)"', asked.document.decode())
+            if d not in hub.blobs
         ]
         if missing:
-            return self._problem(
-                409, {"code": "release.blobs", "title": "conflict", "detail": f"lacks {missing}"}
-            )
-        release = json.loads(body)["application"]
-        name, version = release["metadata"]["name"], release["spec"]["version"]
-        known = hub.releases.get(f"{name}@{version}")
-        if known not in (None, body):
-            return self._problem(409, {"code": "release.exists", "title": "conflict", "detail": "it differs"})
-        hub.releases[f"{name}@{version}"] = body
-        view: dict[str, object] = {
-            "name": f"{name}@{version}",
-            "application": name,
-            "version": version,
-            "digest": digest_of(body),
-            "models": {},
-            "size_bytes": 1,
-            "created_at": "2026-01-01T00:00:00Z",
-            "created_by": "test",
-        }
-        return self._send(200 if known else 201, json.dumps(view).encode())
+            raise Conflict("release.blobs", f"lacks {missing}")
+        record = hub.signing.release(asked)
+        new = hub.signing.publish({role.role: role.content for role in asked.metadata}, record)
+        hub.releases[record.name] = asked.document
+        view = ReleaseView(
+            name=record.name,
+            application=record.application,
+            version=record.version,
+            digest=record.digest,
+            models={},
+            size_bytes=1,
+            created_at=record.created_at,
+            created_by="test",
+            publisher=record.publisher,
+            document=json.loads(asked.document),
+        )
+        hub.views[f"/releases/{record.name}"] = view
+        return self._send(201 if new else 200, msgspec.json.encode(view))
 
     def _problem(self, status: int, details: dict[str, Any]) -> None:
         whole = {"type": "urn:skerry:error", "status": status, "detail": "no", **details}

@@ -6,6 +6,7 @@ Usage: hub_to_back_up.py backup|restore DATA FILE
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from skerry.adapters.hub_backup import BackupJob, back_up
 from skerry.adapters.sql.store import SqlHubStore
 from skerry.hub import wiring
 from skerry.hub.keeping import open_keys, open_server_certificate
+from skerry.hub.repository import Repository
 from skerry.kit.canonical import encode_canonical
 from skerry.kit.digests import digest_of, hex_of
 from skerry.ports.hub_store import Audit, HostRecord, JoinTokenRecord, ReleaseRecord, TokenRecord
@@ -25,6 +27,7 @@ from skerry.spec.metadata import Metadata
 from skerry.spec.model import FileSpec
 from skerry.spec.release import Release
 from skerry.spec.site import Site, SiteSpec
+from skerry.testing.clock import SimulatedClock
 from skerry.trust import backup as form
 from skerry.trust.backup import Opening
 
@@ -46,9 +49,11 @@ def put_blob(data: Path, content: bytes) -> str:
 
 def make_hub(data: Path, *, blobs: int = 3, blob_bytes: int = 1000) -> None:
     """Make a data directory with a site, a host, a release, and tokens of all kinds."""
-    open_keys(data, NOW)
+    keys = open_keys(data, NOW)
     open_server_certificate(data, ["localhost"], NOW)
     store = SqlHubStore.open(data / "hub.db")
+    Repository(store, keys, SimulatedClock(NOW))
+    shutil.rmtree(keys.offline)  # as one does with a hub that is relied on
     audit = Audit(at=NOW, who="ann", action="test", subject="something")
     site = Site(metadata=Metadata(name="zurich"), spec=SiteSpec())
     store.apply_documents(sites={"zurich": encode_canonical(site)}, rollouts=(), audits=())

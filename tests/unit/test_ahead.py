@@ -83,7 +83,12 @@ async def test_how_far_it_is_is_said_in_steps(tmp_path: Path) -> None:
         await made.until(done)
     figures = {text for text in said if text.startswith("fetching, ")}
     assert all(re.fullmatch(r"fetching, [0-9.]+ (B|KiB) of [0-9.]+ KiB", text) for text in figures), figures
-    assert set(said) - figures <= {"fetching its document", "fetching", "fetched"}
+    assert set(said) - figures <= {
+        "waiting for what is signed of it",
+        "fetching its document",
+        "fetching",
+        "fetched",
+    }
     assert len(figures) <= 25, "a twentieth at a time"
 
 

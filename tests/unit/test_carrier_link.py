@@ -23,13 +23,12 @@ from skerry.kit.errors import Conflict, Denied, Rejected, SkerryError, Unavailab
 from skerry.spec.carrier import (
     DeltaAnswer,
     EnrollAnswer,
-    TrustRoot,
 )
 from skerry.testing.memory import MemoryBlobs
 from skerry.testing.waiting import eventually_sync
 from skerry.trust.certificates import issue_server, make_ca
 from tests.unit.carrier_backend import CONTENT, DELTAS, DIGEST, ENROLL, GOOD, OLD, QUESTIONS, REQUEST, Backend
-from tests.unit.upstream import HUB
+from tests.unit.upstream import SIGNED
 
 pytestmark = pytest.mark.delivery
 
@@ -431,9 +430,7 @@ def test_only_https_addresses_are_dialled(certificates: Certificates) -> None:
 
 @pytest.mark.rule("TRUST-3")
 def test_a_root_of_trust_is_taken_by_its_digest_only(certificates: Certificates) -> None:
-    root = msgspec.json.encode(
-        TrustRoot(hub="h", ca_pem=certificates.ca_pem, hub_keys={HUB.key_id: HUB.public})
-    )
+    root = msgspec.json.encode(SIGNED.trust_root(certificates.ca_pem))
     with misbehaving(certificates, body(root)) as url:
         assert fetch_trust_root(url, digest_of(root))[1] == root
         with pytest.raises(Untrusted):

@@ -287,6 +287,12 @@ def test_a_release_is_pushed_from_the_command_line(
     assert run(["release", "push", str(path), "--dry-run"]) == 0
     assert "2.0 KiB of 2.0 KiB would travel" in capsys.readouterr().out
     assert not logged_in.releases
+    assert run(["release", "push", str(path)]) == 2
+    assert "skerry publisher add NAME" in capsys.readouterr().err
+    assert not logged_in.received_bytes, "who cannot sign does not send a file"
+    offline = logged_in.signing.offline / "targets.pem"
+    assert run(["publisher", "add", "acme", "--signer", str(offline)]) == 0
+    capsys.readouterr()
     assert run(["release", "push", str(path)]) == 0
     shown = capsys.readouterr()
     assert "release reader@1.0.0 pushed" in shown.out
@@ -295,3 +301,4 @@ def test_a_release_is_pushed_from_the_command_line(
     assert run(["release", "push", str(path), "-o", "json"]) == 0
     again = json.loads(capsys.readouterr().out)
     assert (again["created"], again["uploaded_bytes"], again["skipped_bytes"]) == (False, 0, 2048)
+    assert again["release"]["publisher"] == "acme"

@@ -14,7 +14,7 @@ import pytest
 from skerry.client.client import Client
 from skerry.client.images.cache import BlobCache
 from skerry.client.images.reader import ImageReader
-from skerry.client.push import CHUNK_BYTES, PushProgress, PushResult, plan_push, push_release
+from skerry.client.push import CHUNK_BYTES, Publish, PushProgress, PushResult, plan_push, push_release
 from skerry.client.sources import read_release
 from skerry.kit.digests import digest_of
 from skerry.kit.errors import Rejected, SkerryError, Unavailable
@@ -22,6 +22,7 @@ from skerry.spec.problems import DocumentRejected
 from skerry.spec.release import Release
 from tests.unit.hub_double import TOKEN, HubDouble, serve_hub
 from tests.unit.image_files import build_image, one_image, plain, two_platforms
+from tests.unit.signing_hub import registered
 
 RELEASE = """\
 apiVersion: skerry/v1
@@ -59,9 +60,17 @@ def hub(tmp_path: Path) -> Iterator[HubDouble]:
         yield hub
 
 
+class Pushing(Client):
+    """A client on the machine of a publisher."""
+
+    def __init__(self, hub: HubDouble, folder: Path) -> None:
+        super().__init__(hub.url, ca_pem=hub.ca_pem, token=TOKEN)
+        self.publish: Publish = registered(self, hub.signing, folder).publish_release
+
+
 @pytest.fixture
-def client(hub: HubDouble) -> Iterator[Client]:
-    with Client(hub.url, ca_pem=hub.ca_pem, token=TOKEN) as client:
+def client(hub: HubDouble, tmp_path: Path) -> Iterator[Pushing]:
+    with Pushing(hub, tmp_path / "publisher") as client:
         yield client
 
 
@@ -89,12 +98,14 @@ class Patience:
         self.pauses_s.append(seconds)
 
 
-def push(client: Client, path: Path, seen: list[PushProgress] | None = None) -> PushResult:
+def push(client: Pushing, path: Path, seen: list[PushProgress] | None = None) -> PushResult:
     prepared = read_release(path, quietly)
-    return push_release(client, prepared, (seen if seen is not None else []).append, sleep=Patience())
+    return push_release(
+        client, prepared, client.publish, (seen if seen is not None else []).append, sleep=Patience()
+    )
 
 
-def test_a_release_arrives_whole_and_pinned(hub: HubDouble, client: Client, release: Path) -> None:
+def test_a_release_arrives_whole_and_pinned(hub: HubDouble, client: Pushing, release: Path) -> None:
     result = push(client, release)
     model = (release.parent / "model.onnx").read_bytes()
     assert result.created
@@ -106,7 +117,7 @@ def test_a_release_arrives_whole_and_pinned(hub: HubDouble, client: Client, rele
 
 
 def test_pushing_again_moves_no_byte_and_changes_nothing(
-    hub: HubDouble, client: Client, release: Path
+    hub: HubDouble, client: Pushing, release: Path
 ) -> None:
     first = push(client, release)
     again = push(client, release)
@@ -114,7 +125,7 @@ def test_pushing_again_moves_no_byte_and_changes_nothing(
     assert again.skipped_bytes == first.uploaded_bytes == hub.received_bytes
 
 
-def test_a_new_model_moves_only_its_own_bytes(hub: HubDouble, client: Client, release: Path) -> None:
+def test_a_new_model_moves_only_its_own_bytes(hub: HubDouble, client: Pushing, release: Path) -> None:
     push(client, release)
     before = hub.received_bytes
     (release.parent / "model.onnx").write_bytes(b"better")
@@ -124,7 +135,7 @@ def test_a_new_model_moves_only_its_own_bytes(hub: HubDouble, client: Client, re
 
 
 def test_a_cut_upload_goes_on_at_the_byte_where_it_stopped(
-    hub: HubDouble, client: Client, release: Path
+    hub: HubDouble, client: Pushing, release: Path
 ) -> None:
     size = (release.parent / "model.onnx").stat().st_size
     hub.cuts = [3_000_000, 0, 1_234_567]
@@ -137,7 +148,7 @@ def test_a_cut_upload_goes_on_at_the_byte_where_it_stopped(
     assert any(progress.step == "wait" for progress in seen)
 
 
-def test_a_push_that_was_given_up_goes_on_later(hub: HubDouble, client: Client, release: Path) -> None:
+def test_a_push_that_was_given_up_goes_on_later(hub: HubDouble, client: Pushing, release: Path) -> None:
     hub.cuts = [5, 5, 5, 5] + [0] * 100
     with pytest.raises(Unavailable):
         push(client, release)
@@ -150,18 +161,18 @@ def test_a_push_that_was_given_up_goes_on_later(hub: HubDouble, client: Client, 
 
 
 def test_pauses_grow_while_nothing_moves_and_then_it_gives_up(
-    hub: HubDouble, client: Client, release: Path
+    hub: HubDouble, client: Pushing, release: Path
 ) -> None:
     hub.cuts = [0] * 100
     patience = Patience()
     with pytest.raises(Unavailable):
-        push_release(client, read_release(release, quietly), lambda _: None, sleep=patience)
+        push_release(client, read_release(release, quietly), client.publish, lambda _: None, sleep=patience)
     assert patience.pauses_s == sorted(patience.pauses_s)
     assert sum(patience.pauses_s) > 30
 
 
 def test_the_hub_says_where_an_upload_stands_when_another_push_was_faster(
-    hub: HubDouble, client: Client, release: Path
+    hub: HubDouble, client: Pushing, release: Path
 ) -> None:
     prepared = read_release(release, quietly)
     model = (release.parent / "model.onnx").read_bytes()
@@ -177,20 +188,20 @@ def test_the_hub_says_where_an_upload_stands_when_another_push_was_faster(
             return super().upload(blob, **how)  # type: ignore[arg-type]
 
     with Overtaken(hub.url, ca_pem=hub.ca_pem, token=TOKEN) as overtaken:
-        push_release(overtaken, prepared, lambda _: None, sleep=Patience())
+        push_release(overtaken, prepared, client.publish, lambda _: None, sleep=Patience())
     assert asked
     assert 100_000 in hub.offsets
     assert hub.blobs[digest_of(model)] == model
 
 
-def test_an_empty_file_is_a_blob_too(hub: HubDouble, client: Client, release: Path) -> None:
+def test_an_empty_file_is_a_blob_too(hub: HubDouble, client: Pushing, release: Path) -> None:
     (release.parent / "bin" / "app").write_bytes(b"")
     push(client, release)
     assert hub.blobs[digest_of(b"")] == b""
 
 
 def test_a_dry_run_counts_what_would_travel_and_sends_nothing(
-    hub: HubDouble, client: Client, release: Path
+    hub: HubDouble, client: Pushing, release: Path
 ) -> None:
     prepared = read_release(release, quietly)
     plan = plan_push(client, prepared)
@@ -200,12 +211,12 @@ def test_a_dry_run_counts_what_would_travel_and_sends_nothing(
 
 
 def test_a_file_that_changes_after_it_was_hashed_is_refused(
-    hub: HubDouble, client: Client, release: Path
+    hub: HubDouble, client: Pushing, release: Path
 ) -> None:
     prepared = read_release(release, quietly)
     (release.parent / "model.onnx").write_bytes(b"another one")
     with pytest.raises(Rejected, match="changed while it was read"):
-        push_release(client, prepared, lambda _: None, sleep=Patience())
+        push_release(client, prepared, client.publish, lambda _: None, sleep=Patience())
     assert not hub.releases
 
 
@@ -306,15 +317,15 @@ def images(tmp_path: Path) -> Path:
     return folder / "release.yaml"
 
 
-def push_images(client: Client, path: Path, cache: Path) -> PushResult:
+def push_images(client: Pushing, path: Path, cache: Path) -> PushResult:
     with BlobCache(cache) as blobs:
         reader = ImageReader(blobs, lambda _: None, environment={})
         prepared = read_release(path, quietly, images=reader)
-        return push_release(client, prepared, lambda _: None, sleep=Patience())
+        return push_release(client, prepared, client.publish, lambda _: None, sleep=Patience())
 
 
 def test_images_arrive_as_uncompressed_layers_with_a_variant_for_each_platform(
-    tmp_path: Path, hub: HubDouble, client: Client, images: Path
+    tmp_path: Path, hub: HubDouble, client: Pushing, images: Path
 ) -> None:
     push_images(client, images, tmp_path / "cache")
     published = msgspec.json.decode(hub.releases["reader@1.0.0"], type=Release)
@@ -343,7 +354,7 @@ def test_images_arrive_as_uncompressed_layers_with_a_variant_for_each_platform(
 
 
 def test_the_files_of_golden_cases_are_pinned(
-    tmp_path: Path, hub: HubDouble, client: Client, images: Path
+    tmp_path: Path, hub: HubDouble, client: Pushing, images: Path
 ) -> None:
     push_images(client, images, tmp_path / "cache")
     published = msgspec.json.decode(hub.releases["reader@1.0.0"], type=Release)
@@ -357,7 +368,7 @@ def test_the_files_of_golden_cases_are_pinned(
 
 
 def test_pushing_images_again_changes_nothing_even_from_another_cache(
-    tmp_path: Path, hub: HubDouble, client: Client, images: Path
+    tmp_path: Path, hub: HubDouble, client: Pushing, images: Path
 ) -> None:
     push_images(client, images, tmp_path / "cache")
     before = hub.received_bytes
@@ -367,7 +378,7 @@ def test_pushing_images_again_changes_nothing_even_from_another_cache(
 
 
 def test_a_layer_in_an_archive_goes_on_at_the_byte_where_it_stopped(
-    tmp_path: Path, hub: HubDouble, client: Client, images: Path
+    tmp_path: Path, hub: HubDouble, client: Pushing, images: Path
 ) -> None:
     hub.cuts = [500, 0, 300]
     push_images(client, images, tmp_path / "cache")

@@ -15,7 +15,7 @@ import pytest
 
 from skerry.client.client import Client
 from skerry.client.images.cache import BlobCache
-from skerry.client.push import push_release
+from skerry.client.push import Publish, push_release
 from skerry.client.snapping import SnapRequest, snap_release
 from skerry.client.snapping_report import SnapOutcome
 from skerry.client.snapping_variant import Workshop
@@ -25,6 +25,7 @@ from skerry.kit.errors import Missing, Rejected
 from skerry.spec.release import Release
 from tests.unit.delta_files_of import safetensors_of
 from tests.unit.hub_double import TOKEN, HubDouble, serve_hub
+from tests.unit.signing_hub import registered
 
 pytestmark = pytest.mark.delivery
 
@@ -89,6 +90,7 @@ class World(NamedTuple):
     hub: HubDouble
     client: Client
     cache: BlobCache
+    publish: Publish
 
     def write(
         self, version: str, *, worse_by: float = 1.0, absolute: float = 1.0, evaluation: str = ""
@@ -102,7 +104,7 @@ class World(NamedTuple):
         return path
 
     def push(self, prepared: PreparedRelease) -> None:
-        push_release(self.client, prepared, lambda _: None)
+        push_release(self.client, prepared, self.publish, lambda _: None)
         views: list[dict[str, Any]] = [
             {
                 "name": name,
@@ -147,7 +149,8 @@ def world(tmp_path: Path) -> Iterator[World]:
         Client(hub.url, ca_pem=hub.ca_pem, token=TOKEN) as client,
         BlobCache(tmp_path / "cache") as cache,
     ):
-        made = World(folder, hub, client, cache)
+        publish = registered(client, hub.signing, tmp_path / "publisher").publish_release
+        made = World(folder, hub, client, cache, publish)
         made.push(read_release(made.write("1.0.0"), quietly))
         yield made
 

@@ -74,7 +74,7 @@ def test_keys_that_others_may_read_or_that_are_missing_are_found(data: Path) -> 
 
 
 def test_certificates_that_expire_are_found_in_time(data: Path) -> None:
-    make_note = {"backup": "warn"}  # the backup grows old, too
+    make_note = {"backup": "warn", "signed metadata": "fail"}  # these grow old, too
     assert broken(data, days=SERVER_DAYS - 20) == {"certificates": "warn"} | make_note
     assert broken(data, days=SERVER_DAYS + 1) == {"certificates": "fail"} | make_note
     assert "ca.pem expires" in "".join(
@@ -83,6 +83,26 @@ def test_certificates_that_expire_are_found_in_time(data: Path) -> None:
     )
     (data / "tls" / "ca.pem").write_bytes(b"no certificate")
     assert broken(data) == {"certificates": "fail"}
+
+
+def test_signed_metadata_that_expires_is_found_in_time(data: Path) -> None:
+    def said(days: float) -> dict[str, str]:
+        found = judge(look_over(data, datetime.now(UTC) + timedelta(days=days))).findings
+        return {
+            one.message.partition(" expire")[0]: one.level for one in found if one.check == "signed metadata"
+        }
+
+    assert said(30) == {}
+    assert set(said(40).values()) == {"warn"}
+    assert said(61)["the signed metadata of timestamp"] == "fail"
+    assert said(700)["that of targets"] == "warn"
+
+
+def test_offline_keys_on_the_hub_are_warned_of(data: Path) -> None:
+    (data / "offline-keys").mkdir()
+    (data / "offline-keys" / "root.pem").write_bytes(b"key")
+    assert broken(data) == {"offline keys": "warn"}
+    assert "root.pem" in findings(data)["offline keys"].message
 
 
 def test_a_clock_behind_the_files_or_the_certificates_is_found(data: Path) -> None:

@@ -287,7 +287,7 @@ BODIES = {
     "POST /login": 4096,
     "POST /tokens": 2 << 20,
     "POST /sites/a/join-tokens": 2 << 20,
-    "POST /releases": 4 << 20,
+    "POST /releases": 64 << 20,
     "POST /previews": 4 << 20,
     "POST /blobs/missing": 2 << 20,
     "PUT /uploads/sha256:" + "0" * 64 + "?offset=0&size=100000000": 8 << 20,

@@ -112,7 +112,7 @@ def rollout(name: str, sites: str) -> dict[str, Any]:
 LOOKS = (
     "/sites", "/sites?selector=*", "/hosts", "/hosts?site=", "/events", "/events?limit=1", "/applications", "/models",
     "/rollouts", "/releases", "/releases/camera@1", "/releases/camera@1/preview", "/releases/camera@1/traffic",
-    "/volumes", "/whoami",
+    "/volumes", "/whoami", "/policies", "/releases/camera@1/policies",
 )  # fmt: skip
 OUTSIDE = (
     "/sites/{s}", "/hosts/{s}-edge", "/sites/{s}/placements", "/rollouts/r-{s}", "/volumes?site={s}",

@@ -11,18 +11,19 @@ import pytest
 
 from skerry.adapters.system_clock import SystemClock
 from skerry.adapters.udp_datagrams import UdpDatagrams
+from skerry.agent.hub_trust import HubTrust
 from skerry.agent.identity import Identity, Place
 from skerry.agent.loops.neighbours import NeighbourLoop, parse_lan_address
 from skerry.agent.neighbourhood import AppStatus
 from skerry.kit.errors import Rejected
 from skerry.ports.neighbours import Datagrams
-from skerry.spec.carrier import TrustRoot
 from skerry.spec.desired import DesiredState, Neighbour, SitePlacement
 from skerry.testing.clock import SimulatedClock
 from skerry.testing.memory import MemoryAgentStore
 from skerry.testing.memory_lan import MemoryDatagrams, MemoryLan
 from skerry.testing.waiting import eventually
 from tests.unit.lan_world import APP, KEYS, NOW, SITE
+from tests.unit.upstream import NOWHERE, SIGNED
 
 ABLE = {APP: AppStatus(able=True)}
 RUNS = {APP: AppStatus(able=True, alive=True)}
@@ -30,8 +31,8 @@ RUNS = {APP: AppStatus(able=True, alive=True)}
 
 def identity(number: int) -> Identity:
     place = Place(f"edge-{number}", SITE, "https://hub.example:8443", "sha256:" + "0" * 64)
-    root = TrustRoot(hub="hub", ca_pem="", hub_keys={})
-    return Identity(place, KEYS[number], root, ())
+    root = SIGNED.trust_root()
+    return Identity(place, KEYS[number], root, HubTrust(root.root_bytes, NOWHERE))
 
 
 def desired(addresses: dict[str, str], *, takeover_s: float = 5.0, generation: int = 1) -> DesiredState:

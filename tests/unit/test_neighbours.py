@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skerry.spec.desired import SitePlacement
+from skerry.trust.keys import SigningKey
 from tests.unit.lan_world import APP, Lan
 
 T = 5.0  # takeover_s of these tests
@@ -310,3 +311,22 @@ def test_one_datagram_holds_many_applications_and_more_take_several() -> None:
     assert set(words) == set(names)
     assert all(lan.now - (view.heard_at - lan.machines["edge-1"].clock_offset) < T for view in words.values())
     assert APP not in words
+
+
+def test_a_host_with_new_keys_is_heard_by_those_who_know_its_old_ones_and_by_those_who_know_the_new() -> None:
+    lan = Lan(3)
+    lan.run(20)
+    running = lan.running()
+    changed = lan.machines["edge-0"]
+    assert changed.agent is not None
+    changed.key = SigningKey.generate()
+    changed.agent.take_key(changed.key)
+    lan.run(20)
+    for name in ("edge-1", "edge-0"):  # one after the other gets the state that names the new key
+        lan.give(name, lan.placement, generation=2)
+        lan.run(20)
+        for machine in lan.machines.values():
+            assert machine.agent is not None
+            assert "silent" not in machine.agent.views.values()
+    assert lan.running() == running
+    assert lan.starts == 1, "nobody took over"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from skerry.reconcile.plan import backoff_s
@@ -307,6 +307,19 @@ faults = st.lists(
     families=st.sampled_from([{}, FAMILY, {"b": "kin", "c": "kin"}]),
     beside=st.sampled_from([frozenset[str](), frozenset("b"), frozenset("abc")]),
     script=faults,
+)
+@example(  # a component of it crashes just before the deadline of its trial
+    behaviour="never-ready",
+    families={},
+    beside=frozenset(),
+    script=[
+        ("want-b", 0, 0),
+        ("none", 0, 0),
+        ("none", 0, 5),
+        ("crash", 0, 15),
+        ("none", 0, 0),
+        ("none", 0, 0),
+    ],
 )
 def test_no_fault_breaks_a_promise(
     behaviour: Behaviour, families: dict[str, str], beside: frozenset[str], script: list[tuple[str, int, int]]

@@ -245,7 +245,7 @@ async def test_a_hub_that_starts_again_goes_on_where_it_was(harbour: Later) -> N
     await harbour.schedule(release("2"))
     before = await harbour.desired()
     issuer = Issuer(harbour.store, harbour.hub.keys.key, harbour.clock, Notifier())
-    loop = RolloutLoop(harbour.store, issuer, harbour.clock)
+    loop = RolloutLoop(harbour.store, issuer, harbour.clock, harbour.hub.judge)
     await issuer.renew_all()
     await issuer.mark_all()
     for _ in range(3):

@@ -17,7 +17,8 @@ from skerry.agent.commands import join_site
 from skerry.carrier.link import MAX_ANSWER_BYTES, fetch_trust_root
 from skerry.kit.digests import digest_of
 from skerry.kit.errors import Unavailable, Untrusted
-from skerry.spec.carrier import JoinToken, TrustRoot
+from skerry.spec.carrier import JoinToken
+from skerry.testing.signing import SignedRepository
 from skerry.trust.certificates import issue_server, make_ca
 from skerry.trust.keys import SigningKey
 from skerry.trust.tokens import encode_join_token
@@ -94,9 +95,8 @@ class Identity:
         (folder / "cert.pem").write_bytes(cert)
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-        signing = SigningKey.generate()
-        keys = {signing.key_id: signing.public}
-        self.root = msgspec.json.encode(TrustRoot(hub="h", ca_pem=ca_cert.decode(), hub_keys=keys))
+        signed = SignedRepository(SigningKey.generate())
+        self.root = msgspec.json.encode(signed.trust_root(ca_cert.decode()))
 
 
 @contextmanager
@@ -165,7 +165,7 @@ def test_a_host_that_joins_through_an_impostor_stops_before_it_makes_or_sends_an
     with serving(impostor, impostor.root) as server, pytest.raises(Untrusted) as caught:
         join_site(tmp_path / "edge", token(server, genuine), host="edge")
     assert caught.value.code == "trust_root.mismatch"
-    assert server.asked == ["GET /v1/trust-root HTTP/1.1"]
+    assert [line.partition("?")[0] for line in server.asked] == ["GET /v1/trust-root"]
     assert not (tmp_path / "edge" / "keys").exists()
 
 
@@ -176,7 +176,7 @@ def test_an_impostor_that_repeats_the_genuine_trust_root_does_not_get_the_secret
     with serving(impostor, genuine.root) as server, pytest.raises(Untrusted) as caught:
         join_site(tmp_path / "edge", token(server, genuine), host="edge")
     assert caught.value.code == "link.tls"
-    assert server.asked == ["GET /v1/trust-root HTTP/1.1"]
+    assert [line.partition("?")[0] for line in server.asked] == ["GET /v1/trust-root"]
     assert not (tmp_path / "edge" / "identity.json").exists()
 
 

@@ -6,10 +6,12 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from skerry.agent.hub_trust import HubTrust
 from skerry.agent.identity import Identity, Place
 from skerry.kit.errors import Denied, Missing, SkerryError, Unavailable
 from skerry.spec.carrier import (
@@ -20,24 +22,28 @@ from skerry.spec.carrier import (
     EnrollRequest,
     HubTime,
     JsonEnvelope,
+    KeyChangeAnswer,
+    KeyChangeRequest,
     SyncAnswer,
     SyncRequest,
-    TrustRoot,
 )
 from skerry.spec.desired import DESIRED_STATE_TYPE, DesiredState
 from skerry.spec.report import REPORT_TYPE, Report
+from skerry.testing.signing import SignedRepository
 from skerry.trust.envelope import sign_document, verify_document
 from skerry.trust.keys import SigningKey
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 HUB, STRANGER, HOST = SigningKey.generate(), SigningKey.generate(), SigningKey.generate()
+SIGNED = SignedRepository(HUB, now=NOW)
+NOWHERE = Path("/nonexistent/metadata")
 
 
-def identity() -> Identity:
-    """Return the identity of host edge of site harbour."""
+def identity(signed: SignedRepository | None = None, folder: Path = NOWHERE) -> Identity:
+    """Return the identity of host edge of site harbour; metadata that it keeps goes into `folder`."""
     place = Place(host="edge", site="harbour", upstream="https://hub:8443", root="sha256:" + "0" * 64)
-    root = TrustRoot(hub="h", ca_pem="", hub_keys={HUB.key_id: HUB.public})
-    return Identity(place, HOST, root, (HUB.verifier,))
+    root = (signed or SIGNED).trust_root()
+    return Identity(place, HOST, root, HubTrust(root.root_bytes, folder))
 
 
 def report_of(envelope: JsonEnvelope) -> Report:
@@ -70,6 +76,8 @@ class ScriptedLink:
     def __init__(self, answer: Callable[[SyncRequest, Report], SyncAnswer]) -> None:
         self.answer = answer
         self.requests: list[SyncRequest] = []
+        self.signed = SIGNED
+        self.metadata_asked: list[str] = []
 
     @property
     def reports(self) -> list[list[Report]]:
@@ -88,6 +96,17 @@ class ScriptedLink:
     def deltas(self, request: DeltaRequest, *, token: str) -> DeltaAnswer:
         """Know of no deltas."""
         return DeltaAnswer()
+
+    def metadata(self, name: str, *, token: str, max_bytes: int) -> bytes | None:
+        """Serve the repository's files."""
+        self.metadata_asked.append(name)
+        content = self.signed.file(name)
+        assert content is None or len(content) <= max_bytes
+        return content
+
+    def change_keys(self, request: KeyChangeRequest) -> KeyChangeAnswer:
+        """Never used here."""
+        raise AssertionError
 
     @contextmanager
     def blob(

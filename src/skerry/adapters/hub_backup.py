@@ -30,7 +30,7 @@ from skerry.spec.carrier import TrustRoot
 NOTE = "backup.json"
 LOCK = "backup.lock"
 SNAPSHOT = "backup.db"
-KEY_FILES = ("keys/hub.pem", "tls/ca.key", "tls/ca.pem", "trust-root.json")
+KEY_FILES = ("keys/hub.pem", "keys/metadata.pem", "tls/ca.key", "tls/ca.pem", "trust-root.json")
 OTHER_FILES = ("tls/server.key", "tls/server.pem")
 MAX_KEY_FILE_BYTES = 1 << 20
 

@@ -55,6 +55,7 @@ def look_over(data: Path, now: datetime) -> HubLook:
         database_problem=problem,
         missing_blobs=_missing(data, database) if database else (),
         leftovers=tuple(_leftovers(data, now)),
+        offline_keys=tuple(sorted(path.name for path in (data / "offline-keys").glob("*.pem"))),
     )
 
 

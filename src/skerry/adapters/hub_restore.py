@@ -25,9 +25,11 @@ from skerry.spec.backup import BackupEntry, RestoreMark
 from skerry.trust.backup import altered
 
 MARK = "restored.json"
-NEEDED = frozenset({"hub.db", "keys/hub.pem", "tls/ca.key", "tls/ca.pem", "trust-root.json"})
+NEEDED = frozenset(
+    {"hub.db", "keys/hub.pem", "keys/metadata.pem", "tls/ca.key", "tls/ca.pem", "trust-root.json"}
+)
 _path_re = re.compile(
-    r"hub\.db|trust-root\.json|keys/hub\.pem|tls/(?:ca|server)\.(?:key|pem)|blobs/sha256/([0-9a-f]{2})/([0-9a-f]{64})"
+    r"hub\.db|trust-root\.json|keys/(?:hub|metadata)\.pem|tls/(?:ca|server)\.(?:key|pem)|blobs/sha256/([0-9a-f]{2})/([0-9a-f]{64})"
 )
 
 Tell = Callable[[int, int], None]

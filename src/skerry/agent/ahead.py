@@ -11,6 +11,7 @@ from collections.abc import Callable
 from skerry.agent.fetcher import Fetcher, Priority
 from skerry.agent.finding_ways import Bases
 from skerry.agent.releases import Releases
+from skerry.agent.vouching import Vouching
 from skerry.kit.quantities import format_size
 from skerry.spec.desired import DesiredState, ReleaseRef
 
@@ -26,13 +27,17 @@ class Ahead:
         self.digests: frozenset[str] = frozenset()
         self.views: dict[str, str] = {}
 
-    def follow(self, desired: DesiredState, host: str, assigned: set[str]) -> None:
+    def follow(self, desired: DesiredState, host: str, assigned: set[str], vouching: Vouching) -> None:
         """Fetch what a desired state announces for a host; releases that are assigned by now come by themselves."""
         named = {up.release: up.application for up in desired.upcoming.get(host, ())}
         refs = {name: desired.releases[name] for name in named if name in desired.releases}
         self.digests = frozenset(ref.digest for ref in refs.values()) - assigned
+        against = vouching.withheld(self.digests)
+        against |= {digest: f"not fetched: {fact.why}" for digest, fact in vouching.revoked().items()}
         self.views = {
-            name: self._fetch(named[name], ref) for name, ref in refs.items() if ref.digest in self.digests
+            name: against.get(ref.digest) or self._fetch(named[name], ref)
+            for name, ref in refs.items()
+            if ref.digest in self.digests
         }
 
     def _fetch(self, application: str, ref: ReleaseRef) -> str:

@@ -9,17 +9,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
+import structlog
 
-from skerry.agent.identity import Place, load_place, make_keys, save_place
+from skerry.agent.identity import Place, load_identity, load_place, load_trust_root, save_place
+from skerry.agent.keys import KeyFiles
 from skerry.agent.measuring import Measurements
-from skerry.agent.wiring import lock_data, open_runtime
+from skerry.agent.rotating import RotationAnswer, answer_of, request_of, settle_keys
+from skerry.agent.wiring import lock_data, open_guard, open_runtime, this_machine
 from skerry.carrier.link import HttpLink, fetch_trust_root
 from skerry.kit.canonical import UNREADABLE
 from skerry.kit.durable import write_file
-from skerry.kit.errors import Conflict, Missing, Rejected, Unavailable
+from skerry.kit.errors import Conflict, Missing, Rejected, Unavailable, Untrusted
 from skerry.kit.ids import is_name
 from skerry.kit.locking import is_held
 from skerry.ports.runtime import InstanceView
@@ -28,41 +31,57 @@ from skerry.spec.report import REPORT_TYPE, Report
 from skerry.trust.envelope import sign_document
 from skerry.trust.tokens import parse_join_token
 
+_log = structlog.get_logger()
+
 STOP_GRACE_S = 10.0
 
+KeyChoice = Literal["auto", "tpm", "file"]
+"""Where new private keys are kept: in files, sealed by the TPM or not."""
 
-def join_site(data: Path, token_text: str, *, host: str = "") -> Place:
+
+def join_site(data: Path, token_text: str, *, host: str = "", keys: KeyChoice = "auto") -> Place:
     """Make this host part of the site that the token names.
 
     The hub is not trusted before its trust root has the digest that the token pins. The private keys are made
-    here and stay here. Joining again after a cut connection is safe.
+    here and stay here. Joining again after a cut connection is safe. With a token that replaces a host, a directory
+    that has joined as that host gets new keys; what else is in it stays.
 
     Raises:
-        Rejected: the token or the host's name is malformed.
+        Rejected: the token or the host's name is malformed, or there is no TPM for `keys` to be in (`key.no_tpm`).
         Conflict: this directory has joined another site, or the name is taken.
         Denied: the token is used up, expired or unknown.
         Untrusted: the upstream is not the hub the token names.
     """
     token = parse_join_token(token_text)
-    name = host or socket.gethostname().split(".")[0].lower()
+    name = host or token.host or socket.gethostname().split(".")[0].lower()
     if not is_name(name):
         hint = "lower-case letters, digits and hyphens, 63 at most; give one with --name"
         raise Rejected("host.bad_name", f"{name!r} cannot be a host's name", hint=hint)
     with lock_data(data):
         held = load_place(data)
-        if held is not None and (held.site, held.root, held.host) != (token.site, token.root, name):
-            hint = "use another --data directory"
-            raise Conflict("agent.joined", f"this host has joined site {held.site} as {held.host}", hint=hint)
+        taken = Conflict(
+            "agent.joined",
+            f"this host has joined site {held.site} as {held.host}" if held else "",
+            hint="use another --data directory",
+        )
+        if held is not None and (held.site, held.host) != (token.site, name):
+            raise taken
         root, raw = fetch_trust_root(token.hub, token.root)
-        key, seal_public = make_keys(data)
+        # A hub's later tokens pin its later roots.
+        if held is not None and held.root != token.root and load_trust_root(data, held).hub != root.hub:
+            raise taken
+        files = open_keys(data, keys)
+        # New keys beside the old: the hub may have taken them when the answer is lost, or not.
+        anew = bool(token.host) and held is not None
+        made = files.stage() if anew else files.make()
         now = datetime.now(UTC)
         report = Report(host=name, site=token.site, sequence=1, sent_at=now, clock=now)
         request = EnrollRequest(
             secret=token.secret,
             host=name,
-            sign_key=key.public,
-            seal_key=seal_public,
-            proof=sign_document(report, REPORT_TYPE, key),
+            sign_key=made.sign.public,
+            seal_key=made.seal_public,
+            proof=sign_document(report, REPORT_TYPE, made.sign),
         )
         link = HttpLink(token.hub, root.ca_pem)
         try:
@@ -71,7 +90,68 @@ def join_site(data: Path, token_text: str, *, host: str = "") -> Place:
             link.close()
         place = Place(host=answer.host, site=answer.site, upstream=token.hub, root=token.root)
         save_place(data, place, raw)
+        if anew:
+            files.promote()
     return place
+
+
+def open_keys(data: Path, keys: KeyChoice) -> KeyFiles:
+    """Return a directory's keys; new ones are kept as `keys` says: `auto` is the TPM if there is one that works.
+
+    Raises:
+        Rejected: `tpm`, and there is none that can be used (`key.no_tpm`).
+    """
+    guard = open_guard()
+    problem = "it takes /dev/tpmrm0, the right to use it, and the programs of tpm2-tools"
+    if guard is not None and keys != "file":
+        try:
+            if guard.unseal(guard.seal(b"trial")) == b"trial":
+                return KeyFiles(data, guard)
+        except (Unavailable, Untrusted) as error:
+            problem = error.message
+            _log.warning("tpm.unusable", reason=problem)
+    if keys == "tpm":
+        raise Rejected("key.no_tpm", "there is no TPM here that can be used", hint=problem)
+    return KeyFiles(data, guard, sealing=False)
+
+
+def rotate_keys(data: Path, *, timeout_s: float, keys: KeyChoice = "auto") -> str:
+    """Give the host new keys, and return the id of the signing key; a running agent is asked to do it.
+
+    `keys` counts where no agent runs: a running one takes the TPM if there is one. What is cut off is finished when
+    the agent runs.
+
+    Raises:
+        Missing: no host has joined a site in this directory (`agent.not_joined`).
+        Unavailable: the hub was not reached (`keys.pending` by a running agent); asking again is safe.
+        Rejected: the hub refuses (`keys.refused`).
+    """
+    if is_held(data / "agent.lock"):
+        return _ask_to_rotate(KeyFiles(data), timeout_s)
+    with lock_data(data):
+        identity = load_identity(data, open_guard())
+        files = open_keys(data, keys)
+        link = HttpLink(identity.place.upstream, identity.trust_root.ca_pem)
+        try:
+            return settle_keys(files, identity.place, link).key_id
+        finally:
+            link.close()
+
+
+def _ask_to_rotate(files: KeyFiles, timeout_s: float) -> str:
+    request, answer = request_of(files), answer_of(files)
+    answer.unlink(missing_ok=True)
+    write_file(request, b"")
+    deadline = time.monotonic() + timeout_s
+    while not answer.exists():
+        if time.monotonic() > deadline:
+            hint = "the agent changes them as soon as it reaches the hub; until then the old ones hold"
+            raise Unavailable("keys.pending", f"the keys were not changed within {timeout_s:g} s", hint=hint)
+        time.sleep(0.1)
+    found = msgspec.json.decode(answer.read_bytes(), type=RotationAnswer)
+    if found.problem:
+        raise Rejected("keys.refused", f"the hub refuses new keys: {found.problem}")
+    return found.key
 
 
 def read_status(data: Path) -> dict[str, Any]:
@@ -88,7 +168,15 @@ def read_status(data: Path) -> dict[str, Any]:
         status: dict[str, Any] = msgspec.json.decode((data / "status.json").read_bytes())
     except (OSError, *UNREADABLE):
         status = {"host": place.host, "site": place.site}
-    return {"agent_running": is_held(data / "agent.lock"), "upstream": place.upstream, **status}
+    files = KeyFiles(data)
+    return {
+        "agent_running": is_held(data / "agent.lock"),
+        "upstream": place.upstream,
+        "keys": files.kind or "lost",
+        "keys_pending": files.pending,
+        "machine": this_machine(),
+        **status,
+    }
 
 
 def read_logs(

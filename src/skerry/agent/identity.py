@@ -1,7 +1,7 @@
 """Who a host is: its name, site, upstream and keys, as files in the data directory.
 
 Files, not rows of the database: when the database is lost, the host still knows who it is and who to trust.
-Private keys have mode 0600, and the directory 0700. Every file is written beside and renamed.
+Its keys are in files, too (see `keys`). Every file is written beside and renamed.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
-from securesystemslib.signer import Key
 
+from skerry.agent.hub_trust import HubTrust
+from skerry.agent.keys import KeyFiles
 from skerry.kit.canonical import UNREADABLE
 from skerry.kit.digests import digest_of
 from skerry.kit.durable import write_file
 from skerry.kit.errors import Missing, Rejected, Untrusted
+from skerry.ports.key_guard import KeyGuard
 from skerry.spec.carrier import TrustRoot
-from skerry.trust.keys import SigningKey, new_sealing_key, public_key, sealing_public
+from skerry.trust.keys import SigningKey
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -29,24 +31,12 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """A host's identity, loaded and checked."""
+    """A host's identity, loaded and checked. `trust` is what it knows of its hub."""
 
     place: Place
     key: SigningKey
     trust_root: TrustRoot
-    hub_keys: tuple[Key, ...]
-
-
-def make_keys(data: Path) -> tuple[SigningKey, str]:
-    """Return the host's signing key and public sealing key, made at the first call and then kept."""
-    keys = data / "keys"
-    keys.mkdir(mode=0o700, parents=True, exist_ok=True)
-    sign, seal = keys / "sign.pem", keys / "seal.pem"
-    if not sign.exists():
-        write_file(sign, SigningKey.generate().to_pem())
-    if not seal.exists():
-        write_file(seal, new_sealing_key()[0])
-    return SigningKey.from_pem(sign.read_bytes()), sealing_public(seal.read_bytes())
+    trust: HubTrust
 
 
 def save_place(data: Path, place: Place, trust_root: bytes) -> None:
@@ -72,22 +62,32 @@ def load_place(data: Path) -> Place | None:
         ) from error
 
 
-def load_identity(data: Path) -> Identity:
-    """Return the host's identity.
+def load_trust_root(data: Path, place: Place) -> TrustRoot:
+    """Return the trust root that a place pins.
 
     Raises:
-        Missing: the host has not joined a site (`agent.not_joined`).
-        Untrusted: the trust root is not the one that was pinned (`trust_root.mismatch`).
+        Untrusted: the stored one is another (`trust_root.mismatch`).
+    """
+    raw = (data / "trust-root.json").read_bytes()
+    if digest_of(raw) != place.root:
+        hint = "join again with a new token"
+        raise Untrusted("trust_root.mismatch", "the stored trust root was altered", hint=hint)
+    return msgspec.json.decode(raw, type=TrustRoot)
+
+
+def load_identity(data: Path, guard: KeyGuard | None = None) -> Identity:
+    """Return the host's identity; `guard` opens keys that it has sealed.
+
+    Raises:
+        Missing: the host has not joined a site (`agent.not_joined`), or its keys are not there (`agent.keys_lost`).
+        Untrusted: the trust root is not the one that was pinned (`trust_root.mismatch`), or this machine does not
+            open the keys (`key.foreign`).
+        Unavailable: what opens the keys does not answer (`key.guard_away`).
     """
     place = load_place(data)
     if place is None:
         hint = "run skerry agent join with the token that skerry site token printed"
         raise Missing("agent.not_joined", f"no host has joined a site in {data}", hint=hint)
-    raw = (data / "trust-root.json").read_bytes()
-    if digest_of(raw) != place.root:
-        raise Untrusted(
-            "trust_root.mismatch", "the stored trust root was altered", hint="join again with a new token"
-        )
-    root = msgspec.json.decode(raw, type=TrustRoot)
-    key = SigningKey.from_pem((data / "keys" / "sign.pem").read_bytes())
-    return Identity(place, key, root, tuple(public_key(public) for public in root.hub_keys.values()))
+    root = load_trust_root(data, place)
+    key = KeyFiles(data, guard).load()
+    return Identity(place, key, root, HubTrust(root.root_bytes, data / "metadata"))

@@ -54,6 +54,7 @@ class Neighbourhood:
 
     def __init__(self, *, host: str, site: str, key: SigningKey, session: str) -> None:
         self._host, self._site, self._key, self._session = host, site, key, session
+        self._retired: SigningKey | None = None
         self._sent = SentLog()
         self._desired: DesiredState | None = None
         self._statuses: Mapping[str, AppStatus] | None = None
@@ -94,6 +95,10 @@ class Neighbourhood:
                 self._known.setdefault(host, Acquaintance(host, neighbour))
                 self._verifiers[key_tag(key.keyid)] = Verifier(host, key)
         self.decide(now)
+
+    def take_key(self, key: SigningKey) -> None:
+        """Sign with another key, and with the one before as well: each neighbour knows the one its own state names."""
+        self._key, self._retired = key, self._key
 
     def tell(self, statuses: Mapping[str, AppStatus], now: float) -> None:
         """Say how the placed applications stand here; those not named can not run and are not alive.
@@ -235,6 +240,9 @@ class Neighbourhood:
         datagram = sign_heartbeat(heartbeat, self._key)
         if datagram is not None:
             yield datagram
+            older = sign_heartbeat(heartbeat, self._retired) if self._retired is not None else None
+            if older is not None:
+                yield older
         elif len(applications) > 1:
             half = len(applications) // 2
             yield from self._datagrams(known, applications[:half], now)

@@ -29,6 +29,8 @@ from skerry.spec.carrier import MAX_SYNC_REPORTS, JsonEnvelope
 from skerry.spec.facts import HostFacts
 from skerry.spec.report import REPORT_TYPE, Event, Observed, Report
 from skerry.trust.envelope import decode_document, sign_document
+from skerry.trust.keys import SigningKey
+from skerry.trust.report import claimed_key
 
 RESERVE = 1000
 SPARE = 1_000_000
@@ -44,9 +46,11 @@ MAX_QUEUED_BYTES_PER_REQUEST = 1 << 20
 class Outbox:
     """Makes and keeps a host's reports. Safe to call from several threads."""
 
-    def __init__(self, identity: Identity, store: AgentStore) -> None:
+    def __init__(self, identity: Identity, store: AgentStore, session: str = "") -> None:
         self._identity = identity
         self._store = store
+        self._session = session
+        self._heard = ""
         self._lock = threading.Lock()
         reserved = store.load("sequence")
         self._reserved = secrets.randbelow(1 << 30) * SPARE if reserved is None else int(reserved)
@@ -58,6 +62,11 @@ class Outbox:
         self._pending: deque[Event] = deque()
         self._dropped = 0
         self._queue = deque(report.sequence for report in store.reports(2 * MAX_QUEUED))
+
+    def take_key(self, key: SigningKey) -> None:
+        """Sign with another key from now on; what is queued is signed anew when it is sent."""
+        with self._lock:
+            self._identity = msgspec.structs.replace(self._identity, key=key)
 
     def note(self, event: Event) -> None:
         """Remember an event; `flush` makes it durable."""
@@ -92,6 +101,7 @@ class Outbox:
                 clock=clock,
                 events=(*(before.events if before else ()), *taken),
                 dropped_events=(before.dropped_events if before else 0) + dropped,
+                session=self._session,
             )
             self._store.put_report(self._sign(report))
             if before is None:
@@ -124,7 +134,7 @@ class Outbox:
                 # On a full disk this fails and does not matter: only `_open` is ever changed.
                 with contextlib.suppress(Unavailable):
                     self._store.mark_sent(queued[-1].sequence)
-            envelopes = [msgspec.json.decode(report.envelope, type=JsonEnvelope) for report in queued]
+            envelopes = [self._envelope(report) for report in queued]
             if len(queued) < len(self._queue):
                 return envelopes, None
             fresh = Report(
@@ -136,20 +146,24 @@ class Outbox:
                 generation=generation,
                 observed=observed,
                 facts=facts,
+                session=self._session,
+                heard=self._heard,
             )
             return [*envelopes, sign_document(fresh, REPORT_TYPE, self._identity.key)], fresh.sequence
 
-    def acknowledge(self, up_to: int) -> None:
+    def acknowledge(self, up_to: int, *, newest: str = "") -> None:
         """Forget what the hub has; what a full disk does not let go of is sent, and ignored, again.
 
         When the hub has more than we ever sent, our database was lost or is an old copy: go on above it. What
-        a new database has queued until then was ignored by the hub, and is told again under new numbers.
+        a new database has queued until then was ignored by the hub, and is told again under new numbers. `newest` names
+        what the hub has of us when that is another run's: then even our own number was not ours.
 
         Raises:
             Unavailable: the disk is too full to change the numbers; the next acknowledgement tries again.
         """
         with self._lock:
-            if self._sequence < up_to < MAX_SEQUENCE:
+            self._heard = newest or self._heard
+            if self._sequence < up_to < MAX_SEQUENCE or (newest and self._sequence == up_to):
                 # A number between our blocks was our own, used while the disk was full.
                 foreign = up_to > self._reserved + SPARE
                 if foreign and self._queue and not self._met:
@@ -176,7 +190,8 @@ class Outbox:
         moved: list[QueuedReport] = []
         for queued in self._store.reports(len(self._queue)):
             sequence += 1
-            moved.append(self._sign(msgspec.structs.replace(_read(queued), sequence=sequence)))
+            report = msgspec.structs.replace(_read(queued), sequence=sequence, session=self._session)
+            moved.append(self._sign(report))
         reserved = sequence + RESERVE
         self._store.save({"moved": msgspec.json.encode(moved), "sequence": str(reserved).encode()})
         self._sequence, self._reserved, self._block_end = sequence, reserved, reserved
@@ -211,6 +226,13 @@ class Outbox:
     def _count_oldest(self, reports: int) -> int:
         oldest = [_read(queued) for queued in self._store.reports(reports)]
         return sum(len(report.events) + report.dropped_events for report in oldest)
+
+    def _envelope(self, queued: QueuedReport) -> JsonEnvelope:
+        """Return the envelope of a queued report, signed by the present key: the hub knows no older one."""
+        envelope = msgspec.json.decode(queued.envelope, type=JsonEnvelope)
+        if claimed_key(envelope) == self._identity.key.key_id:
+            return envelope
+        return sign_document(_read(queued), REPORT_TYPE, self._identity.key)
 
     def _sign(self, report: Report) -> QueuedReport:
         envelope = sign_document(report, REPORT_TYPE, self._identity.key)

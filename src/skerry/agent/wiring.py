@@ -16,6 +16,7 @@ import structlog
 
 from skerry.adapters.directory_blobs import DirectoryBlobs
 from skerry.adapters.facts import HostDetector, override_facts, read_facts
+from skerry.adapters.machine_mark import machine_mark
 from skerry.adapters.net_prober import NetProber
 from skerry.adapters.process_runtime import ProcessRuntime
 from skerry.adapters.sqlite_agent_store import SqliteAgentStore
@@ -26,6 +27,7 @@ from skerry.agent.facts import FactsKeeper
 from skerry.agent.fetcher import Fetcher, FetchParts
 from skerry.agent.host_runtime import HostRuntime
 from skerry.agent.identity import Identity, load_identity
+from skerry.agent.keys import KeyFiles, key_facts
 from skerry.agent.launching import Launcher, Site
 from skerry.agent.limiting import Limiter
 from skerry.agent.live_models import LiveModels
@@ -36,17 +38,23 @@ from skerry.agent.loops.sync import Syncer
 from skerry.agent.measuring import Measurer, MeasuringParts
 from skerry.agent.preparing import Preparer
 from skerry.agent.releases import Releases
+from skerry.agent.rotating import KeyRotation
 from skerry.agent.self_testing import SelfTests, TestBench
 from skerry.agent.volumes import Volumes
+from skerry.agent.vouching import Vouching, VouchingParts
 from skerry.carrier.link import HttpLink
 from skerry.kit.durable import write_file
 from skerry.kit.errors import Conflict, Unavailable
 from skerry.kit.locking import hold
 from skerry.kit.structs import settle_structs
 from skerry.ports.agent_store import AgentStore
+from skerry.ports.key_guard import KeyGuard
 from skerry.spec.facts import HostFacts
+from skerry.trust.keys import SigningKey
 
 _log = structlog.get_logger()
+
+TPM_DEVICE = Path("/dev/tpmrm0")
 
 
 class Stated(msgspec.Struct, frozen=True):
@@ -65,9 +73,23 @@ def run_agent(data: Path, stated: Stated) -> None:
     """
     settle_structs()
     with lock_data(data):
-        identity = load_identity(data)
+        identity = load_identity(data, open_guard())
         override_facts({}, stated.facts)  # refuse a wrong override before anything runs
         asyncio.run(_run(data, identity, stated))
+
+
+def open_guard() -> KeyGuard | None:
+    """Return what keeps keys so that they can be used on this machine alone: its TPM if there is one."""
+    if not (os.environ.get("TPM2TOOLS_TCTI") or TPM_DEVICE.exists()):
+        return None
+    from skerry.adapters.tpm_guard import TpmGuard
+
+    return TpmGuard.find(os.environ, TPM_DEVICE)
+
+
+def this_machine() -> str:
+    """Return the mark that tells this machine from others, as `skerry describe host` may show it."""
+    return machine_mark()
 
 
 def open_runtime(data: Path) -> HostRuntime:
@@ -136,7 +158,7 @@ async def _run(data: Path, identity: Identity, stated: Stated) -> None:
     clock = SystemClock()
     store, fresh = SqliteAgentStore.open(data / "agent.db")
     link = HttpLink(identity.place.upstream, identity.trust_root.ca_pem)
-    syncer = Syncer(identity, store, link, clock)
+    syncer = Syncer(identity, store, link, clock, session=f"{this_machine()}-{secrets.token_hex(8)}")
     if fresh:
         syncer.note(
             "agent.database_lost", "the database was damaged and set aside; beginning with an empty one"
@@ -147,6 +169,7 @@ async def _run(data: Path, identity: Identity, stated: Stated) -> None:
     await host.engine.look()
     await host.parts.neighbours.settle()
     await host.facts.refresh()
+    await host.parts.vouching.begin()
     reconciler = Reconciler(host.parts, host=identity.place.host, site=identity.place.site, data=data)
     host.facts.on_change = reconciler.wake
     await _until_stopped(host, reconciler, link)
@@ -159,6 +182,7 @@ class _Host(msgspec.Struct, frozen=True):
     facts: FactsKeeper
     engine: EngineFinder
     measuring: Fetcher
+    rotation: KeyRotation
 
 
 def _wire(
@@ -178,8 +202,11 @@ def _wire(
     preparer = Preparer(releases, blobs, clock)
     engine = EngineFinder(lambda: find_container_engine(data), runtime, preparer, store, clock)
     neighbours = NeighbourLoop(identity, UdpDatagrams(), store, clock, stated=stated.lan_address)
+    files = KeyFiles(data, open_guard())
     facts = open_facts(
-        data, stated.facts, extra=lambda: {**engine.facts(), **neighbours.facts(), **tests.measured()}
+        data,
+        stated.facts,
+        extra=lambda: {**engine.facts(), **neighbours.facts(), **tests.measured(), **key_facts(files)},
     )
     tests.on_change = facts.merge
     limiter = Limiter(store, clock, syncer.now)
@@ -215,8 +242,19 @@ def _wire(
         clock=clock,
         facts=facts,
         neighbours=neighbours,
+        vouching=Vouching(VouchingParts(identity.trust, store, link, clock, syncer.now, syncer.token)),
     )
-    return _Host(parts, facts, engine, measuring)
+    return _Host(parts, facts, engine, measuring, _rotation(files, identity, parts, link))
+
+
+def _rotation(files: KeyFiles, identity: Identity, parts: Parts, link: HttpLink) -> KeyRotation:
+    def take_key(key: SigningKey) -> None:
+        parts.syncer.take_key(key)
+        parts.neighbours.take_key(key)
+
+    return KeyRotation(
+        files, identity.place, link, parts.clock, on_key=take_key, failing=lambda: parts.syncer.failing
+    )
 
 
 async def _until_stopped(host: _Host, reconciler: Reconciler, link: HttpLink) -> None:
@@ -234,8 +272,10 @@ async def _until_stopped(host: _Host, reconciler: Reconciler, link: HttpLink) ->
             parts.neighbours.run_forever(),
             host.facts.run_forever(),
             host.engine.run_forever(),
+            host.rotation.run_forever(),
             parts.runtime.watch(reconciler.wake),
             parts.syncer.poll_forever(),
+            parts.vouching.run_forever(),
             parts.syncer.flush_forever(),
         )
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -24,7 +25,7 @@ from skerry.kit.canonical import UNREADABLE
 from skerry.kit.digests import parse_digest
 from skerry.kit.errors import Bug, Missing, Rejected, SkerryError, Unauthenticated
 from skerry.ports.carrier_backend import CarrierBackend
-from skerry.spec.carrier import MAX_BODY_BYTES, DeltaRequest, EnrollRequest, SyncRequest
+from skerry.spec.carrier import MAX_BODY_BYTES, DeltaRequest, EnrollRequest, KeyChangeRequest, SyncRequest
 from skerry.spec.problem_details import PROBLEM_MEDIA_TYPE, problem_of
 from skerry.trust.report import claimed_key
 from skerry.trust.tokens import hash_secret
@@ -38,21 +39,28 @@ T = TypeVar("T")
 
 def carrier_app(backend: CarrierBackend, *, limits: CarrierLimits | None = None) -> Starlette:
     """Return the app; mount it at the root, its paths begin with `/v1/`. Without `limits` all may ask as they like."""
+    guard = partial(_guard, limits)
 
-    @contextmanager
-    def guard(request: Request, claim: str = "") -> Generator[None]:
-        if limits is None:
-            yield
-            return
-        with limits.guard(address_of(request.client.host if request.client else None), claim):
-            yield
+    async def trust_root(request: Request) -> Response:
+        with guard(request):
+            content = await backend.trust_root(request.query_params.get("digest", "")[:80])
+        return Response(content, media_type="application/json")
 
-    async def trust_root(_: Request) -> Response:
-        return Response(await backend.trust_root(), media_type="application/json")
+    async def metadata(request: Request) -> Response:
+        token = _bearer(request)
+        with guard(request, hash_secret(token)):
+            backend.check_blob_token(token)
+        content = await backend.metadata(request.path_params["name"])
+        return Response(content, media_type="application/octet-stream")
 
     async def enroll(request: Request) -> Response:
         with guard(request):
             answer = await backend.enroll(await _read(request, EnrollRequest))
+        return Response(_encode(answer), media_type="application/json")
+
+    async def change_keys(request: Request) -> Response:
+        with guard(request):
+            answer = await backend.change_keys(await _read(request, KeyChangeRequest))
         return Response(_encode(answer), media_type="application/json")
 
     async def sync(request: Request) -> Response:
@@ -79,6 +87,8 @@ def carrier_app(backend: CarrierBackend, *, limits: CarrierLimits | None = None)
             Route("/v1/blobs/{digest}", blob, methods=["GET", "HEAD"]),
             Route("/v1/deltas", deltas, methods=["POST"]),
             Route("/v1/enroll", enroll, methods=["POST"]),
+            Route("/v1/keys", change_keys, methods=["POST"]),
+            Route("/v1/metadata/{name}", metadata, methods=["GET"]),
             Route("/v1/trust-root", trust_root, methods=["GET"]),
         ],
         exception_handlers={
@@ -87,6 +97,16 @@ def carrier_app(backend: CarrierBackend, *, limits: CarrierLimits | None = None)
             Exception: _answer_bug,
         },
     )
+
+
+@contextmanager
+def _guard(limits: CarrierLimits | None, request: Request, claim: str = "") -> Generator[None]:
+    """Let a request in, if it may come now, and learn from how it ends."""
+    if limits is None:
+        yield
+        return
+    with limits.guard(address_of(request.client.host if request.client else None), claim):
+        yield
 
 
 async def _read(request: Request, kind: type[T]) -> T:

@@ -17,7 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import msgspec
 import urllib3
@@ -30,6 +30,8 @@ from skerry.spec.carrier import (
     DeltaRequest,
     EnrollAnswer,
     EnrollRequest,
+    KeyChangeAnswer,
+    KeyChangeRequest,
     SyncAnswer,
     SyncRequest,
     TrustRoot,
@@ -85,6 +87,10 @@ class HttpLink:
         """Ask to belong to a site."""
         return self._exchange("/v1/enroll", request, EnrollAnswer, ANSWER_TIMEOUT_S)
 
+    def change_keys(self, request: KeyChangeRequest) -> KeyChangeAnswer:
+        """Ask that new keys take the place of the old ones."""
+        return self._exchange("/v1/keys", request, KeyChangeAnswer, ANSWER_TIMEOUT_S)
+
     def sync(self, request: SyncRequest) -> SyncAnswer:
         """Hand over reports and wait up to `request.wait_s` for news."""
         return self._exchange("/v1/sync", request, SyncAnswer, request.wait_s + ANSWER_TIMEOUT_S)
@@ -95,6 +101,21 @@ class HttpLink:
             return self._exchange("/v1/deltas", request, DeltaAnswer, ANSWER_TIMEOUT_S, token=token)
         except Missing:
             return DeltaAnswer()
+
+    def metadata(self, name: str, *, token: str, max_bytes: int) -> bytes | None:
+        """Return a file of signed metadata, None when there is none of that name."""
+        headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
+        response = self._request("GET", f"/v1/metadata/{quote(name, '')}", headers=headers)
+        try:
+            body = _read_bounded(response, self._body_limit_s, max_bytes)
+        finally:
+            response.release_conn()
+        self.on_traffic(len(body) + HEAD_BYTES)
+        if response.status == 404:
+            return None
+        if response.status != 200:
+            raise _error_of(response.status, body)
+        return body
 
     @contextlib.contextmanager
     def blob(
@@ -252,7 +273,10 @@ def fetch_trust_root(
             # Unverified on purpose: nobody who joins a host should be told that this is dangerous.
             warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
             response = pool.urlopen(
-                "GET", parts.path.rstrip("/") + "/v1/trust-root", timeout=timeout, preload_content=False
+                "GET",
+                f"{parts.path.rstrip('/')}/v1/trust-root?digest={root_digest}",
+                timeout=timeout,
+                preload_content=False,
             )
         body = _read_bounded(response, body_limit_s)
     except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -269,15 +293,17 @@ def fetch_trust_root(
         raise Untrusted("trust_root.malformed", "the trust root is not readable by this version") from error
 
 
-def _read_bounded(response: urllib3.BaseHTTPResponse, limit_s: float) -> bytes:
+def _read_bounded(
+    response: urllib3.BaseHTTPResponse, limit_s: float, max_bytes: int = MAX_ANSWER_BYTES
+) -> bytes:
     """Return a body of bounded length and time: the socket's own limit begins anew with every byte."""
     body, until = bytearray(), time.monotonic() + limit_s
     try:
         while chunk := response.read1(CHUNK_BYTES):
             body += chunk
-            if len(body) > MAX_ANSWER_BYTES:
+            if len(body) > max_bytes:
                 response.close()
-                raise Unavailable("link.strange_answer", f"the answer has more than {MAX_ANSWER_BYTES} bytes")
+                raise Unavailable("link.strange_answer", f"the answer has more than {max_bytes} bytes")
             if time.monotonic() > until:
                 response.close()
                 raise Unavailable("link.slow_answer", f"the answer did not arrive within {limit_s:g} s")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -13,10 +13,19 @@ from skerry.cli.agent_facts import facts
 from skerry.cli.agent_measure import measure
 from skerry.cli.agent_options import data_option, parse_stated, stated_option
 from skerry.cli.leaving_out import DECORATION, left_out
+from skerry.cli.options import DURATION
 from skerry.cli.text import download, examples
 from skerry.kit.errors import Rejected
 
 _data = data_option()
+KeyChoice = Literal["auto", "tpm", "file"]
+_keys = click.option(
+    "--keys",
+    type=click.Choice(["auto", "tpm", "file"]),
+    default="auto",
+    show_default=True,
+    help="Where private keys are kept: sealed by the TPM, or as files; auto is the TPM if it can be used.",
+)
 
 
 @click.group()
@@ -34,12 +43,13 @@ agent.add_command(measure)
 @click.argument("token", default="-")
 @_data
 @click.option("--name", default="", help="The host's name; its host name if not given.")
-def join(token: str, data: Path, name: str) -> None:
+@_keys
+def join(token: str, data: Path, name: str, keys: KeyChoice) -> None:
     """Make this host part of a site. TOKEN is what skerry site token printed; - reads it from standard input."""
     from skerry.agent.commands import join_site
 
     text = sys.stdin.read() if token == "-" else token  # noqa: S105
-    place = join_site(data.absolute(), text, host=name)
+    place = join_site(data.absolute(), text, host=name, keys=keys)
     click.echo(f"joined site {place.site} as {place.host}; now run: skerry agent run --data {data}")
 
 
@@ -80,7 +90,16 @@ def status(data: Path, output: str) -> None:
     click.echo(f"host {found['host']} at site {found['site']}, upstream {found['upstream']}")
     click.echo(f"agent: {'running' if found['agent_running'] else 'NOT running'}")
     click.echo(f"last contact: {found.get('last_contact') or 'never'}")
+    pending = ", new ones wait for the hub" if found["keys_pending"] else ""
+    click.echo(f"keys: {found['keys']}{pending}; machine {found['machine']}")
     observed: dict[str, Any] = found.get("observed") or {}
+    held: dict[str, Any] = observed.get("metadata") or {}
+    if held.get("expires_at"):
+        click.echo(
+            f"signed metadata: root {held.get('root')}, snapshot {held.get('snapshot')}, until {held['expires_at']}"
+        )
+    if held.get("trouble"):
+        click.echo(f"newer signed metadata could not be had: {held['trouble']}")
     click.echo(f"desired state: generation {observed.get('generation', 0)}")
     applications: dict[str, dict[str, Any]] = observed.get("applications") or {}
     for name, view in applications.items():
@@ -101,6 +120,25 @@ def _print_application(name: str, view: dict[str, Any]) -> None:
         endpoints: dict[str, str] = seen.get("endpoints") or {}
         places = ", ".join(f"{port} at {place}" for port, place in endpoints.items())
         click.echo(f"  {component}: {seen.get('state')}{', ' + places if places else ''}")
+
+
+@agent.command("rotate-keys", epilog=examples("skerry agent rotate-keys --data /var/lib/skerry-agent"))
+@_data
+@_keys
+@click.option(
+    "--timeout", type=DURATION, default="60s", show_default=True, help="How long to wait for the hub."
+)
+def rotate_keys(data: Path, keys: KeyChoice, timeout: float) -> None:
+    """Give this host new keys; the hub refuses the old ones from then on.
+
+    The old ones hold until the hub has confirmed the new ones, whatever is cut in between. --keys counts where no agent
+    runs; a running one takes the TPM if there is one.
+    """
+    from skerry.agent.commands import rotate_keys as change
+
+    click.echo(
+        f"the host has new keys; its signing key is {change(data.absolute(), timeout_s=timeout, keys=keys)}"
+    )
 
 
 @agent.command(

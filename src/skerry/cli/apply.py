@@ -36,3 +36,5 @@ def print_changes(answer: ApplyAnswer, output: str) -> None:
     for change in answer.changes:
         words = _words_dry if answer.dry_run else _words
         click.echo(clean(f"{change.kind.lower()}/{change.name} {words[change.action]}"))
+    for warning in answer.warnings:
+        click.echo(clean(f"warning: {warning}"), err=True)

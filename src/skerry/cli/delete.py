@@ -1,4 +1,4 @@
-"""`skerry delete`: sites, hosts, releases and ended rollouts, by name or by the documents that made them."""
+"""`skerry delete`: sites, hosts, releases, policies and ended rollouts, by name or by the documents that made them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from skerry.client.client import Client, Deletable
 from skerry.kit.errors import Rejected
 from skerry.kit.ids import release_name
 from skerry.spec.application import Application
+from skerry.spec.policy import Policy
 from skerry.spec.rollout import Rollout
 from skerry.spec.site import Site
 
@@ -22,6 +23,7 @@ _deletable: dict[str, Deletable] = {
     "host": "hosts",
     "release": "releases",
     "rollout": "rollouts",
+    "policy": "policies",
 }
 Target = tuple[str, str]
 """Kind in the singular, and name."""
@@ -38,7 +40,7 @@ Target = tuple[str, str]
 def delete(
     kind: Resource | None, names: tuple[str, ...], files: tuple[str, ...], dry_run: bool, yes: bool
 ) -> None:
-    """Delete sites, hosts, releases or ended rollouts."""
+    """Delete sites, hosts, releases, policies or ended rollouts."""
     if bool(files) == bool(kind) or (kind and not names):
         raise click.UsageError("write either KIND NAME..., or -f FILE")
     targets = [(kind.singular, name) for name in names] if kind else _named_by(files)
@@ -64,12 +66,14 @@ def _named_by(files: tuple[str, ...]) -> list[Target]:
                 targets.append(("site", site.metadata.name))
             case Rollout() as rollout:
                 targets.append(("rollout", rollout.metadata.name))
+            case Policy() as policy:
+                targets.append(("policy", policy.metadata.name))
             case _:
                 pass
     if not targets:
         raise Rejected("delete.nothing", "these documents made nothing that can be deleted by itself")
     # What refers to others goes before what it refers to.
-    return sorted(targets, key=lambda target: ("rollout", "release", "site").index(target[0]))
+    return sorted(targets, key=lambda target: ("rollout", "release", "policy", "site").index(target[0]))
 
 
 def _check_all_there(client: Client, targets: list[Target]) -> None:

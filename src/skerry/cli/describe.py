@@ -10,6 +10,7 @@ import msgspec
 
 from skerry.cli import portraits
 from skerry.cli.output import format_data, output_option
+from skerry.cli.proofs import policy_lines
 from skerry.cli.resources import AnyView, Query, Resource, ResourceType, resource_of
 from skerry.cli.session import connect
 from skerry.cli.text import examples, now, painted
@@ -32,11 +33,11 @@ class Described(msgspec.Struct, frozen=True):
         "skerry describe release meter-reader@1.1.0",
     )
 )
-@click.argument("what", type=ResourceType("site", "host", "app", "model", "release", "rollout"))
+@click.argument("what", type=ResourceType("site", "host", "app", "model", "release", "rollout", "policy"))
 @click.argument("name")
 @output_option("table", "json", "yaml")
 def describe(what: Resource, name: str, output: str) -> None:
-    """Show a site, host, app, model, release or rollout with everything that is known about it."""
+    """Show a site, host, app, model, release, rollout or policy with everything that is known about it."""
     show_described(what.singular, name, output)
 
 
@@ -85,6 +86,11 @@ def _rollout(client: Client, name: str, at: datetime) -> Described:
     return Described(view, portraits.rollout_lines(view, at=at))
 
 
+def _policy(client: Client, name: str, at: datetime) -> Described:
+    view = client.policy(name)
+    return Described(view, policy_lines(view, at=at))
+
+
 def _only(singular: str, client: Client, name: str) -> list[AnyView]:
     resource = resource_of(singular)
     assert resource is not None
@@ -98,4 +104,5 @@ _describers: dict[str, Callable[[Client, str, datetime], Described]] = {
     "model": _model,
     "release": _release,
     "rollout": _rollout,
+    "policy": _policy,
 }

@@ -9,6 +9,7 @@ import click
 
 from skerry.cli.explain_choices import choice_now, choice_sentences, placement_sentences
 from skerry.cli.explain_delivery import delivery
+from skerry.cli.explain_policy import policy
 from skerry.cli.session import connect
 from skerry.cli.text import age, clean, examples, now, plural
 from skerry.kit.digests import short
@@ -31,6 +32,7 @@ _meanings = {
         "skerry explain placement meter-reader --site zurich",
         "skerry explain rollout spring",
         "skerry explain delivery meter-reader@1.1.0 --host press-3",
+        "skerry explain policy meter-reader@1.1.0",
     )
 )
 def explain() -> None:
@@ -38,6 +40,7 @@ def explain() -> None:
 
 
 explain.add_command(delivery)
+explain.add_command(policy)
 
 
 @explain.command(epilog=examples("skerry explain variant meter-reader --host press-3"))

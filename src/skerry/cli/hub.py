@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from skerry.cli.hub_backup import COMMANDS
+from skerry.cli.hub_keys import keys
 from skerry.cli.leaving_out import DECORATION, left_out
 from skerry.cli.options import SIZE
 from skerry.cli.text import examples
@@ -69,5 +70,6 @@ def admin_secret(data: Path) -> None:
     click.echo(f"log in with:       skerry login URL --root {root}")
 
 
+hub.add_command(keys)
 for _command in COMMANDS:
     hub.add_command(_command)

@@ -36,7 +36,15 @@ def login(url: str, root: str, name: str, secret_stdin: bool) -> None:
         granted = client.login(_read_secret(from_stdin=secret_stdin))
     who = f"{granted.token.name} ({granted.token.role})"
     digest = root if root.startswith("sha256:") else f"sha256:{root}"
-    context = Context(hub=hub, root=digest, ca_pem=trust_root.ca_pem, token=granted.secret, who=who)
+    context = Context(
+        hub=hub,
+        root=digest,
+        ca_pem=trust_root.ca_pem,
+        hub_id=trust_root.hub,
+        metadata_root=trust_root.root_bytes.decode(),
+        token=granted.secret,
+        who=who,
+    )
     save_profile(path, profile.with_context(name, context))
     click.echo(f"logged in to {hub} as {who}; remembered as {name!r} in {path}")
 

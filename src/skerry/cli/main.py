@@ -29,19 +29,20 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
         login="Log in to a hub.",
         site="Create sites and the tokens with which hosts join them.",
         init="Turn a Compose file into an Application.",
-        release="Push releases to the hub, and show them.",
+        release="Push releases to the hub, show them, and follow who vouches for them.",
         rollout="Bring a release to sites, and follow it there.",
+        host="Let a host go on that is in quarantine.",
     ),
     "Look": _commands(
-        get="List what there is: sites, hosts, apps, models, releases, rollouts, events.",
+        get="List what there is: sites, hosts, apps, models, releases, rollouts, policies, events.",
         describe="Show one thing with everything that is known about it.",
-        explain="Say in sentences why a variant or a host was chosen or a rollout stands where it does.",
+        explain="Say in sentences why a variant or a host was chosen, or a rollout or release stands where it does.",
     ),
     "Write": {
         **_commands(
             apply="Store documents on the hub, all or none.",
             diff="Show what applying documents would change.",
-            delete="Delete sites, hosts, releases or ended rollouts.",
+            delete="Delete sites, hosts, releases, policies or ended rollouts.",
             volume="List the volumes of applications, and empty them.",
         ),
         "schema": LazyCommand("skerry.cli.schema_command", "Print the JSON Schema of the documents."),
@@ -50,6 +51,8 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
         hub="Run a hub.",
         agent="Join a site as a host, and run the agent.",
         token="Create, list and revoke API tokens.",  # noqa: S106 - a help text
+        publisher="Say who may sign releases, and with which keys.",
+        root="Look after the root of trust: offline keys, and the keys the hub signs with.",
         completion="Print the completion script of a shell.",
     ),
 }

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from skerry.cli.proofs import evidence_lines, override_lines
 from skerry.cli.text import age, download, local_time, plural
 from skerry.kit.digests import short
 from skerry.kit.quantities import format_size
@@ -22,12 +23,13 @@ from skerry.spec.api import (
     RolloutView,
     SiteView,
 )
+from skerry.spec.api_identity import QuarantineView
 from skerry.spec.api_recovery import HeldView
 from skerry.spec.application import ApplicationSpec, Component, Placement
 from skerry.spec.hardware import Expectation, Requirements
 from skerry.spec.model import FileSpec
 from skerry.spec.release import Release
-from skerry.spec.report import ApplicationView, ComponentView
+from skerry.spec.report import ApplicationView, ComponentView, MetadataHeld
 
 Lines = Iterator[str]
 _HEAD_WIDTH = 15
@@ -74,7 +76,8 @@ def site_lines(
     yield field("Hosts", f"{view.hosts_online} of {view.hosts} online")
     for host in hosts:
         runs = ", ".join(f"{v.release or name} ({v.phase})" for name, v in sorted(host.applications.items()))
-        yield f"  {host.name}: {_seen(host, at)}; runs {runs or 'nothing'}"
+        state = "in quarantine, " if host.quarantined else ""
+        yield f"  {host.name}: {state}{_seen(host, at)}; runs {runs or 'nothing'}"
     yield from event_lines(events)
 
 
@@ -83,6 +86,8 @@ def host_lines(view: HostView, events: Sequence[EventView], *, at: datetime) -> 
     yield field("Host", view.name)
     yield field("Site", view.site)
     yield field("State", _seen(view, at))
+    if view.quarantined:
+        yield from _quarantine_lines(view.name, view.site, view.quarantined, at)
     yield field("Enrolled", age(view.enrolled_at, at))
     yield field("Desired state", _step(view))
     if view.clock_offset_s is not None and abs(view.clock_offset_s) >= 1:
@@ -93,12 +98,26 @@ def host_lines(view: HostView, events: Sequence[EventView], *, at: datetime) -> 
     if view.ahead:
         yield "Fetched ahead:"
         yield from indent(f"{release}: {how}" for release, how in sorted(view.ahead.items()))
+    yield from _metadata_lines(view.metadata, at)
     if view.facts:
         yield "Facts:"
         for name, fact in sorted(view.facts.items()):
             value = ", ".join(fact.value) if isinstance(fact.value, tuple) else _fact(name, fact.value)
             yield f"  {name}: {value}  [{fact.source}]"
     yield from event_lines(events)
+
+
+def _metadata_lines(held: MetadataHeld | None, at: datetime) -> Lines:
+    """Say which signed metadata a host holds, and what follows where it is not fit."""
+    if held is None or held.expires_at is None:
+        return
+    until = f"{held.expires_at:%Y-%m-%d %H:%MZ}"
+    holds = (
+        f"expired at {until}: nothing new is taken there" if at >= held.expires_at else f"holds until {until}"
+    )
+    yield field("Signed metadata", f"root {held.root}, snapshot {held.snapshot}; {holds}")
+    if held.trouble:
+        yield f"  newer could not be had: {held.trouble}"
 
 
 def application_lines(name: str, view: ApplicationView) -> Lines:
@@ -161,7 +180,11 @@ def release_lines(view: ReleaseView, *, at: datetime) -> Lines:
     yield field("Release", view.name)
     yield field("Digest", view.digest)
     yield field("Pushed", f"{age(view.created_at, at)} by {view.created_by}")
+    yield field("Signed by", view.publisher or "nobody")
+    if view.revoked:
+        yield field("Revoked", f"{age(view.revoked.at, at)}: {view.revoked.why}")
     yield field("Size", f"{format_size(view.size_bytes)} over all variants")
+    yield from evidence_lines(view.evidence)
     release = _release(view.document)
     if release is None:
         return
@@ -194,6 +217,8 @@ def rollout_lines(view: RolloutView, *, at: datetime) -> Lines:
         yield field("Ended", age(view.ended_at, at))
     if view.attempt > 1:
         yield field("Attempt", str(view.attempt))
+    if view.override:
+        yield from override_lines(view.override, at=at)
     yield field("Sites", str(len(view.sites)) if view.sites else "none match yet")
     for name, progress in sorted(view.sites.items()):
         before = f" (before: {progress.previous})" if progress.previous else ""
@@ -241,6 +266,14 @@ def _held_lines(site: str, held: HeldView, at: datetime) -> Lines:
         yield f"  not told yet what they run: {', '.join(held.untold)}"
     yield f"  to take over what runs there:  skerry site adopt {site}"
     yield f"  to issue what this hub says:   skerry site reissue {site}"
+
+
+def _quarantine_lines(host: str, site: str, quarantined: QuarantineView, at: datetime) -> Lines:
+    """Say why nothing is taken from a host, and what can be done."""
+    yield field("Quarantine", f"since {age(quarantined.since, at)}: {quarantined.why}")
+    yield "  its reports are not taken and it is handed nothing; what it runs, it runs on"
+    yield f"  to give one machine new keys and refuse the others:  skerry site token {site} --replace {host}"
+    yield f"  to go on, once only one of them is left:             skerry host readmit {host}"
 
 
 def _step(view: HostView) -> str:

@@ -1,4 +1,4 @@
-"""`skerry release`: push releases, and show them."""
+"""`skerry release`: push releases, show them, and follow who vouches for them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ import msgspec
 from skerry.cli.describe import show_described
 from skerry.cli.listing import show_list
 from skerry.cli.output import output_option, print_view
+from skerry.cli.proofs import summary_of
 from skerry.cli.push_display import PushDisplay, snapping_lines
 from skerry.cli.release_diff import diff
+from skerry.cli.release_evidence import evidence
 from skerry.cli.release_preview import preview
+from skerry.cli.release_signing import Signing, choose_publishing, revoke, verify
 from skerry.cli.resources import Query
-from skerry.cli.session import connect
+from skerry.cli.signing_options import HubSession, open_hub, passphrase_option, signer_option
 from skerry.cli.text import clean, examples, plural
 from skerry.client.client import Client
+from skerry.client.evidence import attach_evidence
 from skerry.client.images.cache import BlobCache, cache_capacity, cache_path
 from skerry.client.images.reader import ImageReader
 from skerry.client.push import PushPlan, PushResult, plan_push, push_release
@@ -30,6 +34,7 @@ from skerry.client.sources import PreparedRelease, read_release
 from skerry.kit.digests import digest_of, short
 from skerry.kit.errors import Rejected
 from skerry.kit.quantities import format_size
+from skerry.spec.evidence import Evidence
 
 
 class ImagePreview(msgspec.Struct, frozen=True):
@@ -51,30 +56,42 @@ class PushPreview(msgspec.Struct, frozen=True):
     total_bytes: int
     images: tuple[ImagePreview, ...] = ()
     snapping: SnapOutcome | None = None
+    evidence: tuple[Evidence, ...] = ()
+    publisher: str = ""
+    signing_problem: str = ""
 
 
 @click.group(epilog=examples("skerry release push release.yaml"))
 def release() -> None:
-    """Push releases to the hub, and show them."""
+    """Push releases to the hub, show them, and follow who vouches for them."""
 
 
 release.add_command(preview)
 release.add_command(diff)
+release.add_command(evidence)
+release.add_command(verify)
+release.add_command(revoke)
 
 
-class SnapOptions(TypedDict):
-    """What was said about snapping."""
+class PushOptions(TypedDict):
+    """What was said about snapping, evidence and signing."""
 
     snap: bool
     snap_base: str
     snap_bits: int | None
+    evidence: tuple[str, ...]
+    publisher: str
+    signers: tuple[str, ...]
+    passphrase_file: Path | None
 
 
 @release.command(
     epilog=examples(
         "skerry release push release-1.1.0.yaml",
         "skerry release push release.yaml --dry-run",
+        "skerry release push release.yaml --publisher acme --signer acme.pem",
         "skerry release push release.yaml --snap",
+        "skerry release push release.yaml --evidence sbom.json --evidence evaluation=metrics.json",
     )
 )
 @click.argument("file", type=click.Path(path_type=Path))
@@ -102,9 +119,24 @@ class SnapOptions(TypedDict):
     metavar="HOST:PORT",
     help="Speak plain HTTP with this registry; one on this machine need not be named.",
 )
+@click.option(
+    "--evidence",
+    "evidence",
+    multiple=True,
+    metavar="KIND=FILE",
+    help="Attach an sbom, vulnerabilities, model-card, evaluation or attestation; repeatable.",
+)
+@click.option(
+    "--publisher",
+    default="",
+    metavar="NAME",
+    help="Who vouches for it, if this machine knows not exactly one.",
+)
+@signer_option("A key of the publisher, if not the one this machine knows")
+@passphrase_option
 @output_option("table", "json", "yaml")
 def push(
-    file: Path, dry_run: bool, insecure: tuple[str, ...], output: str, **snap: Unpack[SnapOptions]
+    file: Path, dry_run: bool, insecure: tuple[str, ...], output: str, **said: Unpack[PushOptions]
 ) -> None:
     """Push the release that FILE describes: one Application, its Models, and the files and images they name.
 
@@ -113,24 +145,34 @@ def push(
 
     Layers of images are kept in a cache of 20 GiB, or of SKERRY_CACHE_SIZE.
 
+    It is signed on this machine, in the name of a publisher, once the hub has its files. `skerry publisher add` says
+    who may; the hub cannot sign releases, and hosts take no others.
+
+    The evidence's files are checked and summed up here; the publisher signs the sums with the release.
+
     With --snap each changed model runs its spec.evaluation here, on the exact files and on the snapped ones, and is
     pushed snapped only if it stays within the tolerances stated there. --snap-base and --snap-bits imply --snap.
     """
     cache = BlobCache(cache_path(os.environ), capacity_bytes=cache_capacity(os.environ))
-    with PushDisplay(sys.stderr) as display, cache:
-        images = ImageReader(
-            cache, display.reading, environment=os.environ, insecure_registries=frozenset(insecure)
-        )
-        prepared = read_release(file, display.hashing, images=images)
-        with connect() as client:
-            snapping: SnapOutcome | None = None
-            if snap["snap"] or snap["snap_base"] or snap["snap_bits"] is not None:
-                prepared, snapping = _snap(prepared, snap, file.parent, (client, cache, display.snapping))
+    with cache:
+        with PushDisplay(sys.stderr) as display:
+            images = ImageReader(
+                cache, display.reading, environment=os.environ, insecure_registries=frozenset(insecure)
+            )
+            prepared = read_release(file, display.hashing, images=images)
+        with open_hub() as session:
+            prepared, snapping = _complete(prepared, said, file.parent, (session, cache))
+            signing = choose_publishing(
+                session, said["publisher"], said["signers"], said["passphrase_file"], patient=dry_run
+            )
             if dry_run:
-                preview = _preview(prepared, plan_push(client, prepared), snapping)
+                preview = _preview(prepared, plan_push(session.client, prepared), snapping, signing)
                 print_view(preview, _preview_lines(preview), output)
                 return
-            result = push_release(client, prepared, display.pushing)
+            assert signing.publishing is not None
+            with PushDisplay(sys.stderr) as display:
+                publish = signing.publishing.publish_release
+                result = push_release(session.client, prepared, publish, display.pushing)
     result = msgspec.structs.replace(result, snapping=snapping)
     print_view(result, [*snapping_lines(snapping), *_lines(result)], output)
 
@@ -151,9 +193,24 @@ def show(name: str, output: str) -> None:
     show_described("release", name, output)
 
 
+def _complete(
+    prepared: PreparedRelease,
+    said: PushOptions,
+    directory: Path,
+    tools: tuple[HubSession, BlobCache],
+) -> tuple[PreparedRelease, SnapOutcome | None]:
+    """Return the release as it is pushed: snapped if that is asked for, and with its evidence."""
+    (session, cache), snapping = tools, None
+    if said["snap"] or said["snap_base"] or said["snap_bits"] is not None:
+        with PushDisplay(sys.stderr) as display:
+            prepared, snapping = _snap(prepared, said, directory, (session.client, cache, display.snapping))
+    # After snapping: attestations speak of the release as it is pushed.
+    return attach_evidence(prepared, said["evidence"]), snapping
+
+
 def _snap(
     prepared: PreparedRelease,
-    options: SnapOptions,
+    options: PushOptions,
     directory: Path,
     tools: tuple[Client, BlobCache, Callable[[str], None]],
 ) -> tuple[PreparedRelease, SnapOutcome]:
@@ -175,7 +232,9 @@ def _snap(
     return snap_release(shop, prepared, request)
 
 
-def _preview(prepared: PreparedRelease, plan: PushPlan, snapping: SnapOutcome | None) -> PushPreview:
+def _preview(
+    prepared: PreparedRelease, plan: PushPlan, snapping: SnapOutcome | None, signing: Signing
+) -> PushPreview:
     return PushPreview(
         name=prepared.release.name,
         digest=digest_of(prepared.content),
@@ -193,6 +252,9 @@ def _preview(prepared: PreparedRelease, plan: PushPlan, snapping: SnapOutcome | 
             for variant in (component.image.variants if component.image else ())
         ),
         snapping=snapping,
+        evidence=prepared.evidence,
+        publisher=signing.publishing.author.publisher if signing.publishing else "",
+        signing_problem=signing.problem,
     )
 
 
@@ -200,8 +262,9 @@ def _lines(result: PushResult) -> list[str]:
     view = result.release
     done = "pushed" if result.created else "is on the hub already, unchanged"
     sent = f"{format_size(result.uploaded_bytes)} sent in {plural(result.uploaded_blobs, 'file')}"
+    whose = f", signed by publisher {view.publisher}" if view.publisher else ""
     return [
-        clean(f"release {view.name} {done} (digest {short(view.digest)})"),
+        clean(f"release {view.name} {done} (digest {short(view.digest)}){whose}"),
         f"{sent}, {format_size(result.skipped_bytes)} were there already",
     ]
 
@@ -215,6 +278,12 @@ def _preview_lines(preview: PushPreview) -> list[str]:
     return [
         *(clean(line) for line in images),
         *snapping_lines(preview.snapping),
+        *(clean(f"{one.kind} ({one.format}): {summary_of(one)}") for one in preview.evidence),
         clean(f"release {preview.name} would be pushed (digest {short(preview.digest)})"),
         f"{format_size(preview.missing_bytes)} of {format_size(preview.total_bytes)} would travel",
+        clean(
+            f"it could not be signed: {preview.signing_problem}"
+            if preview.signing_problem
+            else f"it would be signed by publisher {preview.publisher}"
+        ),
     ]

@@ -25,6 +25,7 @@ from skerry.spec.api import (
     SiteView,
     TokenView,
 )
+from skerry.spec.api_policy import PolicyView
 
 AnyView = Any
 """A view of `skerry.spec.api`; which one, the resource knows."""
@@ -114,7 +115,7 @@ def _host_columns(at: datetime) -> list[Column[HostView]]:
     return [
         Column("NAME", lambda v: v.name),
         Column("SITE", lambda v: v.site, 1),
-        Column("STATE", lambda v: v.presence),
+        Column("STATE", lambda v: "quarantined" if v.quarantined else v.presence),
         Column("LAST SEEN", lambda v: age(v.last_seen_at, at), 1),
         Column("RUNS", _runs),
         Column("DESIRED", lambda v: "in step" if v.generation_held >= v.generation_wanted else "queued", 2),
@@ -156,6 +157,7 @@ def _release_columns(at: datetime) -> list[Column[ReleaseView]]:
         Column("MODELS", lambda v: ", ".join(f"{name} {v.models[name]}" for name in sorted(v.models)), 1),
         Column("SIZE", lambda v: format_size(v.size_bytes), 1),
         Column("PUSHED", lambda v: age(v.created_at, at)),
+        Column("SIGNED BY", lambda v: f"{v.publisher} (revoked)" if v.revoked else v.publisher),
         Column("BY", lambda v: v.created_by, 2),
         Column("DIGEST", lambda v: short(v.digest), 3),
     ]
@@ -176,6 +178,21 @@ def _progress(rollout: RolloutView) -> str:
     done = sum(progress.state == "succeeded" for progress in rollout.sites.values())
     failed = sum(progress.state == "failed" for progress in rollout.sites.values())
     return f"{done}/{len(rollout.sites)}" + (f", {failed} failed" if failed else "")
+
+
+def _policies(client: Client, query: Query) -> Sequence[PolicyView]:
+    return [client.policy(query.name)] if query.name else client.policies()
+
+
+def _policy_columns(at: datetime) -> list[Column[PolicyView]]:
+    return [
+        Column("NAME", lambda v: v.name),
+        Column("APPS", lambda v: ",".join(v.applications), 1),
+        Column("ENFORCE", lambda v: v.enforce),
+        Column("REQUIRES", lambda v: "; ".join(v.require)),
+        Column("CHANGED", lambda v: age(v.changed_at, at), 2),
+        Column("BY", lambda v: v.changed_by, 3),
+    ]
 
 
 def _event_columns(_: datetime) -> list[Column[EventView]]:
@@ -232,6 +249,7 @@ RESOURCES: tuple[Resource, ...] = (
         frozenset({"application"}),
     ),
     Resource("rollout", "rollouts", _rollouts, _rollout_columns, lambda v: f"rollout/{v.name}"),
+    Resource("policy", "policies", _policies, _policy_columns, lambda v: f"policy/{v.name}"),
     Resource(
         "event",
         "events",

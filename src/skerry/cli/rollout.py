@@ -57,6 +57,12 @@ rollout.add_command(preview)
 @click.option(
     "--prefetch", is_flag=True, help="Let hosts fetch its files before it is their turn, after all else."
 )
+@click.option(
+    "--override-policy",
+    metavar="REASON",
+    default="",
+    help="Start it although policies are not satisfied; for admins. The reason is kept.",
+)
 @click.option("--dry-run", is_flag=True, help="Check it, start nothing.")
 @output_option("table", "json", "yaml")
 def start(release: str, selector: str, name: str, output: str, *, dry_run: bool, **said: Any) -> None:
@@ -75,7 +81,8 @@ def start(release: str, selector: str, name: str, output: str, *, dry_run: bool,
     }
     parse_raw(document)
     with connect() as client:
-        print_changes(client.apply([document], dry_run=dry_run), output)
+        answer = client.apply([document], dry_run=dry_run, override_policy=said["override_policy"])
+        print_changes(answer, output)
     if output == "table" and not dry_run:
         click.echo(clean(f"follow it with: skerry rollout watch {name or default_name(release)}"), err=True)
 

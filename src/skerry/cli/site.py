@@ -47,23 +47,35 @@ def create(name: str, labels: tuple[str, ...], time_zone: str, output: str) -> N
         print_changes(client.apply([document]), output)
 
 
-@site.command(epilog=examples("skerry site token zurich --ttl 2h --uses 10"))
+@site.command(
+    epilog=examples(
+        "skerry site token zurich --ttl 2h --uses 10", "skerry site token zurich --replace press-1"
+    )
+)
 @click.argument("name")
 @click.option("--ttl", type=DURATION, default="24h", show_default=True, help="How long it can be used.")
 @click.option(
     "--uses", type=click.IntRange(1, 10000), default=1, show_default=True, help="How many hosts may use it."
 )
+@click.option(
+    "--replace",
+    default="",
+    metavar="HOST",
+    help="For one machine that takes the place of this host, with new keys.",
+)
 @output_option("table", "json", "yaml")
-def token(name: str, ttl: float, uses: int, output: str) -> None:
+def token(name: str, ttl: float, uses: int, replace: str, output: str) -> None:
     """Print a token with which hosts join a site: `skerry agent join TOKEN`.
 
-    The token alone is printed to standard output; it is shown this once.
+    The token alone is printed to standard output; it is shown this once. Once a host was replaced, the keys it had are
+    refused.
     """
     with connect() as client:
-        answer = client.join_token(name, JoinTokenRequest(ttl_s=ttl, uses=uses))
+        answer = client.join_token(name, JoinTokenRequest(ttl_s=ttl, uses=uses, replaces=replace))
     print_view(answer, [answer.token], output)
     if output == "table":
-        note = f"for {plural(answer.uses, 'host')} of {answer.site}, until {local_time(answer.expires_at)}"
+        who = f"the machine that replaces host {replace}" if replace else plural(answer.uses, "host")
+        note = f"for {who} of {answer.site}, until {local_time(answer.expires_at)}"
         click.echo(clean(note), err=True)
 
 

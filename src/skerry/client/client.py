@@ -15,6 +15,7 @@ import msgspec
 
 from skerry.client.answers import decode_answer
 from skerry.client.connection import Connection, context_of
+from skerry.kit.errors import Missing, Untrusted
 from skerry.spec.api import (
     ApplyAnswer,
     ApplyRequest,
@@ -45,9 +46,11 @@ from skerry.spec.api import (
     WipeAnswer,
 )
 from skerry.spec.api_delivery import DeltaOrder, DeltaOrdered, HostDelivery, ReleaseDiff, TrafficPreview
+from skerry.spec.api_policy import PolicyDecision, PolicyView
 from skerry.spec.api_recovery import ReleasedView
+from skerry.spec.publishing import MetadataRequest, MetadataView, PublisherView, PublishRequest
 
-Deletable = Literal["sites", "hosts", "releases", "rollouts"]
+Deletable = Literal["sites", "hosts", "releases", "rollouts", "policies"]
 T = TypeVar("T")
 
 
@@ -77,9 +80,31 @@ class Client:
         """Return who the hub takes the caller for."""
         return self._get("/whoami", WhoAmI)
 
-    def apply(self, documents: Sequence[JsonDocument], *, dry_run: bool = False) -> ApplyAnswer:
-        """Store documents, all or none; in a dry run, say what that would do."""
-        return self._post("/apply", ApplyRequest(documents=tuple(documents), dry_run=dry_run), ApplyAnswer)
+    def apply(
+        self, documents: Sequence[JsonDocument], *, dry_run: bool = False, override_policy: str = ""
+    ) -> ApplyAnswer:
+        """Store documents, all or none; in a dry run, say what that would do.
+
+        With a reason in `override_policy`, rollouts begin although policies are not satisfied.
+        """
+        request = ApplyRequest(documents=tuple(documents), dry_run=dry_run, override_policy=override_policy)
+        return self._post("/apply", request, ApplyAnswer)
+
+    def policies(self) -> list[PolicyView]:
+        """Return the policies."""
+        return self._get("/policies", list[PolicyView])
+
+    def policy(self, name: str) -> PolicyView:
+        """Return a policy."""
+        return self._get(f"/policies/{_part(name)}", PolicyView)
+
+    def policy_decision(self, release: str) -> PolicyDecision:
+        """Return what the policies say of a release."""
+        return self._get(f"/releases/{_part(release)}/policies", PolicyDecision)
+
+    def evidence(self, release: str, digest: str) -> Iterator[bytes]:
+        """Yield the bytes of a release's evidence; whoever takes them compares the digest."""
+        return self._connection.stream(f"/api/v1/releases/{_part(release)}/evidence/{_part(digest)}")
 
     def sites(self, selector: str = "") -> list[SiteView]:
         """Return the sites a label selector names, or all."""
@@ -113,10 +138,39 @@ class Client:
         """Return the release `application@version`."""
         return self._get(f"/releases/{_part(name)}", ReleaseView)
 
-    def post_release(self, content: bytes) -> tuple[ReleaseView, bool]:
-        """Publish the canonical JSON of a release whose blobs the hub holds; tell whether it is new there."""
+    def post_release(self, request: PublishRequest) -> tuple[ReleaseView, bool]:
+        """Publish a signed release whose blobs the hub holds; tell whether it is new there."""
+        content = msgspec.json.encode(request)
         status, body = self._connection.request("POST", "/api/v1/releases", content=content)
         return decode_answer(body, ReleaseView), status == 201
+
+    def metadata(self, name: str, max_bytes: int) -> bytes | None:
+        """Return a file of signed metadata, unverified; None where the hub has none.
+
+        Raises:
+            Untrusted: it is longer than it may be (`metadata.too_long`).
+        """
+        content = bytearray()
+        try:
+            for chunk in self._connection.stream(f"/api/v1/metadata/{_part(name)}"):
+                content += chunk
+                if len(content) > max_bytes:
+                    raise Untrusted("metadata.too_long", f"{name} has more than {max_bytes} bytes")
+        except Missing:
+            return None
+        return bytes(content)
+
+    def metadata_view(self) -> MetadataView:
+        """Return which version of every role the hub holds."""
+        return self._get("/metadata", MetadataView)
+
+    def post_metadata(self, request: MetadataRequest) -> MetadataView:
+        """Publish signed metadata alone."""
+        return self._post("/metadata", request, MetadataView)
+
+    def publishers(self) -> list[PublisherView]:
+        """Return the publishers, those that were revoked among them."""
+        return self._get("/publishers", list[PublisherView])
 
     def preview(self, name: str, selector: str) -> FleetPreview:
         """Return what the release `application@version` would come to on the sites of a selector."""
@@ -162,6 +216,10 @@ class Client:
         """Issue to a held site what the hub says."""
         return self._post(f"/sites/{_part(name)}/reissue", None, ReleasedView)
 
+    def readmit_host(self, name: str) -> HostView:
+        """End the quarantine of a host."""
+        return self._post(f"/hosts/{_part(name)}/readmit", None, HostView)
+
     def rollouts(self) -> list[RolloutView]:
         """Return all rollouts."""
         return self._get("/rollouts", list[RolloutView])
@@ -175,7 +233,7 @@ class Client:
         return self._post(f"/rollouts/{_part(name)}/retry", None, RolloutView)
 
     def delete(self, what: Deletable, name: str) -> None:
-        """Delete a site, host, release or ended rollout."""
+        """Delete a site, host, release, policy or ended rollout."""
         self._connection.request("DELETE", f"/api/v1/{what}/{_part(name)}")
 
     def join_token(self, site: str, request: JoinTokenRequest) -> JoinTokenAnswer:

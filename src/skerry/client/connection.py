@@ -121,7 +121,7 @@ def fetch_trust_root(hub: str, root: str) -> TrustRoot:
     context.verify_mode = ssl.CERT_NONE
     connection = Connection(hub, context=context)
     try:
-        _, content = connection.request("GET", "/v1/trust-root")
+        _, content = connection.request("GET", f"/v1/trust-root?digest={expected}")
     except Missing as error:
         hint = "is this address a Skerry hub?"
         raise Unavailable("hub.not_a_hub", f"{hub} has no trust root", hint=hint) from error

@@ -24,12 +24,15 @@ _login_hint = "log in first: skerry login URL --root DIGEST"
 class Context(msgspec.Struct, frozen=True, kw_only=True):
     """One login: the hub's address, what proves that it is the hub, and the token.
 
-    `ca_pem` may be empty; then the trust root is fetched and checked against `root`.
+    `ca_pem`, `hub_id` and `metadata_root` are of the trust root with the digest `root`; where they are empty, it is
+    fetched and checked against that. `metadata_root` is the root of signed metadata that was pinned, as JSON text.
     """
 
     hub: str
     root: str = ""
     ca_pem: str = ""
+    hub_id: str = ""
+    metadata_root: str = ""
     token: str = msgspec.field(default="")
     who: str = ""
 
@@ -106,9 +109,7 @@ def choose_context(environment: Mapping[str, str], name: str = "") -> Context:
     if hub and not name:
         saved = next((c for c in profile.contexts.values() if c.hub == hub), Context(hub=hub))
         if root := environment.get("SKERRY_ROOT", ""):
-            saved = msgspec.structs.replace(
-                saved, root=root, ca_pem=saved.ca_pem if saved.root == root else ""
-            )
+            saved = saved if saved.root == root else Context(hub=hub, root=root, token=saved.token)
         if not saved.root:
             hint = f"set SKERRY_ROOT to the digest of its trust root, or {_login_hint}"
             raise Rejected("profile.no_login", f"nothing proves which hub {hub} is", hint=hint)

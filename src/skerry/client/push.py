@@ -1,8 +1,8 @@
 """Carries a prepared release to the hub: only the blobs it lacks, each from the byte where it stands.
 
 Rules: a broken connection is tried again with growing pauses, and the hub is asked where the upload stands
-rather than guessed; patience is counted anew whenever a byte has arrived; the release is published last, so
-that a release on the hub always has its blobs.
+rather than guessed; patience is counted anew whenever a byte has arrived; the release is signed and published last,
+so that a release on the hub always has its blobs.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from skerry.kit.errors import Bug, Conflict, Rejected, Unavailable
 from skerry.spec.api import BlobRef, ReleaseView
 
 T = TypeVar("T")
+
+Publish = Callable[[PreparedRelease], tuple[ReleaseView, bool]]
+"""Signs a release and hands it to the hub, once its blobs are there; tells whether it is new to the hub."""
 
 CHUNK_BYTES = 8 << 20
 _MISSING_BATCH = 10_000
@@ -69,7 +72,8 @@ def plan_push(client: Client, prepared: PreparedRelease) -> PushPlan:
     Raises:
         Rejected: it lacks a blob that the documents name by digest alone (`push.no_source`).
     """
-    sizes = {file.digest: file.size_bytes for file in prepared.release.files() if file.digest}
+    sizes = {str(file.digest): file.size_bytes for file in prepared.release.files() if file.digest}
+    sizes |= {one.digest: one.size_bytes for one in prepared.evidence}
     blobs = [BlobRef(digest=digest, size_bytes=size_bytes) for digest, size_bytes in sorted(sizes.items())]
     uploads: list[tuple[SourceFile, int]] = []
     for start in range(0, len(blobs), _MISSING_BATCH):
@@ -87,11 +91,14 @@ def plan_push(client: Client, prepared: PreparedRelease) -> PushPlan:
 def push_release(
     client: Client,
     prepared: PreparedRelease,
+    publish: Publish,
     on_progress: Callable[[PushProgress], None],
     *,
     sleep: Callable[[float], None] = time.sleep,
 ) -> PushResult:
     """Bring a release to the hub, and return what that took. Pushing the same release again changes nothing.
+
+    `publish` is most often `Publishing.publish_release`.
 
     Raises:
         Unavailable: the hub stayed away for about a minute without taking a byte.
@@ -104,7 +111,7 @@ def push_release(
     for source, offset in plan.uploads:
         push.upload(source, offset)
     on_progress(PushProgress("release", done_bytes=push.uploaded_bytes, total_bytes=push.total_bytes))
-    view, created = push.retrying(lambda: client.post_release(prepared.content))
+    view, created = push.retrying(lambda: publish(prepared))
     return PushResult(
         release=view,
         created=created,

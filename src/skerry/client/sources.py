@@ -18,6 +18,7 @@ from skerry.kit.canonical import encode_canonical
 from skerry.kit.errors import Rejected
 from skerry.spec.application import Application, Component
 from skerry.spec.documents import check_release, kind_of
+from skerry.spec.evidence import Evidence
 from skerry.spec.image import Image, ImageVariant
 from skerry.spec.model import FileSpec, Model, SelfTest
 from skerry.spec.parsing import Parsed, decode_text, parse_documents
@@ -26,11 +27,12 @@ from skerry.spec.release import Release
 
 
 class PreparedRelease(msgspec.Struct, frozen=True):
-    """A release ready to be pushed: its document, and the file behind each digest."""
+    """A release ready to be pushed: its document, the file behind each digest, and the evidence that goes with it."""
 
     release: Release
     content: bytes
     sources: dict[str, SourceFile]
+    evidence: tuple[Evidence, ...] = ()
 
 
 def read_release(path: Path, on_progress: Hashed, *, images: ImageReader | None = None) -> PreparedRelease:

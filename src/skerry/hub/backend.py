@@ -14,12 +14,14 @@ import structlog
 from securesystemslib.signer import Key
 
 from skerry.hub.deltas import DeltaShelf
+from skerry.hub.identities import Identities
 from skerry.hub.issuing import Issuer
-from skerry.hub.keeping import HubKeys
 from skerry.hub.notifier import Notifier
-from skerry.kit.errors import Missing, Unauthenticated, Untrusted
+from skerry.hub.repository import Repository
+from skerry.kit.errors import Conflict, Missing, Unauthenticated, Untrusted
 from skerry.ports.blobs import ReadableBlobs
 from skerry.ports.clock import Clock
+from skerry.ports.host_identities import KeysRecord
 from skerry.ports.hub_store import AppliedReport, Audit, HostRecord, HubStore
 from skerry.spec.carrier import (
     TIME_TYPE,
@@ -29,11 +31,15 @@ from skerry.spec.carrier import (
     EnrollRequest,
     HubTime,
     JsonEnvelope,
+    KeyChange,
+    KeyChangeAnswer,
+    KeyChangeRequest,
     SyncAnswer,
     SyncRequest,
 )
 from skerry.spec.report import REPORT_TYPE, Event, Report
 from skerry.trust.envelope import sign_document, verify_document
+from skerry.trust.key_change import claimed_keys, verify_key_change
 from skerry.trust.keys import key_id, public_key
 from skerry.trust.report import claimed_key, verify_report
 from skerry.trust.timekeeping import OFFSET_WORTH_CORRECTING
@@ -50,6 +56,7 @@ class _KnownHost(msgspec.Struct):
 
     name: str
     site: str
+    sign_key: str
     key: Key
     sequence: int
     told: bool = False
@@ -62,7 +69,7 @@ class HubBackend:
         self,
         store: HubStore,
         shelf: DeltaShelf,
-        keys: HubKeys,
+        repository: Repository,
         clock: Clock,
         *,
         issuer: Issuer,
@@ -70,13 +77,16 @@ class HubBackend:
     ) -> None:
         self._store = store
         self._shelf = shelf
-        self._keys = keys
+        self._repository = repository
+        self._keys = keys = repository.keys
         self._clock = clock
         self._issuer = issuer
         self._notifier = notifier
         self._hosts: dict[str, _KnownHost] = {}
         self._reloading = asyncio.Lock()
+        self._changing_keys = asyncio.Lock()
         self._reload_at = 0.0
+        self.identities = Identities(store, clock)
         self._verifiers = {keys.key.key_id: keys.key.verifier}
         self.on_news: Callable[[], None] = lambda: None
 
@@ -85,9 +95,16 @@ class HubBackend:
         """Where blobs are read, deltas among them."""
         return self._shelf.readable
 
-    async def trust_root(self) -> bytes:
+    async def trust_root(self, digest: str) -> bytes:
         """Return what join tokens pin."""
-        return self._keys.trust_root_bytes
+        return await asyncio.to_thread(self._repository.trust_root, digest)
+
+    async def metadata(self, name: str) -> bytes:
+        """Return a metadata file."""
+        content = await asyncio.to_thread(self._repository.file, name)
+        if content is None:
+            raise Missing("metadata.absent", f"there is no metadata file {name[:150]}")
+        return content
 
     async def enroll(self, request: EnrollRequest) -> EnrollAnswer:
         """Give a host its place. The proof shows that it holds the private half of the key it names.
@@ -108,8 +125,9 @@ class HubBackend:
         )
         audit = Audit(at=now, who=f"host:{request.host}", action="host.enroll", subject=f"site:{report.site}")
         record = await asyncio.to_thread(self._store.enroll_host, hash_secret(request.secret), host, audit)
-        # A host that was removed and came back begins anew here, too.
-        self._hosts.pop(key_id(record.sign_key), None)
+        # A host that was removed and came back, or that takes another's place, begins anew here, too.
+        self.forget_host(record.name)
+        await self.identities.reload()
         self._remember(record)
         await self._issuer.issue(record.site)
         self.on_news()
@@ -122,16 +140,19 @@ class HubBackend:
         reports = [
             verify_report(envelope, host.key, host=host.name, site=host.site) for envelope in request.reports
         ]
+        self.identities.refuse(host.name)
         newest = reports[-1]
         replayed = newest.sequence <= host.sequence
         now = self._clock.now()
         fresh = [report for report in reports if report.sequence > host.sequence]
-        applied = [
-            _applied(report, now, past=self._issuer.recovering.is_from_before(report)) for report in fresh
-        ]
+        recovering = self._issuer.recovering
+        applied = [_applied(report, now, past=recovering.is_from_before(report)) for report in fresh]
         acknowledged = host.sequence
         if applied:
             try:
+                if await self.identities.look([r for r in fresh if not recovering.is_from_before(r)]):
+                    # Whoever waits with this identity asks again, so that two machines are soon found out.
+                    self._notifier.notify(_waiting_key(host))
                 acknowledged = await asyncio.to_thread(self._store.apply_reports, applied)
             except Missing:
                 self.forget_host(host.name)
@@ -144,12 +165,46 @@ class HubBackend:
                 self.on_news()
         if replayed:
             # Perhaps a host whose answer was lost, perhaps somebody else: the number helps the one, not the other.
-            return SyncAnswer(acknowledged=acknowledged)
+            return SyncAnswer(acknowledged=acknowledged, newest=self.identities.news_for(newest))
         return await self._answer(host, newest, request, acknowledged)
+
+    async def change_keys(self, request: KeyChangeRequest) -> KeyChangeAnswer:
+        """Put a host's new keys in the place of the old ones. A change that was made already is confirmed."""
+        old, new = claimed_keys(request.change)
+        async with self._changing_keys:
+            try:
+                host = await self._known(old)
+            except Unauthenticated:
+                host = await self._known(new)
+            change = verify_key_change(request.change, host.sign_key)
+            if (change.host, change.site) != (host.name, host.site):
+                raise Untrusted("key_change.wrong_host", "the change of keys is not of this host")
+            if host.sign_key != change.sign_key:
+                await self._put_keys(host, change)
+        await self._issuer.issue(host.site)  # its neighbours know it by its key
+        return KeyChangeAnswer(host=host.name, sign_key=change.sign_key)
+
+    async def _put_keys(self, host: _KnownHost, change: KeyChange) -> None:
+        self.identities.refuse(host.name)
+        if key_id(change.sign_key) in self._hosts:
+            raise Conflict("host.key_taken", "another host has that key")
+        now, who = self._clock.now(), f"host:{host.name}"
+        keys = KeysRecord(
+            host=host.name, old_key=change.old_key, sign_key=change.sign_key, seal_key=change.seal_key
+        )
+        event = Event(at=now, kind="host.keys_changed", message="the old keys are refused from now on")
+        audit = Audit(at=now, who=who, action="host.change_keys", subject=who)
+        await asyncio.to_thread(self._store.change_keys, keys, event, audit)
+        self._hosts.pop(key_id(change.old_key), None)
+        host.sign_key, host.key = change.sign_key, public_key(change.sign_key)
+        self._hosts[host.key.keyid] = host
+        _log.info("host.keys_changed", host=host.name)
 
     def check_blob_token(self, token: str) -> str:
         """Return the host of a good token."""
-        return verify_blob_token(token, self._verifiers, self._clock.now()).host
+        host = verify_blob_token(token, self._verifiers, self._clock.now()).host
+        self.identities.refuse(host)
+        return host
 
     async def deltas(self, host: str, request: DeltaRequest) -> DeltaAnswer:
         """Return which deltas there are, and have others made."""
@@ -158,6 +213,7 @@ class HubBackend:
     def forget_host(self, name: str) -> None:
         """Drop what is at hand of a removed host."""
         self._hosts = {key: host for key, host in self._hosts.items() if host.name != name}
+        self.identities.forget(name)
 
     async def _answer(
         self, host: _KnownHost, newest: Report, request: SyncRequest, acknowledged: int
@@ -172,7 +228,8 @@ class HubBackend:
         hurry = wrong_clock or request.want_token or forgotten
         held = self._issuer.recovering.held(host.site) is not None
         if (issued.generation <= newest.generation or held) and request.wait_s > 0 and not hurry:
-            await self._notifier.wait(host.site, request.wait_s)
+            await self._notifier.wait(host.site, request.wait_s, also=_waiting_key(host))
+            self.identities.refuse(host.name)
             if self._hosts.get(host.key.keyid) is not host:
                 raise _unknown()  # removed while it waited
             issued = await self._issuer.issued(host.site)
@@ -187,6 +244,7 @@ class HubBackend:
             time=self._time(host, newest) if wrong_clock else None,
             blob_token=self._blob_token(host) if news is not None or request.want_token else "",
             tell_all=forgotten,
+            newest=self.identities.news_for(newest),
         )
 
     def _has_forgotten(self, host: _KnownHost, newest: Report) -> bool:
@@ -222,7 +280,8 @@ class HubBackend:
         return host
 
     def _remember(self, record: HostRecord) -> None:
-        known = _KnownHost(record.name, record.site, public_key(record.sign_key), record.sequence)
+        key = public_key(record.sign_key)
+        known = _KnownHost(record.name, record.site, record.sign_key, key, record.sequence)
         self._hosts.setdefault(key_id(record.sign_key), known)
 
 
@@ -230,6 +289,10 @@ def _may_move(report: AppliedReport) -> bool:
     """Tell whether what a host says of itself can move applications: its facts, and what failed its self-tests."""
     views = report.observed.applications.values() if report.observed else ()
     return report.facts is not None or any(view.failed_variants for view in views)
+
+
+def _waiting_key(host: _KnownHost) -> str:
+    return f"host:{host.name}"  # no name of a site has a colon
 
 
 def _unknown() -> Unauthenticated:

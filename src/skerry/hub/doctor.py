@@ -14,6 +14,8 @@ CLOCK_TOLERANCE = timedelta(minutes=5)
 BACKUP_AGE = timedelta(days=7)
 EXPIRY_WARN = timedelta(days=30)
 CA_EXPIRY_WARN = timedelta(days=365)
+ONLINE_EXPIRY_WARN = timedelta(days=25)
+OFFLINE_EXPIRY_WARN = timedelta(days=90)
 FREE_FAIL_BYTES = 200 << 20
 FREE_WARN_BYTES = 1 << 30
 FREE_WARN_SHARE = 0.05
@@ -39,6 +41,7 @@ def _findings(look: HubLook) -> Iterator[Finding]:
     yield from _keys(look)
     for certificate in look.certificates:
         yield _certificate(certificate, look.now)
+    yield from _signed(look)
     yield from _clock(look)
     yield _disk(look)
     yield from _database(look)
@@ -92,6 +95,28 @@ def _certificate(certificate: CertificateLook, now: datetime) -> Finding:
     if certificate.not_after - now < (CA_EXPIRY_WARN if is_ca else EXPIRY_WARN):
         return _finding("warn", "certificates", f"{name} expires on {until}", renew)
     return _finding("ok", "certificates", f"{name} holds until {until}")
+
+
+def _signed(look: HubLook) -> Iterator[Finding]:
+    """Judge where the keys that decide who may publish are kept, and until when what they signed holds."""
+    if look.offline_keys:
+        text = f"offline keys are on this machine: {', '.join(look.offline_keys)} in offline-keys"
+        hint = "who takes this hub can publish software: move them to a machine of their own, and delete them here"
+        yield _finding("warn", "offline keys", text, hint)
+    for role, until in sorted((look.database.metadata if look.database else {}).items()):
+        online = role in ("snapshot", "timestamp")
+        renew = (
+            "a running hub renews it by itself: is it running, and does its log say maintenance.failing?"
+            if online
+            else f"skerry publisher renew {role.removeprefix('publisher-')}"
+            if role.startswith("publisher-")
+            else "sign it anew with its offline keys: skerry root --help"
+        )
+        if look.now >= until:
+            text = f"the signed metadata of {role} expired on {until:%Y-%m-%d}: hosts take nothing new"
+            yield _finding("fail", "signed metadata", text, renew)
+        elif until - look.now < (ONLINE_EXPIRY_WARN if online else OFFLINE_EXPIRY_WARN):
+            yield _finding("warn", "signed metadata", f"that of {role} expires on {until:%Y-%m-%d}", renew)
 
 
 def _clock(look: HubLook) -> Iterator[Finding]:

@@ -22,7 +22,7 @@ from skerry.hub.recovering import Recovering
 from skerry.kit.errors import Conflict
 from skerry.kit.quantities import parse_duration
 from skerry.ports.clock import Clock
-from skerry.ports.hub_store import AssignmentRecord, HubStore, SiteRecord
+from skerry.ports.hub_store import AssignmentRecord, HubStore, ReleaseRecord, SiteRecord
 from skerry.spec.carrier import JsonEnvelope
 from skerry.spec.desired import (
     DESIRED_STATE_TYPE,
@@ -38,6 +38,7 @@ from skerry.spec.rollout import Rollout
 from skerry.spec.site import Site
 from skerry.trust.envelope import sign_document
 from skerry.trust.keys import SigningKey
+from skerry.trust.report import claimed_key
 
 _log = structlog.get_logger()
 
@@ -114,6 +115,12 @@ class Issuer:
         """Look at every site once more: a hub that was ended in between has stored a change, and not issued it."""
         self._marked.update(site.name for site in await asyncio.to_thread(self._store.sites))
 
+    async def mark_releases(self, releases: frozenset[str]) -> None:
+        """Note that something else is signed of these releases: sites that are assigned one have to hear of it."""
+        if releases:
+            assigned = await asyncio.to_thread(self._store.assignments)
+            self._marked.update(one.site for one in assigned if one.release in releases)
+
     async def issue_marked(self) -> None:
         """Look at the marked sites again; what an earlier call did not get to is still marked."""
         while self._marked:
@@ -165,8 +172,10 @@ class Issuer:
         decided = self.recovering.must_issue(site, held.generation)
         generation = self.recovering.next_generation(site, held.generation)
         desired = self._gather(record, generation, now, before)
-        if before is not None and not decided:
+        if before is not None and held.envelope is not None and not decided:
             ageing = held.expires_at is None or held.expires_at - now < RENEW_BEFORE
+            # Hosts believe the keys of the newest root alone.
+            ageing = ageing or claimed_key(held.envelope) != self._key.key_id
             if not ageing and _same(before, desired):
                 return None
         elif not desired.hosts:
@@ -192,13 +201,15 @@ class Issuer:
         assignments: dict[str, Assignment] = {}
         documents: dict[str, Release] = {}
         refs: dict[str, ReleaseRef] = {}
+        snapshot = 0
         wipes = self._store.wipes(record.name)
         for assigned in self._store.assignments(record.name):
             release = self._store.release(assigned.release)
             if release is None:
                 continue
             rollout = self._rollout(assigned)
-            refs[release.name] = ReleaseRef(digest=release.digest, size_bytes=len(release.document))
+            refs[release.name] = _ref(release)
+            snapshot = max(snapshot, release.vouched_at)
             documents[assigned.application] = msgspec.json.decode(release.document, type=Release)
             assignments[assigned.application] = Assignment(
                 application=assigned.application,
@@ -231,6 +242,7 @@ class Issuer:
             neighbours=placed.neighbours,
             policy=policy,
             upcoming=upcoming,
+            snapshot=snapshot,
         )
 
     def _ahead(
@@ -252,12 +264,16 @@ class Issuer:
             for host in hosts:
                 upcoming.setdefault(host, []).append(Upcoming(application=application, release=name))
             if hosts:
-                refs[name] = ReleaseRef(digest=record.digest, size_bytes=len(record.document))
+                refs[name] = _ref(record)
         return {host: tuple(found) for host, found in upcoming.items()}
 
     def _rollout(self, record: AssignmentRecord) -> Rollout | None:
         rollout = self._store.rollout(record.rollout)
         return msgspec.json.decode(rollout.document, type=Rollout) if rollout else None
+
+
+def _ref(release: ReleaseRecord) -> ReleaseRef:
+    return ReleaseRef(digest=release.digest, size_bytes=len(release.document), publisher=release.publisher)
 
 
 def _health(rollout: Rollout | None) -> HealthPolicy:
@@ -292,6 +308,7 @@ def _content(desired: DesiredState) -> tuple[object, ...]:
         desired.neighbours,
         desired.policy,
         desired.upcoming,
+        desired.snapshot,
     )
 
 

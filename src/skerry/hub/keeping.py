@@ -1,7 +1,9 @@
 """The hub's keys and root of trust, as files of its data directory; made at the first start, then kept.
 
-`keys/hub.pem` signs desired state; `tls/` holds the CA and the certificate of the port; `trust-root.json` is
-what join tokens pin and is never changed. Private keys have mode 0600.
+`keys/hub.pem` signs desired state, `keys/metadata.pem` snapshot and timestamp; `tls/` holds the CA and the certificate
+of the port; `trust-root.json` is what join tokens pin, with the newest root. Private keys have mode 0600.
+`offline-keys/` is made for a quick start and read then only: whoever has these keys decides who may publish, so they
+belong elsewhere.
 """
 
 from __future__ import annotations
@@ -13,24 +15,46 @@ from pathlib import Path
 
 import msgspec
 
-from skerry.kit.digests import digest_of
+from skerry.kit.canonical import UNREADABLE
 from skerry.kit.durable import write_file
 from skerry.kit.errors import Rejected
 from skerry.spec.carrier import TrustRoot
 from skerry.trust.keys import SigningKey
+from skerry.trust.repository import RootKeys, make_root, sign
+
+OFFLINE = "offline-keys"
 
 
 class HubKeys(msgspec.Struct, frozen=True):
-    """The hub's signing key and root of trust."""
+    """The hub's keys and root of trust. `key` signs desired state, `online` the snapshot and the timestamp."""
 
+    data: Path
     key: SigningKey
+    online: SigningKey
     trust_root: TrustRoot
-    trust_root_bytes: bytes
 
     @property
-    def root_digest(self) -> str:
-        """The digest that join tokens and `skerry login` pin."""
-        return digest_of(self.trust_root_bytes)
+    def offline(self) -> Path:
+        """Where a first start puts the keys that belong elsewhere."""
+        return self.data / OFFLINE
+
+    def save_trust_root(self, content: bytes) -> None:
+        """Write the trust root with the newest root."""
+        file = self.data / "trust-root.json"
+        if file.read_bytes() != content:
+            write_file(file, content)
+
+    def targets_key(self) -> SigningKey:
+        """Return the offline key that signs the first top-level targets.
+
+        Raises:
+            Rejected: it is not there any more, and the database has lost what it once signed (`hub.no_targets`).
+        """
+        try:
+            return SigningKey.from_pem((self.offline / "targets.pem").read_bytes())
+        except FileNotFoundError as error:
+            hint = "restore the hub from a backup, or put the key back for one start"
+            raise Rejected("hub.no_targets", "the database holds no signed metadata", hint=hint) from error
 
 
 def open_keys(data: Path, now: datetime) -> HubKeys:
@@ -42,19 +66,25 @@ def open_keys(data: Path, now: datetime) -> HubKeys:
     """
     paths = [
         data / "keys" / "hub.pem",
+        data / "keys" / "metadata.pem",
         data / "tls" / "ca.key",
         data / "tls" / "ca.pem",
         data / "trust-root.json",
     ]
     there = [path.exists() for path in paths]
-    if not paths[3].exists():
+    if not paths[-1].exists():
         # The trust root is written last: without it a first start was cut off, and no host has seen these keys.
         _make_keys(data, now)
     elif not all(there):
         missing = ", ".join(str(path) for path, exists in zip(paths, there, strict=True) if not exists)
         raise Rejected("hub.keys_incomplete", f"missing: {missing}", hint="restore them from a backup")
-    raw = paths[3].read_bytes()
-    return HubKeys(SigningKey.from_pem(paths[0].read_bytes()), msgspec.json.decode(raw, type=TrustRoot), raw)
+    try:
+        trust_root = msgspec.json.decode(paths[-1].read_bytes(), type=TrustRoot)
+    except UNREADABLE as error:
+        message = f"{paths[-1]} is damaged, or of a hub of an earlier version"
+        raise Rejected("hub.trust_root_unreadable", message, hint="restore it from a backup") from error
+    hub, online = (SigningKey.from_pem(path.read_bytes()) for path in paths[:2])
+    return HubKeys(data, hub, online, trust_root)
 
 
 def open_server_certificate(data: Path, names: Sequence[str], now: datetime) -> tuple[Path, Path, bool]:
@@ -74,13 +104,24 @@ def open_server_certificate(data: Path, names: Sequence[str], now: datetime) -> 
 def _make_keys(data: Path, now: datetime) -> None:
     from skerry.trust.certificates import make_ca
 
-    for folder in (data, data / "keys", data / "tls"):
+    for folder in (data, data / "keys", data / "tls", data / OFFLINE):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     hub_id = secrets.token_hex(8)
-    key = SigningKey.generate()
+    key, online = SigningKey.generate(), SigningKey.generate()
+    root_key, targets_key = SigningKey.generate(), SigningKey.generate()
     ca_key, ca_cert = make_ca(f"Skerry hub {hub_id}", now)
     write_file(data / "keys" / "hub.pem", key.to_pem())
     write_file(data / "tls" / "ca.key", ca_key)
     write_file(data / "tls" / "ca.pem", ca_cert)
-    root = TrustRoot(hub=hub_id, ca_pem=ca_cert.decode(), hub_keys={key.key_id: key.public})
-    write_file(data / "trust-root.json", msgspec.json.encode(root))
+    write_file(data / "keys" / "metadata.pem", online.to_pem())
+    write_file(data / OFFLINE / "root.pem", root_key.to_pem())
+    write_file(data / OFFLINE / "targets.pem", targets_key.to_pem())
+    keys = RootKeys(
+        root=[root_key.verifier],
+        targets=[targets_key.verifier],
+        online=online.verifier,
+        desired=[key.verifier],
+    )
+    root = sign(make_root(hub_id, keys, version=1, now=now), [root_key.signer])
+    trust_root = TrustRoot(hub=hub_id, ca_pem=ca_cert.decode(), root=msgspec.json.decode(root))
+    write_file(data / "trust-root.json", msgspec.json.encode(trust_root))

@@ -13,23 +13,26 @@ class Notifier:
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._closed = False
 
-    async def wait(self, key: str, seconds: float) -> bool:
-        """Return True when `key` was notified, False when the time ran out or nobody waits any more."""
+    async def wait(self, key: str, seconds: float, *, also: str = "") -> bool:
+        """Return True when `key` or `also` was notified, False when the time ran out or nobody waits any more."""
         if self._closed:
             return False
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(key, set()).add(future)
+        keys = (key, also) if also else (key,)
+        for each in keys:
+            self._waiting.setdefault(each, set()).add(future)
         try:
             async with asyncio.timeout(seconds):
                 await future
         except TimeoutError:
             return False
         finally:
-            waiting = self._waiting.get(key)
-            if waiting is not None:
-                waiting.discard(future)
-                if not waiting:
-                    del self._waiting[key]
+            for each in keys:
+                waiting = self._waiting.get(each)
+                if waiting is not None:
+                    waiting.discard(future)
+                    if not waiting:
+                        del self._waiting[each]
         return True
 
     def notify(self, key: str) -> None:

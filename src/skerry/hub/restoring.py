@@ -5,10 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+from tuf.api.metadata import Root
+
 from skerry.hub.keeping import HubKeys, open_keys
 from skerry.kit.errors import Untrusted
 from skerry.ports.hub_store import Audit, HubStore, Revoked
 from skerry.spec.backup import BackupManifest, RestoreMark
+from skerry.trust.metadata import desired_keys
+from skerry.trust.repository import read_as
 
 
 def check_keys(folder: Path, manifest: BackupManifest, now: datetime) -> HubKeys:
@@ -18,7 +22,11 @@ def check_keys(folder: Path, manifest: BackupManifest, now: datetime) -> HubKeys
         Untrusted: they do not belong together, or to the hub that the manifest names (`backup.keys_mixed`).
     """
     keys = open_keys(folder, now)
-    if keys.key.key_id not in keys.trust_root.hub_keys or keys.trust_root.hub != manifest.hub:
+    try:
+        named = {key.keyid for key in desired_keys(read_as(keys.trust_root.root_bytes, Root).signed)}
+    except Untrusted as error:
+        raise Untrusted("backup.keys_mixed", "the root in this backup is damaged") from error
+    if keys.key.key_id not in named or keys.trust_root.hub != manifest.hub:
         raise Untrusted("backup.keys_mixed", "the keys in this backup are not those of its hub")
     if (folder / "tls" / "ca.pem").read_bytes().decode() != keys.trust_root.ca_pem:
         raise Untrusted(

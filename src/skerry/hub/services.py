@@ -7,9 +7,11 @@ import msgspec
 from skerry.hub.backend import HubBackend
 from skerry.hub.deltas import DeltaShelf
 from skerry.hub.issuing import Issuer
+from skerry.hub.judging import Judge
 from skerry.hub.keeping import HubKeys
 from skerry.hub.loops.deltas import DeltaLoop
 from skerry.hub.loops.rollouts import RolloutLoop
+from skerry.hub.repository import Repository
 from skerry.ports.blobs import Blobs, LocalBlobs
 from skerry.ports.clock import Clock
 from skerry.ports.hub_store import HubStore
@@ -24,8 +26,10 @@ class Hub(msgspec.Struct, frozen=True):
     ahead: DeltaLoop
     uploads: LocalBlobs
     keys: HubKeys
+    repository: Repository
     clock: Clock
     issuer: Issuer
     backend: HubBackend
     rollouts: RolloutLoop
+    judge: Judge
     url: str

@@ -10,6 +10,7 @@ import msgspec
 
 from skerry.hub.recovering import Running
 from skerry.kit.quantities import parse_duration
+from skerry.ports.host_identities import LineageRecord
 from skerry.ports.hub_store import (
     AssignmentRecord,
     HostRecord,
@@ -19,6 +20,7 @@ from skerry.ports.hub_store import (
     SiteRecord,
     TokenRecord,
 )
+from skerry.ports.policies import PolicyRecord
 from skerry.spec.api import (
     AppView,
     HostView,
@@ -31,7 +33,11 @@ from skerry.spec.api import (
     SiteView,
     TokenView,
 )
+from skerry.spec.api_identity import QuarantineView
+from skerry.spec.api_policy import PolicyView
 from skerry.spec.api_recovery import HeldView
+from skerry.spec.policy import Policy
+from skerry.spec.publishing import Revocation
 from skerry.spec.release import Release
 from skerry.spec.site import Site
 
@@ -77,9 +83,12 @@ def view_held(record: RecoveryRecord, running: Running) -> HeldView:
     )
 
 
-def view_host(host: HostRecord, site: SiteRecord, now: datetime) -> HostView:
+def view_host(
+    host: HostRecord, site: SiteRecord, now: datetime, *, quarantine: LineageRecord | None = None
+) -> HostView:
     """Return a host with the age of what it says."""
     observed = host.observed
+    since = quarantine.quarantined_at if quarantine is not None else None
     return HostView(
         name=host.name,
         site=host.site,
@@ -93,7 +102,9 @@ def view_host(host: HostRecord, site: SiteRecord, now: datetime) -> HostView:
         observed_at=host.observed_at,
         applications=dict(observed.applications) if observed else {},
         ahead=dict(observed.ahead) if observed else {},
+        metadata=observed.metadata if observed else None,
         facts=host.facts,
+        quarantined=QuarantineView(since=since, why=quarantine.why) if quarantine and since else None,
     )
 
 
@@ -105,7 +116,9 @@ def presence(host: HostRecord, site: Site, now: datetime) -> Presence:
     return "online" if now - host.last_seen_at <= tolerance else "silent"
 
 
-def view_release(record: ReleaseRecord, *, whole: bool = False) -> ReleaseView:
+def view_release(
+    record: ReleaseRecord, revoked: Revocation | None = None, *, whole: bool = False
+) -> ReleaseView:
     """Return a release; `whole` with its document."""
     release = msgspec.json.decode(record.document, type=Release)
     return ReleaseView(
@@ -117,6 +130,9 @@ def view_release(record: ReleaseRecord, *, whole: bool = False) -> ReleaseView:
         size_bytes=record.size_bytes,
         created_at=record.created_at,
         created_by=record.created_by,
+        publisher=record.publisher,
+        revoked=revoked,
+        evidence=record.evidence,
         document=as_json(record.document) if whole else None,
     )
 
@@ -134,6 +150,21 @@ def view_rollout(record: RolloutRecord) -> RolloutView:
         ended_at=record.ended_at,
         sites=record.sites,
         attempt=record.attempt,
+        override=record.override,
+    )
+
+
+def view_policy(record: PolicyRecord) -> PolicyView:
+    """Return a policy as it was written."""
+    spec = msgspec.json.decode(record.document, type=Policy).spec
+    return PolicyView(
+        name=record.name,
+        document=as_json(record.document),
+        applications=spec.applications,
+        require=spec.require,
+        enforce=spec.enforce,
+        changed_at=record.changed_at,
+        changed_by=record.changed_by,
     )
 
 

@@ -32,10 +32,13 @@ from skerry.hub.backend import HubBackend
 from skerry.hub.connections import allow_many_files, hub_protocol, new_loop
 from skerry.hub.deltas import DeltaLimits, DeltaShelf
 from skerry.hub.issuing import Issuer
+from skerry.hub.judging import Judge
 from skerry.hub.keeping import HubKeys, open_keys, open_server_certificate
 from skerry.hub.loops.deltas import DeltaLoop
 from skerry.hub.loops.rollouts import RolloutLoop
 from skerry.hub.notifier import Notifier
+from skerry.hub.rekeying import finish_rekeying, install_root, make_next_keys
+from skerry.hub.repository import Repository
 from skerry.hub.restoring import begin_restored, check_keys, mark_of
 from skerry.hub.services import Hub
 from skerry.kit.errors import Bug, Conflict, Rejected, Unavailable, as_failure
@@ -44,6 +47,7 @@ from skerry.kit.locking import hold
 from skerry.kit.structs import settle_structs
 from skerry.ports.hub_store import Audit, HubStore, TokenRecord
 from skerry.spec.backup import BackupLock, BackupView, DoctorView, RestoreView
+from skerry.spec.publishing import HubKeysFile
 from skerry.trust.backup import Lock, Opening
 from skerry.trust.tokens import hash_secret
 
@@ -74,6 +78,8 @@ def serve(data: Path, listen: str, url: str, say: Callable[[str], None], *, delt
         keys = open_keys(data, clock.now())
         with contextlib.ExitStack() as stack:
             store = stack.enter_context(contextlib.closing(SqlHubStore.open(data / "hub.db")))
+            if finish_rekeying(data, store):
+                keys = open_keys(data, clock.now())
             door = stack.enter_context(contextlib.closing(_bind(host, port)))
             url = url or f"https://{_shown_host(host)}:{door.getsockname()[1]}"
             runner = stack.enter_context(asyncio.Runner(loop_factory=new_loop))
@@ -90,7 +96,35 @@ def new_admin_secret(data: Path) -> tuple[str, str]:
         raise Rejected("hub.absent", f"no hub has been served from {data}", hint="run skerry hub serve first")
     clock = SystemClock()
     with contextlib.closing(SqlHubStore.open(data / "hub.db")) as store:
-        return _admin_secret(store, clock), open_keys(data, clock.now()).root_digest
+        digest = Repository(store, open_keys(data, clock.now()), clock).root_digest
+        return _admin_secret(store, clock), digest
+
+
+def new_hub_keys(data: Path) -> HubKeysFile:
+    """Make the next online keys of a hub, and return their public halves; again gives the same.
+
+    Raises:
+        Rejected: no hub was ever served from this directory (`hub.absent`).
+    """
+    if not (data / "trust-root.json").exists():
+        raise Rejected("hub.absent", f"no hub has been served from {data}", hint="run skerry hub serve first")
+    return make_next_keys(data)
+
+
+def install_hub_root(data: Path, root: bytes) -> int:
+    """Take a root that names the next online keys, and those keys, into use; return the root's version.
+
+    Raises:
+        Conflict: the hub serves (`hub.running`); Missing, Rejected, Untrusted: see `hub.rekeying.install_root`.
+    """
+    running = Conflict(
+        "hub.running", f"a hub serves {data}", hint="stop it first: it has the old keys in memory"
+    )
+    with (
+        hold(data / "hub.lock", conflict=running),
+        contextlib.closing(SqlHubStore.open(data / "hub.db")) as store,
+    ):
+        return install_root(data, store, SystemClock(), root)
 
 
 def back_up(
@@ -224,6 +258,7 @@ async def _serve(
     assert config.ssl is not None
     config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
     server = uvicorn.Server(config)
+    await asyncio.to_thread(hub.repository.renew)
     await hub.issuer.renew_all()
     await hub.issuer.mark_all()
     background = [
@@ -258,8 +293,11 @@ def _assemble(data: Path, url: str, opened: _Opened, notifier: Notifier) -> Hub:
     )
     deltas.limits = opened.deltas
     issuer = Issuer(opened.store, opened.keys.key, opened.clock, notifier)
-    backend = HubBackend(opened.store, deltas, opened.keys, opened.clock, issuer=issuer, notifier=notifier)
-    rollouts = RolloutLoop(opened.store, issuer, opened.clock)
+    repository = Repository(opened.store, opened.keys, opened.clock)
+    backend = HubBackend(opened.store, deltas, repository, opened.clock, issuer=issuer, notifier=notifier)
+    judge = Judge(opened.store, blobs)
+    rollouts = RolloutLoop(opened.store, issuer, opened.clock, judge)
+    rollouts.revoked = repository.why_revoked
     backend.on_news = rollouts.wake
     ahead = DeltaLoop(opened.store, deltas)
     rollouts.on_running = ahead.follow
@@ -270,10 +308,12 @@ def _assemble(data: Path, url: str, opened: _Opened, notifier: Notifier) -> Hub:
         ahead=ahead,
         uploads=DirectoryBlobs(data / "uploads"),
         keys=opened.keys,
+        repository=repository,
         clock=opened.clock,
         issuer=issuer,
         backend=backend,
         rollouts=rollouts,
+        judge=judge,
         url=url,
     )
 
@@ -296,6 +336,7 @@ async def _maintain(data: Path, hub: Hub, names: list[str], context: ssl.SSLCont
     while True:
         try:
             await hub.issuer.renew_all()
+            await asyncio.to_thread(hub.repository.renew)
             await asyncio.to_thread(hub.store.trim, keep_events=KEEP_EVENTS, keep_audits=KEEP_AUDITS)
             key, cert, renewed = await asyncio.to_thread(
                 open_server_certificate, data, names, hub.clock.now()
@@ -312,11 +353,22 @@ async def _maintain(data: Path, hub: Hub, names: list[str], context: ssl.SSLCont
 
 def _announce(hub: Hub, opened: _Opened, say: Callable[[str], None]) -> None:
     say(f"hub ready at {hub.url}")
-    login = f"skerry login {hub.url} --root {hub.keys.root_digest}"
+    login = f"skerry login {hub.url} --root {hub.repository.root_digest}"
     if any(token.role == "admin" and not token.once for token in hub.store.tokens()):
         say(f"log in with:       {login}")
         return
     say(f"one-time secret:   {_admin_secret(opened.store, opened.clock)}")
+    if hub.keys.offline.is_dir():
+        say(
+            f"OFFLINE KEYS:      {hub.keys.offline}: whoever has them decides what software this hub's sites run."
+        )
+        say(
+            "                   They were put there for a quick start. Move them to a machine of their own before"
+        )
+        say(
+            "                   you rely on this hub, and remove them here; see docs/how-to/root-ceremony.md."
+        )
+        say(f"first publisher:   skerry publisher add NAME --signer {hub.keys.offline / 'targets.pem'}")
     say(f"log in with:       {login}")
 
 

@@ -10,6 +10,8 @@ from skerry.spec.carrier import (
     DeltaRequest,
     EnrollAnswer,
     EnrollRequest,
+    KeyChangeAnswer,
+    KeyChangeRequest,
     SyncAnswer,
     SyncRequest,
 )
@@ -23,12 +25,20 @@ class CarrierBackend(Protocol):
         """Where `GET /v1/blobs` reads."""
         ...
 
-    async def trust_root(self) -> bytes:
-        """Return the bytes of the TrustRoot document, whose digest join tokens pin."""
+    async def trust_root(self, digest: str) -> bytes:
+        """Return the bytes of the TrustRoot with a digest, which join tokens pin; the newest if there is none."""
+        ...
+
+    async def metadata(self, name: str) -> bytes:
+        """Return a file of signed metadata; `Missing` when there is none of that name."""
         ...
 
     async def enroll(self, request: EnrollRequest) -> EnrollAnswer:
         """Give a host its place; `Denied` when the token is not good, `Conflict` when the name is taken."""
+        ...
+
+    async def change_keys(self, request: KeyChangeRequest) -> KeyChangeAnswer:
+        """Put a host's new keys in the place of the old ones; again is fine. `Untrusted` unless both keys signed."""
         ...
 
     async def sync(self, request: SyncRequest) -> SyncAnswer:

@@ -10,7 +10,10 @@ from skerry.spec.backup import BackupNote, RestoreMark
 
 
 class DatabaseLook(msgspec.Struct, frozen=True, kw_only=True):
-    """What a database holds. `documents` are the digests of releases, `files` those they name, with their sizes."""
+    """What a database holds. `documents` are the digests of releases, `files` those they name, with their sizes.
+
+    `metadata` says of each signed role until when it holds; of bins, the first of a publisher's.
+    """
 
     sites: dict[str, int]
     held: tuple[str, ...]
@@ -19,6 +22,7 @@ class DatabaseLook(msgspec.Struct, frozen=True, kw_only=True):
     releases: tuple[str, ...]
     documents: dict[str, int]
     files: dict[str, int]
+    metadata: dict[str, datetime] = {}
 
 
 class FileLook(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +45,10 @@ class CertificateLook(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HubLook(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything about a data directory. `problem` of a database is empty when it is sound."""
+    """Everything about a data directory. `problem` of a database is empty when it is sound.
+
+    `offline_keys` are the files of keys that do not belong on a hub.
+    """
 
     data: str
     now: datetime
@@ -59,3 +66,4 @@ class HubLook(msgspec.Struct, frozen=True, kw_only=True):
     database_problem: str = ""
     missing_blobs: tuple[str, ...] = ()
     leftovers: tuple[str, ...] = ()
+    offline_keys: tuple[str, ...] = ()

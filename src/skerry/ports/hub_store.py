@@ -12,9 +12,14 @@ from typing import Protocol
 
 import msgspec
 
+from skerry.ports.host_identities import Audit as Audit  # noqa: PLC0414 - part of this port as well
+from skerry.ports.host_identities import HostIdentities
+from skerry.ports.policies import Policies, PolicyRecord
 from skerry.spec.api import Role, SiteProgress
 from skerry.spec.backup import RestoreMark
+from skerry.spec.evidence import Evidence
 from skerry.spec.facts import HostFacts
+from skerry.spec.overriding import Override
 from skerry.spec.report import Event, Observed
 
 
@@ -36,13 +41,14 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JoinTokenRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A join token by the SHA-256 of its secret."""
+    """A join token by the SHA-256 of its secret. One that `replaces` a host is for that host's name alone."""
 
     hash: str
     site: str
     created_at: datetime
     expires_at: datetime
     uses_left: int
+    replaces: str = ""
 
 
 class SiteRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +79,11 @@ class HostRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReleaseRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A release; `document` is the exact bytes whose SHA-256 is `digest`. `size_bytes` counts its files."""
+    """A release; `document` is the exact bytes whose SHA-256 is `digest`. `size_bytes` counts its files.
+
+    `publisher` signed it; empty for one of a time without publishers. What is signed of it changed last with the
+    snapshot of version `vouched_at`.
+    """
 
     name: str
     application: str
@@ -83,10 +93,29 @@ class ReleaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     created_at: datetime
     created_by: str
+    publisher: str = ""
+    vouched_at: int = 0
+    evidence: tuple[Evidence, ...] = ()
+
+
+class Publication(msgspec.Struct, frozen=True, kw_only=True):
+    """What is published in one step: roles' metadata (version and bytes), the snapshot and timestamp among them.
+
+    It follows on the snapshot of version `after`. `vouched` has releases of which something else is signed from now
+    on, with the snapshot's version.
+    """
+
+    roles: Mapping[str, tuple[int, bytes]]
+    after: int
+    release: ReleaseRecord | None = None
+    vouched: Mapping[str, int] = {}
 
 
 class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A rollout: its document and where it is. `version` rises with each change (optimistic locking)."""
+    """A rollout: its document and where it is. `version` rises with each change (optimistic locking).
+
+    `override` is an admin's word with which it began in spite of policies; it never changes.
+    """
 
     name: str
     document: bytes
@@ -100,6 +129,7 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
     sites: dict[str, SiteProgress] = {}
     attempt: int = 1
     version: int = 0
+    override: Override | None = None
 
 
 class AssignmentRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,17 +212,7 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str = "done"
 
 
-class Audit(msgspec.Struct, frozen=True, kw_only=True):
-    """The audit entry that goes with a change."""
-
-    at: datetime
-    who: str
-    action: str
-    subject: str
-    outcome: str = "done"
-
-
-class HubStore(Protocol):
+class HubStore(HostIdentities, Policies, Protocol):
     """All methods raise `Unavailable` when the database is locked for too long, full or gone."""
 
     def close(self) -> None:
@@ -242,9 +262,14 @@ class HubStore(Protocol):
 
     # sites and hosts
     def apply_documents(
-        self, *, sites: Mapping[str, bytes], rollouts: Sequence[RolloutRecord], audits: Sequence[Audit]
+        self,
+        *,
+        sites: Mapping[str, bytes],
+        rollouts: Sequence[RolloutRecord],
+        audits: Sequence[Audit],
+        policies: Sequence[PolicyRecord] = (),
     ) -> None:
-        """Store site documents and new rollouts together, all or none.
+        """Store site documents, policies and new rollouts together, all or none.
 
         An existing site keeps its generation and desired state. `Conflict` when a rollout's name is taken.
         """
@@ -284,11 +309,12 @@ class HubStore(Protocol):
     def enroll_host(self, join_hash: str, host: HostRecord, audit: Audit) -> HostRecord:
         """Use a join token once and store the host, in one transaction.
 
-        A host with the same name, site and keys is returned as it is without using the token up.
+        A host with the same name, site and keys is returned as it is without using the token up. A token that
+        replaces a host puts this one in its place: the old keys are unknown from then on, and a quarantine ends.
 
         Raises:
-            Denied: the token is unknown (`join.unknown`), used up (`join.used_up`) or expired at
-                `host.enrolled_at` (`join.expired`).
+            Denied: the token is unknown (`join.unknown`), used up (`join.used_up`), expired at
+                `host.enrolled_at` (`join.expired`) or for another host's name (`join.other_host`).
             Conflict: another host has that name (`host.name_taken`).
         """
         ...
@@ -322,11 +348,30 @@ class HubStore(Protocol):
 
     # releases
     def add_release(self, release: ReleaseRecord, audit: Audit) -> bool:
-        """Store a release; False when the very same is there; `Conflict` when other content has that name."""
+        """Store a release; False when the very same is there; `Conflict` when other content has that name.
+
+        Evidence takes the place of what the release had, also when it is there.
+        """
         ...
 
     def release(self, name: str) -> ReleaseRecord | None:
         """Return a release."""
+        ...
+
+    def publish(self, publication: Publication, audit: Audit | None = None) -> bool:
+        """Store new metadata and what follows from it, all or nothing; tell whether its release is new.
+
+        A few older versions of each role are kept, and every root. `Conflict` when somebody else has published
+        in between (`metadata.moved`), or as `add_release`.
+        """
+        ...
+
+    def metadata(self, role: str, version: int | None = None) -> bytes | None:
+        """Return a role's signed metadata, the newest or that of a version."""
+        ...
+
+    def metadata_versions(self) -> Mapping[str, int]:
+        """Return the newest version of each role."""
         ...
 
     def releases(self) -> Sequence[ReleaseRecord]:

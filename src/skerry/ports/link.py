@@ -11,6 +11,8 @@ from skerry.spec.carrier import (
     DeltaRequest,
     EnrollAnswer,
     EnrollRequest,
+    KeyChangeAnswer,
+    KeyChangeRequest,
     SyncAnswer,
     SyncRequest,
 )
@@ -25,6 +27,10 @@ class Link(Protocol):
 
     def enroll(self, request: EnrollRequest) -> EnrollAnswer:
         """Ask to belong to a site."""
+        ...
+
+    def change_keys(self, request: KeyChangeRequest) -> KeyChangeAnswer:
+        """Ask that new keys take the place of the old ones; again is fine."""
         ...
 
     def sync(self, request: SyncRequest) -> SyncAnswer:
@@ -42,6 +48,14 @@ class Link(Protocol):
 
         No more than `limit` bytes come. Who reads at a `rate` of so many bytes per second says so: then little
         is sent ahead, and it comes in pieces of a fraction of a second.
+        """
+        ...
+
+    def metadata(self, name: str, *, token: str, max_bytes: int) -> bytes | None:
+        """Return a file of signed metadata, not verified yet; None when the upstream has none of that name.
+
+        Raises:
+            Unavailable: it has more than `max_bytes` (`link.strange_answer`).
         """
         ...
 

@@ -5,6 +5,9 @@ it until it is ready, soak, take it for good. Any failure refuses the candidate 
 What the trial does to the good release depends: it is ended first (recreate), goes on beside the candidate
 (blue-green), or is kept and takes the candidate's models while it runs (hot).
 
+What nobody vouches for is not taken; what was revoked is not taken any more, and where it runs, the revocation says
+whether it runs on, is ended, or gives way to the release before it.
+
 Rules (docs/rules): the good release's files are never discarded before another is good; a component never
 runs twice unless its releases are meant to overlap; a refused release is not tried again at the same attempt;
 nothing here needs a network.
@@ -116,11 +119,14 @@ class _Run:
         if refusal and target.attempt > refusal.attempt:
             record = _replace(record, refused={k: v for k, v in record.refused.items() if k != target.digest})
             refusal = None
-        if target.digest == record.good or refusal:
-            refused = f"{refusal.release} was refused: {refusal.reason}" if refusal else ""
+        record = self._withdraw(record)
+        revoked = self.seen.revoked.get(target.digest)
+        if target.digest == record.good or refusal or revoked:
+            against = f"{refusal.release} was refused: {refusal.reason}" if refusal else ""
+            against = revoked.why if revoked else against
             if not target.active:
-                return self._stand_by(_abandon(record), name, refused or target.duty)
-            self.why[name] = refused or target.duty
+                return self._stand_by(_abandon(record), name, against or target.duty)
+            self.why[name] = against or target.duty
             return self._run_good(_abandon(record), name)
         if record.candidate != target.digest:
             self.trials.pop(name, None)
@@ -135,8 +141,27 @@ class _Run:
         self.why[name] = why
         return _replace(record, trials=0)
 
+    def _withdraw(self, record: ApplicationRecord) -> ApplicationRecord:
+        """Go back to the release before the good one, where the good one was revoked and is to be replaced."""
+        revoked = self.seen.revoked.get(record.good)
+        previous = self.seen.releases.get(record.previous)
+        if revoked is None or revoked.running != "replace" or record.previous in self.seen.revoked:
+            return record
+        if previous is None or not previous.prepared:
+            return record
+        self._tell("release.withdrawn", revoked.why, record.application)
+        return _replace(record, good=record.previous, previous="")
+
+    def _is_to_stop(self, record: ApplicationRecord) -> bool:
+        """Tell whether the good release was revoked and must not run on."""
+        revoked = self.seen.revoked.get(record.good)
+        return revoked is not None and revoked.running == "stop"
+
     def _run_good(self, record: ApplicationRecord, name: str) -> ApplicationRecord:
         self.trials.pop(name, None)
+        if self._is_to_stop(record):
+            self._clear(name)
+            return record
         release = self.seen.releases.get(record.good)
         if release is None or not release.prepared:
             self._clear(name, keep=frozenset({release.kin if release else record.good}))
@@ -159,6 +184,10 @@ class _Run:
     def _try_candidate(self, target: Target, record: ApplicationRecord) -> ApplicationRecord:
         name, release = record.application, self.seen.releases.get(record.candidate)
         trouble = self.seen.troubles.get(record.candidate, "")
+        if (withheld := self.seen.withheld.get(record.candidate)) and name not in self.trials:
+            self._keep_good_running(target, record)
+            self.why[name] = withheld
+            return _replace(record, phase="fetching")
         if release is not None and release.problem:
             return self._refuse(target, record, release.problem)
         if release is None or not release.prepared or not release.tested:
@@ -189,7 +218,7 @@ class _Run:
 
     def _keep_good_running(self, target: Target, record: ApplicationRecord) -> None:
         good = self.seen.releases.get(record.good)
-        if not target.active:
+        if not target.active or self._is_to_stop(record):
             self._clear(record.application)
         elif good is not None and good.prepared:
             self._run_release(record.application, good)
@@ -209,16 +238,17 @@ class _Run:
             return _replace(record, phase="starting", trials=record.trials + 1)
         if failure := self._trial_failure(name, release):
             return self._refuse(target, record, failure)
-        good = self.seen.releases.get(record.good)
+        good = None if self._is_to_stop(record) else self.seen.releases.get(record.good)
+        ready = self._all_ready(name, release)
+        left = trial.began + target.deadline_s + (target.soak_s if trial.ready_since else 0) - self.now
+        if not ready and left <= 0:
+            # Before anything of it is started once more.
+            unready = self._unready(name, release)
+            reason = f"not ready within {format_duration(target.deadline_s)}: {unready}"
+            return self._refuse(target, record, reason)
         self._run_release(name, release, beside=good if _overlaps(good, release) else None)
-        if not self._all_ready(name, release):
+        if not ready:
             self.trials[name] = msgspec.structs.replace(trial, ready_since=None)
-            left = trial.began + target.deadline_s + (target.soak_s if trial.ready_since else 0) - self.now
-            if left <= 0:
-                reason = (
-                    f"not ready within {format_duration(target.deadline_s)}: {self._unready(name, release)}"
-                )
-                return self._refuse(target, record, reason)
             self.why[name] = f"waiting for {self._unready(name, release)}"
             self._wake(left)
             return _replace(record, phase="starting")

@@ -14,6 +14,7 @@ import msgspec
 
 from skerry.kit.digests import short
 from skerry.spec.application import Component
+from skerry.spec.publishing import Running
 from skerry.spec.report import VariantChoice
 
 TrialPhase = Literal["", "fetching", "preparing", "testing", "standing-by", "starting", "soaking"]
@@ -133,12 +134,20 @@ class InstanceFact(msgspec.Struct, frozen=True):
         return self.family or self.release
 
 
+class RevokedFact(msgspec.Struct, frozen=True):
+    """A release that is trusted no more: why, and what becomes of it where it runs."""
+
+    why: str
+    running: Running = "keep"
+
+
 class Seen(msgspec.Struct, frozen=True):
     """Everything the planner looks at.
 
     `troubles` says, by release digest, what hinders fetching or preparing. `taken` maps a family to the release
     whose models its instances run with. `wiped` says how often an application's volumes were emptied, `full`
-    which `application.component` has a volume that holds more than it may.
+    which `application.component` has a volume that holds more than it may. `withheld` says of releases why they may
+    not be taken yet, `revoked` which are trusted no more, both by digest.
     """
 
     instances: Mapping[str, InstanceFact] = {}
@@ -148,6 +157,8 @@ class Seen(msgspec.Struct, frozen=True):
     taken: Mapping[str, str] = {}
     wiped: Mapping[str, int] = {}
     full: Mapping[str, str] = {}
+    withheld: Mapping[str, str] = {}
+    revoked: Mapping[str, RevokedFact] = {}
 
 
 class InstanceMemory(msgspec.Struct, frozen=True):

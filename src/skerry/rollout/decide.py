@@ -70,13 +70,18 @@ class SiteFact(msgspec.Struct, frozen=True):
 
 
 class RolloutFact(msgspec.Struct, frozen=True):
-    """The rollout as stored; before `begin_at` nothing is offered."""
+    """The rollout as stored; before `begin_at` nothing is offered, nor while it is `blocked`: that says why.
+
+    `revoked` says why the release is trusted no more: then the rollout is over.
+    """
 
     name: str
     release: str
     state: RolloutState
     sites: Mapping[str, SiteProgress]
     begin_at: datetime | None = None
+    blocked: str = ""
+    revoked: str = ""
 
 
 class Assign(msgspec.Struct, frozen=True, tag=True):
@@ -118,12 +123,19 @@ def decide_rollout(rollout: RolloutFact, fleet: Sequence[SiteFact], *, now: date
         effects = _halt(rollout, ordered, sites)
         why = f"halted: {len(failed)} of {len(sites)} sites failed ({failed[0]}: {sites[failed[0]].why})"
         return Decision("failed", sites, effects, why)
+    if rollout.revoked and any(progress.state in UNFINISHED for progress in sites.values()):
+        effects = _halt(rollout, ordered, sites)
+        return Decision("failed", sites, effects, f"halted: {rollout.revoked}")
     if rollout.begin_at is not None and now < rollout.begin_at:
         decision = _conclude(sites, ())
         why = f"begins at {rollout.begin_at:%Y-%m-%d %H:%M:%S %Z}"
         # Every site may be a newer rollout's by now.
         waits = msgspec.structs.replace(decision, why=why, wake_at=rollout.begin_at)
         return waits if decision.state == "running" else decision
+    if rollout.blocked and any(sites[site.name].state == "pending" for site in ordered):
+        decision = _conclude(sites, ())
+        why = f"{decision.why}; offered to no further site: {rollout.blocked}"
+        return msgspec.structs.replace(decision, why=why)
     return _conclude(sites, _offer(rollout, ordered, sites, now))
 
 

@@ -11,12 +11,16 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from skerry.spec.api_identity import QuarantineView
 from skerry.spec.api_recovery import HeldView
 from skerry.spec.desired import SitePlacement
+from skerry.spec.evidence import Evidence
 from skerry.spec.facts import HostFacts
 from skerry.spec.metadata import DigestText, Name, Part
+from skerry.spec.overriding import Override, OverrideReason
 from skerry.spec.problems import Problem
-from skerry.spec.report import ApplicationView, Event
+from skerry.spec.publishing import Revocation
+from skerry.spec.report import ApplicationView, Event, MetadataHeld
 
 Role = Literal["viewer", "publisher", "operator", "admin"]
 Presence = Literal["online", "silent", "never"]
@@ -60,10 +64,14 @@ class NewToken(Part, frozen=True, kw_only=True):
 
 
 class ApplyRequest(Part, frozen=True, kw_only=True):
-    """Documents to store together, all or none."""
+    """Documents to store together, all or none.
+
+    With a reason in `override_policy`, rollouts begin although policies are not satisfied.
+    """
 
     documents: Annotated[tuple[JsonDocument, ...], Meta(max_length=10000)]
     dry_run: bool = False
+    override_policy: OverrideReason = ""
 
 
 class Change(Part, frozen=True, kw_only=True):
@@ -77,10 +85,11 @@ class Change(Part, frozen=True, kw_only=True):
 
 
 class ApplyAnswer(Part, frozen=True, kw_only=True):
-    """The changes, made or, in a dry run, to be made."""
+    """The changes, made or, in a dry run, to be made; and what policies would like otherwise."""
 
     changes: tuple[Change, ...]
     dry_run: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 class SiteView(Part, frozen=True, kw_only=True):
@@ -104,7 +113,8 @@ class SiteView(Part, frozen=True, kw_only=True):
 class HostView(Part, frozen=True, kw_only=True):
     """A host as its reports show it. `observed_at` is the host's own time of what `applications` says.
 
-    `ahead` are releases whose files it fetches before it gets them, and how far they are.
+    `ahead` are releases whose files it fetches before it gets them, and how far they are. `metadata` is what it
+    holds of what is signed of releases. While it is `quarantined`, nothing is taken from it or given to it.
     """
 
     name: str
@@ -119,11 +129,16 @@ class HostView(Part, frozen=True, kw_only=True):
     observed_at: datetime | None = None
     applications: dict[str, ApplicationView] = {}
     ahead: dict[str, str] = {}
+    metadata: MetadataHeld | None = None
     facts: HostFacts = {}
+    quarantined: QuarantineView | None = None
 
 
 class ReleaseView(Part, frozen=True, kw_only=True):
-    """A release: the digest of its document, what it needs, and who brought it."""
+    """A release: the digest of its document, what it needs, who brought it, and who signed it.
+
+    `revoked`, if it is there, says why no host takes it any more.
+    """
 
     name: str
     application: str
@@ -133,6 +148,9 @@ class ReleaseView(Part, frozen=True, kw_only=True):
     size_bytes: int
     created_at: datetime
     created_by: str
+    publisher: str = ""
+    revoked: Revocation | None = None
+    evidence: tuple[Evidence, ...] = ()
     document: JsonDocument | None = None
 
 
@@ -164,7 +182,7 @@ class SiteProgress(Part, frozen=True, kw_only=True):
 
 
 class RolloutView(Part, frozen=True, kw_only=True):
-    """A rollout: as written, and where each of its sites is."""
+    """A rollout: as written, and where each of its sites is; `override`, if it began in spite of a policy."""
 
     name: str
     document: JsonDocument
@@ -176,13 +194,15 @@ class RolloutView(Part, frozen=True, kw_only=True):
     ended_at: datetime | None = None
     sites: dict[str, SiteProgress] = {}
     attempt: int = 1
+    override: Override | None = None
 
 
 class JoinTokenRequest(Part, frozen=True, kw_only=True):
-    """Ask for a join token."""
+    """Ask for a join token; one that `replaces` a host lets one machine take its name, and refuses its old keys."""
 
     ttl_s: Annotated[float, Meta(gt=0, le=366 * 86400)] = 86400.0
     uses: Annotated[int, Meta(ge=1, le=10000)] = 1
+    replaces: Annotated[str, Meta(max_length=63)] = ""
 
 
 class JoinTokenAnswer(Part, frozen=True, kw_only=True):

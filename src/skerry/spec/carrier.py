@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
+import msgspec
 from msgspec import Meta
 
 from skerry.spec.metadata import DigestText, Name, Part
 
 TRUST_ROOT_TYPE = "application/vnd.skerry.trust-root+json"
 TIME_TYPE = "application/vnd.skerry.time+json"
+KEY_CHANGE_TYPE = "application/vnd.skerry.key-change+json"
 
 MAX_SYNC_REPORTS = 100
 MAX_BODY_BYTES = 2 << 20
@@ -26,13 +28,18 @@ JsonEnvelope = dict[str, Any]
 class TrustRoot(Part, frozen=True, kw_only=True, tag_field="type", tag="trust-root"):
     """What a host trusts before anything else; a join token pins the digest of its bytes.
 
-    `hub` is the hub's id, made once. `hub_keys` maps key id to the Ed25519 public key (base64) that signs
-    desired state, time and blob tokens.
+    `hub` is the hub's id, made once. `root` is a version of the TUF root metadata: everything that is signed is
+    trusted because of it, or of a later one that follows on it.
     """
 
     hub: str
     ca_pem: str
-    hub_keys: dict[str, str]
+    root: dict[str, Any]
+
+    @property
+    def root_bytes(self) -> bytes:
+        """The root metadata as a file; its signatures are over its canonical form, not over these bytes."""
+        return msgspec.json.encode(self.root)
 
 
 class EnrollRequest(Part, frozen=True, kw_only=True):
@@ -52,6 +59,29 @@ class EnrollAnswer(Part, frozen=True, kw_only=True):
     host: str
 
 
+class KeyChange(Part, frozen=True, kw_only=True, tag_field="type", tag="key-change"):
+    """A host puts new keys in the place of old ones; signed by the old and by the new signing key."""
+
+    host: Name
+    site: Name
+    old_key: Annotated[str, Meta(max_length=64)]
+    sign_key: Annotated[str, Meta(max_length=64)]
+    seal_key: Annotated[str, Meta(max_length=64)]
+
+
+class KeyChangeRequest(Part, frozen=True, kw_only=True):
+    """The envelope of a KeyChange."""
+
+    change: JsonEnvelope
+
+
+class KeyChangeAnswer(Part, frozen=True, kw_only=True):
+    """The hub knows the host by this key now. Asking again gives the same answer."""
+
+    host: str
+    sign_key: str
+
+
 class SyncRequest(Part, frozen=True, kw_only=True):
     """Reports not yet acknowledged, in order, the last one fresh; and how long to wait for news.
 
@@ -68,7 +98,8 @@ class SyncAnswer(Part, frozen=True, kw_only=True):
 
     `desired` is a DesiredState envelope when the hub holds a newer generation. `time` is a HubTime envelope
     when the host's clock is off. `blob_token` opens `GET /v1/blobs`. `tell_all`: the hub has forgotten what the host
-    told, and asks for `observed` and `facts` with the next report.
+    told, and asks for `observed` and `facts` with the next report. `newest` names the newest stretch of reports that
+    the hub has of this host when it is another run's.
     """
 
     acknowledged: int
@@ -76,6 +107,7 @@ class SyncAnswer(Part, frozen=True, kw_only=True):
     time: JsonEnvelope | None = None
     blob_token: str = ""
     tell_all: bool = False
+    newest: str = ""
 
 
 class DeltaQuestion(Part, frozen=True, kw_only=True):
@@ -128,10 +160,14 @@ class HubTime(Part, frozen=True, kw_only=True, tag_field="type", tag="time"):
 
 
 class JoinToken(Part, frozen=True, kw_only=True):
-    """What a join token says; travels as `skerry-join.` and base64url of its JSON."""
+    """What a join token says; travels as `skerry-join.` and base64url of its JSON.
+
+    `host` is the host that the one who joins replaces; empty for a new one.
+    """
 
     hub: str
     site: str
     root: str
     secret: str
     expires_at: datetime
+    host: str = ""

@@ -13,10 +13,11 @@ DESIRED_STATE_TYPE = "application/vnd.skerry.desired-state+json"
 
 
 class ReleaseRef(Part, frozen=True, kw_only=True):
-    """Where a release's document is found: by digest, among the blobs."""
+    """Where a release's document is found: by digest, among the blobs. `publisher` is who vouches for it."""
 
     digest: DigestText
     size_bytes: Annotated[int, Meta(ge=1)]
+    publisher: Annotated[str, Meta(max_length=64)] = ""
 
 
 class HealthPolicy(Part, frozen=True, kw_only=True):
@@ -123,7 +124,8 @@ class DesiredState(Part, frozen=True, kw_only=True, tag_field="type", tag="desir
     more, but what it has taken it keeps running for ever. A host that `hosts` does not name keeps what it
     runs; one that is named runs exactly what is listed. An application that `placements` names runs only on
     the hosts whose turn it is; any other runs wherever it is assigned. `upcoming` are, by host, releases to fetch
-    ahead; nothing else is done with them.
+    ahead; nothing else is done with them. A host that holds an older `snapshot` of the signed metadata than this
+    one fetches the newest: something of these releases has changed since.
     """
 
     site: str
@@ -137,3 +139,4 @@ class DesiredState(Part, frozen=True, kw_only=True, tag_field="type", tag="desir
     neighbours: dict[str, Neighbour] = {}
     policy: SitePolicy = SitePolicy()
     upcoming: dict[str, tuple[Upcoming, ...]] = {}
+    snapshot: Annotated[int, Meta(ge=0)] = 0

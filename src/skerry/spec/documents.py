@@ -20,17 +20,19 @@ from skerry.spec.checks_link import check_site_link
 from skerry.spec.checks_requirements import check_preferences, check_requirements
 from skerry.spec.metadata import API_VERSION
 from skerry.spec.model import Evaluation, Model
+from skerry.spec.policy import Policy, check_policy
 from skerry.spec.problems import Problem
 from skerry.spec.release import Release
 from skerry.spec.rollout import Rollout
 from skerry.spec.site import Site
 
-AnyDocument = Model | Application | Site | Rollout
+AnyDocument = Model | Application | Site | Rollout | Policy
 KINDS: dict[str, type[AnyDocument]] = {
     "Model": Model,
     "Application": Application,
     "Site": Site,
     "Rollout": Rollout,
+    "Policy": Policy,
 }
 
 
@@ -47,6 +49,7 @@ def check_document(document: AnyDocument) -> list[Problem]:
         Application: _check_application,
         Site: _check_site,
         Rollout: _check_rollout,
+        Policy: check_policy,
     }
     problems.extend(checks[type(document)](document))
     return problems

@@ -71,6 +71,7 @@ FACT_NAMES: tuple[FactName, ...] = (
         "/sys/firmware/devicetree/base/model, /sys/class/dmi/id",
         "Raspberry Pi 5 Model B Rev 1.0",
     ),
+    FactName("keys", "text", "How the host's private keys are kept: `tpm` or `file`", "the agent", "tpm"),
     FactName("lan_address", "text", "Address of heartbeats between hosts", "the agent", "10.0.0.7:7443"),
     FactName(
         "link.metered",

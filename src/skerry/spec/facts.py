@@ -20,8 +20,8 @@ there are none. `skerry.spec.fact_names` is the table of all names, with types a
 
 Machine: `arch`, `arch_level` (`x86-64-v3`, `armv8.2-a`), `cpu_model`, `cpu_count`, `cpu_cores`, `cpu_flags`,
 `memory_bytes`, `disk.free_bytes`, `disk.total_bytes`, `disk.class` (`nvme`, `ssd`, `hdd`, `sd`, `emmc`), `os`,
-`os_version`, `kernel`, `hostname`, `machine` (the board's or product's own name), `lan_address` (`host:port`
-of heartbeats), `link.metered`, `jetson.l4t`.
+`os_version`, `kernel`, `hostname`, `machine` (the board's or product's own name), `keys` (`tpm` or `file`),
+`lan_address` (`host:port` of heartbeats), `link.metered`, `jetson.l4t`.
 
 Engine: `engine` (`podman` or `docker`; not there when there is none), `engine_version`, `engine.rootless`.
 

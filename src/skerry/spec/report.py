@@ -14,6 +14,8 @@ REPORT_TYPE = "application/vnd.skerry.report+json"
 MAX_NUMBER = 1 << 62  # databases keep 64 bits, one of them for the sign
 
 Instant = Annotated[datetime, Meta(tz=True)]
+SessionName = Annotated[str, Meta(pattern=r"^[0-9a-f-]{0,64}$")]
+"""Eight hexadecimal digits that tell machines apart, a hyphen, and what tells runs apart; empty when not stated."""
 
 Phase = Literal[
     "pending",
@@ -95,6 +97,19 @@ class ApplicationView(Part, frozen=True, kw_only=True):
     fetch: FetchProgress | None = None
 
 
+class MetadataHeld(Part, frozen=True, kw_only=True):
+    """The signed metadata that a host holds: versions of root and snapshot, and when the first of it expires.
+
+    After that the host takes nothing new, and what runs there runs on. `trouble` says why it could not get newer
+    metadata when it last tried.
+    """
+
+    root: Annotated[int, Meta(ge=0, le=MAX_NUMBER)] = 0
+    snapshot: Annotated[int, Meta(ge=0, le=MAX_NUMBER)] = 0
+    expires_at: Instant | None = None
+    trouble: Annotated[str, Meta(max_length=4096)] = ""
+
+
 class Observed(Part, frozen=True, kw_only=True):
     """Everything a host runs, under the generation it acts on.
 
@@ -105,6 +120,7 @@ class Observed(Part, frozen=True, kw_only=True):
     applications: dict[str, ApplicationView] = {}
     neighbours: dict[str, Literal["heard", "silent", "unknown"]] = {}
     ahead: dict[str, str] = {}
+    metadata: MetadataHeld = MetadataHeld()
 
 
 class Event(Part, frozen=True, kw_only=True):
@@ -122,7 +138,8 @@ class Report(Part, frozen=True, kw_only=True, tag_field="type", tag="report"):
 
     Receiving a sequence twice changes nothing. `observed` and `facts` are absent when they have not changed
     since a report the hub acknowledged. `generation` is the DesiredState the host holds, and `clock` its own
-    uncorrected time, so that the hub can tell it how wrong it is.
+    uncorrected time, so that the hub can tell it how wrong it is. `session` is the run of the agent, and `heard`
+    the newest stretch of reports that the hub had named to it when that was another run's.
     """
 
     host: str
@@ -135,3 +152,5 @@ class Report(Part, frozen=True, kw_only=True, tag_field="type", tag="report"):
     facts: HostFacts | None = None
     events: Annotated[tuple[Event, ...], Meta(max_length=1000)] = ()
     dropped_events: Annotated[int, Meta(ge=0, le=MAX_NUMBER)] = 0
+    session: SessionName = ""
+    heard: Annotated[str, Meta(max_length=96)] = ""

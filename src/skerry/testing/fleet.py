@@ -23,6 +23,7 @@ from skerry.testing.processes import fleet_processes
 READY_S = 30.0
 COMMAND_S = 120.0
 SKERRY = (sys.executable, "-m", "skerry")
+PUBLISHER = "acme"
 
 
 class CommandFailed(AssertionError):
@@ -203,6 +204,7 @@ class Fleet:
         }
         self.hub = HubProcess(folder / "hub", self.env, lan.gateway if lan else "127.0.0.1")
         self.agents: dict[str, AgentProcess] = {}
+        self._publishes = False
 
     def __enter__(self) -> Self:
         return self
@@ -232,7 +234,9 @@ class Fleet:
     def try_run(
         self, *arguments: str, stdin: str = "", cwd: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run a `skerry` command and return how it ended."""
+        """Run a `skerry` command and return how it ended. Before the first push, a publisher is made."""
+        if arguments[:2] == ("release", "push") and not self._publishes:
+            self.add_publisher()
         return subprocess.run(
             [*SKERRY, *arguments],
             input=stdin,
@@ -247,6 +251,13 @@ class Fleet:
     def get(self, *arguments: str) -> Any:
         """Run a command with `-o json` and return what it printed."""
         return json.loads(self.run(*arguments, "-o", "json"))
+
+    def add_publisher(self) -> None:
+        """Let this command line sign releases, with the offline key of the hub's first start."""
+        self._publishes = True
+        self.run(
+            "publisher", "add", PUBLISHER, "--signer", str(self.hub.data / "offline-keys" / "targets.pem")
+        )
 
     def add_site(self, name: str, *labels: str) -> None:
         """Create a site."""

@@ -9,10 +9,12 @@ from skerry.adapters.sql.store import SqlHubStore
 from skerry.hub.backend import HubBackend
 from skerry.hub.deltas import DeltaShelf
 from skerry.hub.issuing import Issuer
+from skerry.hub.judging import Judge
 from skerry.hub.keeping import HubKeys, open_keys
 from skerry.hub.loops.deltas import DeltaLoop
 from skerry.hub.loops.rollouts import RolloutLoop
 from skerry.hub.notifier import Notifier
+from skerry.hub.repository import Repository
 from skerry.hub.services import Hub
 from skerry.ports.clock import Clock
 from skerry.testing.clock import SimulatedClock
@@ -26,8 +28,11 @@ def memory_hub(folder: Path, clock: Clock | None = None, *, keys: HubKeys | None
     store, notifier, blobs = SqlHubStore.open(None), Notifier(), MemoryBlobs()
     deltas = DeltaShelf(store, blobs, MemoryBlobs(), DeltaWorkers(blobs, folder / "making", level=1), clock)
     issuer = Issuer(store, keys.key, clock, notifier)
-    backend = HubBackend(store, deltas, keys, clock, issuer=issuer, notifier=notifier)
-    rollouts = RolloutLoop(store, issuer, clock)
+    repository = Repository(store, keys, clock)
+    backend = HubBackend(store, deltas, repository, clock, issuer=issuer, notifier=notifier)
+    judge = Judge(store, blobs)
+    rollouts = RolloutLoop(store, issuer, clock, judge)
+    rollouts.revoked = repository.why_revoked
     backend.on_news = rollouts.wake
     ahead = DeltaLoop(store, deltas)
     rollouts.on_running = ahead.follow
@@ -38,9 +43,11 @@ def memory_hub(folder: Path, clock: Clock | None = None, *, keys: HubKeys | None
         ahead=ahead,
         uploads=MemoryLocalBlobs(folder / "uploads"),
         keys=keys,
+        repository=repository,
         clock=clock,
         issuer=issuer,
         backend=backend,
         rollouts=rollouts,
+        judge=judge,
         url="https://hub.example:8443",
     )

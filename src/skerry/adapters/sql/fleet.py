@@ -9,16 +9,22 @@ import msgspec
 import sqlalchemy as sa
 
 from skerry.adapters.sql import rows
+from skerry.adapters.sql.identities import add_replacement, note_event
 from skerry.adapters.sql.operators import add_audit
-from skerry.adapters.sql.schema import events, host_states, hosts, join_tokens, sites
+from skerry.adapters.sql.schema import events, host_states, hosts, join_replacements, join_tokens, sites
 from skerry.kit.errors import Bug, Conflict, Denied, Missing
 from skerry.ports.hub_store import AppliedReport, Audit, EventRecord, HostRecord, JoinTokenRecord, SiteRecord
+from skerry.spec.report import Event
 
 _without_desired = [column for column in sites.c if column.name != "desired"]
 _state_columns = ("observed_at", "observed", "facts")
 _hosts_with_states = sa.select(
     hosts, host_states.c.observed_at, host_states.c.observed, host_states.c.facts
 ).outerjoin_from(hosts, host_states)
+
+_join_token = sa.select(
+    join_tokens, sa.func.coalesce(join_replacements.c.host, "").label("replaces")
+).outerjoin_from(join_tokens, join_replacements)
 
 # Built once: these run for each report of each host.
 _advance_host = (
@@ -103,15 +109,17 @@ def add_join_token(connection: sa.Connection, token: JoinTokenRecord, audit: Aud
     """Store a join token of a known site."""
     if not rows.exists(connection, sa.select(sites.c.name).where(sites.c.name == token.site)):
         raise _unknown_site(token.site)
-    rows.add(connection, join_tokens, token)
+    values = msgspec.structs.asdict(token)
+    replaces = values.pop("replaces")
+    connection.execute(sa.insert(join_tokens), values)
+    if replaces:
+        add_replacement(connection, token.hash, replaces)
     add_audit(connection, audit)
 
 
 def enroll_host(connection: sa.Connection, join_hash: str, host: HostRecord, audit: Audit) -> HostRecord:
     """Use a join token once and store the host, or return the very same host that is there."""
-    token = rows.load_one(
-        connection, sa.select(join_tokens).where(join_tokens.c.hash == join_hash), JoinTokenRecord
-    )
+    token = rows.load_one(connection, _join_token.where(join_tokens.c.hash == join_hash), JoinTokenRecord)
     if token is None or token.site != host.site:
         raise Denied("join.unknown", f"there is no such join token for site {host.site}")
     known = load_host(connection, host.name)
@@ -123,12 +131,20 @@ def enroll_host(connection: sa.Connection, join_hash: str, host: HostRecord, aud
         raise Denied(
             "join.expired", f"the join token expired at {token.expires_at}", hint="ask for a new one"
         )
+    if token.replaces and token.replaces != host.name:
+        raise Denied("join.other_host", f"the join token replaces host {token.replaces}, and no other")
     if known is not None:
-        hint = "remove that host first if this one replaces it"
-        raise Conflict("host.name_taken", f"another host is named {host.name}", hint=hint)
+        if known.site != host.site or not token.replaces:
+            hint = f"if this one replaces it: skerry site token {known.site} --replace {host.name}"
+            raise Conflict("host.name_taken", f"another host is named {host.name}", hint=hint)
+        connection.execute(sa.delete(hosts).where(hosts.c.name == host.name))
     use = sa.update(join_tokens).where(join_tokens.c.hash == join_hash)
     connection.execute(use.values(uses_left=join_tokens.c.uses_left - 1))
     _insert_host(connection, host)
+    if known is not None:
+        message = "another machine or new keys took the place of this host; its old keys are refused"
+        note_event(connection, host.name, Event(at=host.enrolled_at, kind="host.replaced", message=message))
+        audit = msgspec.structs.replace(audit, action="host.replace")
     add_audit(connection, audit)
     return host
 

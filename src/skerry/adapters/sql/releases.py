@@ -10,11 +10,14 @@ from sqlalchemy import exc
 
 from skerry.adapters.sql import rows
 from skerry.adapters.sql.operators import add_audit
-from skerry.adapters.sql.schema import assignments, releases, rollouts, sites, wipes
+from skerry.adapters.sql.policies import add_override, put_evidence
+from skerry.adapters.sql.schema import assignments, evidence, overrides, releases, rollouts, sites, wipes
 from skerry.kit.errors import Conflict, Missing
 from skerry.ports.hub_store import AssignmentRecord, Audit, ReleaseRecord, RolloutRecord
 
 _running = rollouts.c.state == "running"
+_release = sa.select(releases, evidence.c.evidence).join_from(releases, evidence)
+_rollout = sa.select(rollouts, overrides.c.override).outerjoin_from(rollouts, overrides)
 _unassign = sa.delete(assignments).where(
     assignments.c.site == sa.bindparam("at_site"), assignments.c.application == sa.bindparam("of")
 )
@@ -24,10 +27,16 @@ def add_release(connection: sa.Connection, release: ReleaseRecord, audit: Audit)
     """Store a release once and for all; False when the very same is there."""
     stored = load_release(connection, release.name)
     if stored is None:
-        rows.add(connection, releases, release)
+        values = msgspec.structs.asdict(release)
+        attached = values.pop("evidence")
+        connection.execute(sa.insert(releases), values)
+        put_evidence(connection, release.name, attached)
         add_audit(connection, audit)
         return True
     if (stored.digest, stored.document) == (release.digest, release.document):
+        if stored.evidence != release.evidence:
+            put_evidence(connection, release.name, release.evidence)
+            add_audit(connection, msgspec.structs.replace(audit, action="release.evidence"))
         return False
     hint = "a release never changes: give the new content a new version"
     raise Conflict(
@@ -37,13 +46,13 @@ def add_release(connection: sa.Connection, release: ReleaseRecord, audit: Audit)
 
 def load_release(connection: sa.Connection, name: str) -> ReleaseRecord | None:
     """Return a release."""
-    return rows.load_one(connection, sa.select(releases).where(releases.c.name == name), ReleaseRecord)
+    return rows.load_one(connection, _release.where(releases.c.name == name), ReleaseRecord)
 
 
 def load_releases(connection: sa.Connection) -> Sequence[ReleaseRecord]:
     """Return all releases by application, oldest first."""
     order = (releases.c.application, releases.c.created_at, releases.c.name)
-    return rows.load_all(connection, sa.select(releases).order_by(*order), ReleaseRecord)
+    return rows.load_all(connection, _release.order_by(*order), ReleaseRecord)
 
 
 def remove_release(connection: sa.Connection, name: str, audit: Audit) -> None:
@@ -68,17 +77,21 @@ def add_rollouts(connection: sa.Connection, new: Sequence[RolloutRecord]) -> Non
         if load_rollout(connection, rollout.name) is not None:
             hint = "a rollout cannot be changed: give the new one another name"
             raise Conflict("rollout.name_taken", f"there is a rollout named {rollout.name}", hint=hint)
-        rows.add(connection, rollouts, rollout)
+        values = msgspec.structs.asdict(rollout)
+        override = values.pop("override")
+        connection.execute(sa.insert(rollouts), values)
+        if override is not None:
+            add_override(connection, rollout.name, override)
 
 
 def load_rollout(connection: sa.Connection, name: str) -> RolloutRecord | None:
     """Return a rollout."""
-    return rows.load_one(connection, sa.select(rollouts).where(rollouts.c.name == name), RolloutRecord)
+    return rows.load_one(connection, _rollout.where(rollouts.c.name == name), RolloutRecord)
 
 
 def load_rollouts(connection: sa.Connection, *, running_only: bool) -> Sequence[RolloutRecord]:
     """Return rollouts, oldest first."""
-    query = sa.select(rollouts).order_by(rollouts.c.created_at, rollouts.c.name)
+    query = _rollout.order_by(rollouts.c.created_at, rollouts.c.name)
     return rows.load_all(connection, query.where(_running) if running_only else query, RolloutRecord)
 
 

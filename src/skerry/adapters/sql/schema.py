@@ -15,8 +15,11 @@ import msgspec
 import sqlalchemy as sa
 
 from skerry.spec.api import SiteProgress
+from skerry.spec.evidence import Evidence
 from skerry.spec.facts import HostFacts
+from skerry.spec.overriding import Override
 from skerry.spec.report import Event, Observed
+from skerry.trust.cloning import Lineage
 
 _epoch = datetime(1970, 1, 1, tzinfo=UTC)
 _microsecond = timedelta(microseconds=1)
@@ -150,6 +153,24 @@ host_states = sa.Table(
     sa.Column("facts", Encoded(HostFacts)),
 )
 
+# Most tokens are for new hosts.
+join_replacements = sa.Table(
+    "join_replacements",
+    metadata,
+    sa.Column("hash", sa.Text, sa.ForeignKey("join_tokens.hash", ondelete="CASCADE"), primary_key=True),
+    sa.Column("host", sa.Text, nullable=False),
+)
+
+# Changes when an agent starts, not at each report.
+host_lineages = sa.Table(
+    "host_lineages",
+    metadata,
+    sa.Column("host", sa.Text, sa.ForeignKey("hosts.name", ondelete="CASCADE"), primary_key=True),
+    sa.Column("lineage", Encoded(Lineage), nullable=False),
+    sa.Column("quarantined_at", Instant),
+    sa.Column("why", sa.Text, nullable=False),
+)
+
 events = sa.Table(
     "events",
     metadata,
@@ -174,6 +195,34 @@ releases = sa.Table(
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("created_by", sa.Text, nullable=False),
     sa.Column("document", sa.LargeBinary, nullable=False),
+    sa.Column("publisher", sa.Text, nullable=False),
+    sa.Column("vouched_at", sa.BigInteger, nullable=False),
+)
+
+# What releases carry is replaced as a whole, and asked for by release alone.
+evidence = sa.Table(
+    "evidence",
+    metadata,
+    sa.Column("release", sa.Text, sa.ForeignKey("releases.name", ondelete="CASCADE"), primary_key=True),
+    sa.Column("evidence", Encoded(tuple[Evidence, ...]), nullable=False),
+)
+
+policies = sa.Table(
+    "policies",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("changed_at", Instant, nullable=False),
+    sa.Column("changed_by", sa.Text, nullable=False),
+    sa.Column("document", sa.LargeBinary, nullable=False),
+)
+
+# What hosts and publishers fetch: the bytes as they were signed.
+metadata_files = sa.Table(
+    "metadata",
+    metadata,
+    sa.Column("role", sa.Text, primary_key=True),
+    sa.Column("version", sa.BigInteger, primary_key=True),
+    sa.Column("content", sa.LargeBinary, nullable=False),
 )
 
 rollouts = sa.Table(
@@ -191,6 +240,14 @@ rollouts = sa.Table(
     sa.Column("version", sa.BigInteger, nullable=False),
     sa.Column("document", sa.LargeBinary, nullable=False),
     sa.Column("sites", Encoded(dict[str, SiteProgress]), nullable=False),
+)
+
+# Most rollouts need none.
+overrides = sa.Table(
+    "overrides",
+    metadata,
+    sa.Column("rollout", sa.Text, sa.ForeignKey("rollouts.name", ondelete="CASCADE"), primary_key=True),
+    sa.Column("override", Encoded(Override), nullable=False),
 )
 
 # No foreign key: hosts remember the count for as long as they have their disk, so one that began anew, after its

@@ -13,7 +13,9 @@ import msgspec
 from skerry.adapters.sqlite_files import damage, translated
 from skerry.kit.errors import Rejected, Unavailable
 from skerry.ports.hub_look import DatabaseLook
+from skerry.spec.evidence import Evidence
 from skerry.spec.release import Release
+from skerry.trust.repository import publisher_of, publisher_role
 
 _patience_s = 10.0
 
@@ -36,6 +38,14 @@ def write_snapshot(database: Path, target: Path) -> None:
         raise _explained(error, database) from error
     if found is not None:
         raise _damaged(database, found)
+
+
+class _Signed(msgspec.Struct):
+    expires: datetime
+
+
+class _Metadata(msgspec.Struct):
+    signed: _Signed
 
 
 def look_at(database: Path) -> DatabaseLook:
@@ -72,6 +82,9 @@ def _look(connection: sqlite3.Connection) -> DatabaseLook:
         documents[digest] = len(document)
         release = msgspec.json.decode(document, type=Release)
         files.update((str(file.digest), file.size_bytes) for file in release.files())
+    for (attached,) in connection.execute("SELECT evidence FROM evidence") if "evidence" in tables else ():
+        evidence = msgspec.json.decode(attached, type=tuple[Evidence, ...])
+        files.update((one.digest, one.size_bytes) for one in evidence)
     hosts, seen = connection.execute("SELECT count(*), max(last_seen_at) FROM hosts").fetchone()
     return DatabaseLook(
         sites=dict(connection.execute("SELECT name, generation FROM sites ORDER BY name").fetchall()),
@@ -83,7 +96,20 @@ def _look(connection: sqlite3.Connection) -> DatabaseLook:
         releases=tuple(names),
         documents=documents,
         files=files,
+        metadata=_expiries(connection) if "metadata" in tables else {},
     )
+
+
+def _expiries(connection: sqlite3.Connection) -> dict[str, datetime]:
+    """Return until when the newest metadata of each role holds; bins count for their publisher's role."""
+    expiries: dict[str, datetime] = {}
+    for role, _, content in connection.execute(
+        "SELECT role, max(version), content FROM metadata GROUP BY role"
+    ):
+        name = publisher_role(publisher) if (publisher := publisher_of(role)) else str(role)
+        until = msgspec.json.decode(content, type=_Metadata).signed.expires
+        expiries[name] = min(until, expiries.get(name, until))
+    return expiries
 
 
 def _open(database: Path) -> sqlite3.Connection:

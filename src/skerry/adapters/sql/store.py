@@ -12,8 +12,18 @@ from pathlib import Path
 import msgspec
 import sqlalchemy as sa
 
-from skerry.adapters.sql import deltas, fleet, operators, recoveries, releases
+from skerry.adapters.sql import (
+    deltas,
+    fleet,
+    identities,
+    operators,
+    recoveries,
+    releases,
+    signed_metadata,
+)
+from skerry.adapters.sql import policies as policy_rows
 from skerry.adapters.sql.database import Database, open_file, open_memory
+from skerry.ports.host_identities import KeysRecord, LineageRecord
 from skerry.ports.hub_store import (
     AppliedReport,
     AssignmentRecord,
@@ -24,6 +34,7 @@ from skerry.ports.hub_store import (
     HostRecord,
     HubStore,
     JoinTokenRecord,
+    Publication,
     RecoveryRecord,
     ReleaseRecord,
     Revoked,
@@ -31,7 +42,9 @@ from skerry.ports.hub_store import (
     SiteRecord,
     TokenRecord,
 )
+from skerry.ports.policies import PolicyRecord
 from skerry.spec.backup import RestoreMark
+from skerry.spec.report import Event
 
 
 class SqlHubStore(HubStore):
@@ -92,10 +105,16 @@ class SqlHubStore(HubStore):
 
     # sites and hosts
     def apply_documents(
-        self, *, sites: Mapping[str, bytes], rollouts: Sequence[RolloutRecord], audits: Sequence[Audit]
+        self,
+        *,
+        sites: Mapping[str, bytes],
+        rollouts: Sequence[RolloutRecord],
+        audits: Sequence[Audit],
+        policies: Sequence[PolicyRecord] = (),
     ) -> None:
         def apply(connection: sa.Connection) -> None:
             fleet.put_sites(connection, sites)
+            policy_rows.put_policies(connection, policies)
             releases.add_rollouts(connection, rollouts)
             for audit in audits:
                 operators.add_audit(connection, audit)
@@ -139,6 +158,20 @@ class SqlHubStore(HubStore):
     def remove_host(self, name: str, audit: Audit) -> None:
         self._database.write(lambda connection: fleet.remove_host(connection, name, audit))
 
+    def lineages(self) -> Sequence[LineageRecord]:
+        return self._database.read(identities.load_lineages)
+
+    def put_lineage(
+        self, record: LineageRecord, event: Event | None = None, audit: Audit | None = None
+    ) -> None:
+        self._database.write(lambda connection: identities.put_lineage(connection, record, event, audit))
+
+    def readmit_host(self, name: str, event: Event, audit: Audit) -> None:
+        self._database.write(lambda connection: identities.readmit_host(connection, name, event, audit))
+
+    def change_keys(self, keys: KeysRecord, event: Event, audit: Audit) -> None:
+        self._database.write(lambda connection: identities.change_keys(connection, keys, event, audit))
+
     def apply_reports(self, reports: Sequence[AppliedReport]) -> int:
         return self._database.write(lambda connection: fleet.apply_reports(connection, reports))
 
@@ -151,6 +184,17 @@ class SqlHubStore(HubStore):
 
     def release(self, name: str) -> ReleaseRecord | None:
         return self._database.read(lambda connection: releases.load_release(connection, name))
+
+    def publish(self, publication: Publication, audit: Audit | None = None) -> bool:
+        return self._database.write(
+            lambda connection: signed_metadata.publish(connection, publication, audit)
+        )
+
+    def metadata(self, role: str, version: int | None = None) -> bytes | None:
+        return self._database.read(lambda connection: signed_metadata.load(connection, role, version))
+
+    def metadata_versions(self) -> Mapping[str, int]:
+        return self._database.read(signed_metadata.load_versions)
 
     def releases(self) -> Sequence[ReleaseRecord]:
         return self._database.read(releases.load_releases)
@@ -197,6 +241,13 @@ class SqlHubStore(HubStore):
 
     def wipes(self, site: str) -> Mapping[str, int]:
         return self._database.read(lambda connection: releases.load_wipes(connection, site))
+
+    # policies
+    def policies(self) -> Sequence[PolicyRecord]:
+        return self._database.read(policy_rows.load_policies)
+
+    def remove_policy(self, name: str, audit: Audit) -> None:
+        self._database.write(lambda connection: policy_rows.remove_policy(connection, name, audit))
 
     # recovery
     def recoveries(self) -> Sequence[RecoveryRecord]:

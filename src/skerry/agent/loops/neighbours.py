@@ -27,6 +27,7 @@ from skerry.ports.neighbours import Datagrams
 from skerry.reconcile.duty import Duty
 from skerry.spec.desired import DesiredState
 from skerry.spec.facts import Fact, HostFacts
+from skerry.trust.keys import SigningKey
 
 __all__ = ["AppStatus", "NeighbourLoop"]
 
@@ -81,6 +82,10 @@ class NeighbourLoop:
         self.on_change: Callable[[], None] = lambda: None
 
     # ── what the reconciler calls ────────────────────────────────────────────────────────────────────
+
+    def take_key(self, key: SigningKey) -> None:
+        """Sign heartbeats with another key from now on."""
+        self._hood.take_key(key)
 
     def follow(self, desired: DesiredState | None) -> None:
         """Take what is desired: whom to send to, their keys, and the placements."""

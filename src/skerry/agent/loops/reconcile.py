@@ -41,6 +41,7 @@ from skerry.agent.seeing import (
 from skerry.agent.self_testing import SelfTests, is_self_test
 from skerry.agent.storing import Storage
 from skerry.agent.volumes import Volumes
+from skerry.agent.vouching import Vouching
 from skerry.kit.durable import write_file
 from skerry.kit.errors import Bug, Rejected, SkerryError, as_failure
 from skerry.kit.quantities import format_size
@@ -101,6 +102,7 @@ class Parts(msgspec.Struct, frozen=True):
     clock: Clock
     facts: Callable[[], HostFacts]
     neighbours: NeighbourLoop
+    vouching: Vouching
 
 
 class Reconciler:
@@ -128,11 +130,12 @@ class Reconciler:
         self._testing = Chores("self_test", parts.clock)
         self._taking = Chores("take_models", parts.clock)
         self._measuring = Chores("measure", parts.clock)
-        parts.syncer.on_desired = self.wake
+        parts.syncer.on_desired = self._hear
         for source in (
             parts.fetcher,
             parts.probes,
             parts.volumes,
+            parts.vouching,
             self._preparing,
             self._testing,
             self._taking,
@@ -145,6 +148,11 @@ class Reconciler:
     def wake(self) -> None:
         """Look again at once."""
         self._wake.set()
+
+    def _hear(self) -> None:
+        """A desired state or a blob token has come."""
+        self._parts.vouching.wake()
+        self.wake()
 
     async def close(self) -> None:
         """Stop what is under way; it is begun again the next time."""
@@ -182,6 +190,7 @@ class Reconciler:
         await parts.preparer.look()
         policy = desired.policy if desired else SitePolicy()
         parts.limiter.follow(policy, facts)
+        parts.vouching.follow(desired, self._host)
         parts.releases.set_facts(facts, policy)
         parts.releases.set_failed(parts.tests.failed)
         parts.releases.set_loaded(parts.preparer.loaded)
@@ -195,7 +204,7 @@ class Reconciler:
         self._remember(plan)
         # Before anything is fetched: room is made at the cost of what nobody is known to need.
         if desired is not None:
-            self._ahead.follow(desired, self._host, self._needed())
+            self._ahead.follow(desired, self._host, self._needed(), parts.vouching)
         self._storage.follow(self._records.values(), self._ahead.digests, policy.disk)
         failure: SkerryError | None = None
         for action in plan.actions:
@@ -214,6 +223,7 @@ class Reconciler:
             applications=views,
             neighbours=parts.neighbours.views(),
             ahead=self._ahead.views,
+            metadata=parts.vouching.view,
         )
         self._write_status(observed, facts)
         parts.syncer.tell(observed, facts)
@@ -262,6 +272,7 @@ class Reconciler:
         digests = {target.digest for target in targets.values()}
         digests |= {d for r in self._records.values() for d in (r.good, r.previous, r.candidate)}
         digests |= {view.labels.get("release", "") for view in instances.values()}
+        good = {record.good for record in self._records.values()}
         known = {
             digest: fact for digest in sorted(digests) if digest and (fact := parts.releases.fact(digest))
         }
@@ -282,6 +293,8 @@ class Reconciler:
             taken=parts.live.taken,
             wiped=parts.volumes.wiped(),
             full=parts.volumes.full,
+            withheld=parts.vouching.withheld({target.digest for target in targets.values()} - good),
+            revoked=parts.vouching.revoked(),
         )
 
     def _adopt(self, instances: Mapping[str, InstanceView]) -> None:

@@ -28,6 +28,8 @@ from skerry.spec.facts import HostFacts
 from skerry.spec.report import Event, Observed
 from skerry.trust.desired import verify_desired
 from skerry.trust.envelope import verify_document
+from skerry.trust.keys import SigningKey
+from skerry.trust.report import claimed_key
 from skerry.trust.timekeeping import TimeTrust, raise_floor, trusted_now, verify_time
 
 _log = structlog.get_logger()
@@ -39,12 +41,15 @@ PAUSE_S = 0.2
 class Syncer:
     """What a host tells its upstream and hears from it."""
 
-    def __init__(self, identity: Identity, store: AgentStore, link: Link, clock: Clock) -> None:
+    def __init__(
+        self, identity: Identity, store: AgentStore, link: Link, clock: Clock, *, session: str = ""
+    ) -> None:
+        """`session` names this run of the agent to the hub."""
         self._identity = identity
         self._store = store
         self._link = link
         self._clock = clock
-        self._outbox = Outbox(identity, store)
+        self._outbox = Outbox(identity, store, session)
         self._time = msgspec.json.decode(store.load("time") or b"{}", type=TimeTrust)
         self._observed = Observed()
         self._facts: HostFacts = {}
@@ -62,6 +67,15 @@ class Syncer:
     def now(self) -> datetime:
         """Return the time this host believes."""
         return trusted_now(self._clock.now(), self._time)
+
+    @property
+    def failing(self) -> str:
+        """The code of the error that exchanges end with; empty when they succeed."""
+        return self._failing
+
+    def take_key(self, key: SigningKey) -> None:
+        """Sign with another key from now on."""
+        self._outbox.take_key(key)
 
     def token(self, *, renew: bool = False) -> str:
         """Return the blob token; `renew` asks for another at the next exchange, which it hastens."""
@@ -138,9 +152,10 @@ class Syncer:
             want_token=self._want_token,
         )
         answer = await asyncio.to_thread(self._link.sync, request)
-        self._outbox.acknowledge(answer.acknowledged)
+        self._outbox.acknowledge(answer.acknowledged, newest=answer.newest)
         if fresh is not None:
             self._note_told(fresh, answer.acknowledged, {key: body[key] for key in news})
+        await self._follow_root(answer)
         self._take(answer, fresh)
         self._succeed()
 
@@ -153,6 +168,19 @@ class Syncer:
                 self._acknowledged.pop(key, None)
             self._changed.set()
         self._told = max(self._told, fresh)
+
+    async def _follow_root(self, answer: SyncAnswer) -> None:
+        """Look for a newer root when the hub signs with a key that the one held does not name."""
+        signed = [envelope for envelope in (answer.desired, answer.time) if envelope is not None]
+        trust = self._identity.trust
+        if all(trust.knows(claimed_key(envelope)) for envelope in signed):
+            return
+        token = answer.blob_token or self._token
+        if not token:
+            self._want_token = True
+            return
+        if await asyncio.to_thread(trust.follow_root, self._link, token):
+            _log.info("root.followed", version=trust.root_version)
 
     def _take(self, answer: SyncAnswer, fresh: int | None) -> None:
         if answer.time is not None and fresh is not None:
@@ -168,7 +196,7 @@ class Syncer:
             self.on_desired()
 
     def _take_time(self, envelope: JsonEnvelope, fresh: int) -> None:
-        keys = list(self._identity.hub_keys)
+        keys = list(self._identity.trust.keys)
         system = self._clock.now()
         self._time = verify_time(
             envelope, keys, host=self._identity.place.host, sequence=fresh, system=system
@@ -183,7 +211,7 @@ class Syncer:
         try:
             desired = verify_desired(
                 envelope,
-                self._identity.hub_keys,
+                self._identity.trust.keys,
                 site=self._identity.place.site,
                 held_generation=held,
                 now=self.now(),
@@ -204,8 +232,10 @@ class Syncer:
             return None
         try:
             envelope = msgspec.json.decode(raw, type=JsonEnvelope)
-            # What was taken stays taken: neither its age nor the clock matters now, the signature does.
-            return verify_document(envelope, DESIRED_STATE_TYPE, DesiredState, self._identity.hub_keys)
+            # What was taken stays taken: neither its age nor the clock nor a newer root matters, the signature does.
+            return verify_document(
+                envelope, DESIRED_STATE_TYPE, DesiredState, self._identity.trust.past_keys()
+            )
         except (*UNREADABLE, Untrusted):
             _log.exception("desired.damaged")
             return None

@@ -20,8 +20,8 @@ Scoping = Literal["open", "own", "filtered", "narrowed", "inside", "everybody", 
 """How an operation treats a token that is limited to sites.
 
 `open`: there is no token. `own`: it is about the token. `filtered`: sites outside are left out. `narrowed`: the
-selector is. `inside`: what it names must be inside, else it is not there or refused. `everybody`: releases, which
-belong to no site. `whole`: refused, as it is about the whole fleet.
+selector is. `inside`: what it names must be inside, else it is not there or refused. `everybody`: releases and
+policies, which belong to no site. `whole`: refused, as it is about the whole fleet.
 """
 
 ACCESS: Mapping[str, tuple[Needed, Scoping]] = {
@@ -47,8 +47,16 @@ ACCESS: Mapping[str, tuple[Needed, Scoping]] = {
     "show_traffic": ("viewer", "narrowed"),
     "show_delivery": ("viewer", "inside"),
     "list_volumes": ("viewer", "filtered"),
+    "list_policies": ("viewer", "everybody"),
+    "show_policy": ("viewer", "everybody"),
+    "explain_policies": ("viewer", "everybody"),
+    "download_evidence": ("viewer", "everybody"),
+    "list_metadata": ("viewer", "everybody"),
+    "get_metadata": ("viewer", "everybody"),
+    "list_publishers": ("viewer", "everybody"),
     # bring releases
     "create_release": ("publisher", "everybody"),
+    "publish_metadata": ("publisher", "everybody"),
     "find_missing": ("publisher", "everybody"),
     "download": ("publisher", "everybody"),
     "upload": ("publisher", "everybody"),
@@ -64,7 +72,9 @@ ACCESS: Mapping[str, tuple[Needed, Scoping]] = {
     "wipe_volumes": ("operator", "inside"),
     "adopt_site": ("operator", "inside"),
     "reissue_site": ("operator", "inside"),
-    # say who may
+    "readmit_host": ("operator", "inside"),
+    # say who may, and what must be proven
+    "remove_policy": ("admin", "whole"),
     "list_tokens": ("admin", "whole"),
     "create_token": ("admin", "whole"),
     "revoke_token": ("admin", "whole"),

@@ -17,7 +17,19 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 from skerry.carrier.limits import TooMany
-from skerry.hub.api import deltas, documents, fleet, operators, preview, recovery, releases, volumes
+from skerry.hub.api import (
+    deltas,
+    documents,
+    fleet,
+    hosts,
+    metadata,
+    operators,
+    policies,
+    preview,
+    recovery,
+    releases,
+    volumes,
+)
 from skerry.hub.api.auth import TokenAuth, require_role
 from skerry.hub.api.door import Door, add_safe_headers
 from skerry.hub.api.openapi import relax_unions
@@ -62,11 +74,14 @@ def operator_app(hub: Hub) -> Litestar:
         *operators.HANDLERS,
         *fleet.HANDLERS,
         *releases.HANDLERS,
+        *metadata.HANDLERS,
         *documents.HANDLERS,
         *preview.HANDLERS,
         *deltas.HANDLERS,
         *volumes.HANDLERS,
         *recovery.HANDLERS,
+        *hosts.HANDLERS,
+        *policies.HANDLERS,
     ]
     for handler in handlers:
         handler.responses = ERRORS

@@ -11,6 +11,7 @@ from litestar.params import FromPath, JSONBody
 
 from skerry.hub.api.door import Door
 from skerry.hub.api.operators import ApiRequest, TheHub, TheSeen, audit_of
+from skerry.hub.api.policies import Judged, check_keys, judge_rollouts, require_admin
 from skerry.hub.api.scope import Seen
 from skerry.hub.services import Hub
 from skerry.hub.views import as_json, view_rollout
@@ -19,12 +20,23 @@ from skerry.kit.errors import Conflict, Denied, Missing, Rejected
 from skerry.kit.ids import split_release_name
 from skerry.matching.selector import parse_selector
 from skerry.ports.hub_store import RolloutRecord
+from skerry.ports.policies import PolicyRecord
 from skerry.spec.api import ApplyAnswer, ApplyRequest, Change, RolloutView
 from skerry.spec.documents import AnyDocument, kind_of
 from skerry.spec.parsing import parse_raw
+from skerry.spec.policy import Policy
 from skerry.spec.problems import DocumentRejected, Problem
 from skerry.spec.rollout import Rollout
 from skerry.spec.site import Site
+
+
+class _Planned(msgspec.Struct, frozen=True):
+    """What applying documents changes."""
+
+    changes: list[Change]
+    sites: dict[str, bytes]
+    rollouts: list[RolloutRecord]
+    policies: list[PolicyRecord]
 
 
 @post("/apply", status_code=200, request_max_body_size=32 << 20)
@@ -46,9 +58,11 @@ async def _apply(data: ApplyRequest, hub: Hub, seen: Seen, request: ApiRequest) 
     if problems := await asyncio.to_thread(_check_scope, hub, parsed, seen):
         await _note_scope(request)
         raise DocumentRejected(problems)
-    changes, sites, rollouts = await asyncio.to_thread(_plan, parsed, hub, seen, request.user.name)
+    planned = await asyncio.to_thread(_plan, parsed, hub, seen, request.user.name)
+    changes, sites = planned.changes, planned.sites
+    judged = await _judge(planned, parsed, data.override_policy.strip(), hub, request)
     if data.dry_run:
-        return ApplyAnswer(changes=tuple(changes), dry_run=True)
+        return ApplyAnswer(changes=tuple(changes), dry_run=True, warnings=judged.warnings)
     audits = [
         audit_of(
             hub, request, f"{change.kind.lower()}.{change.action}", f"{change.kind.lower()}:{change.name}"
@@ -56,12 +70,39 @@ async def _apply(data: ApplyRequest, hub: Hub, seen: Seen, request: ApiRequest) 
         for change in changes
         if change.action != "unchanged"
     ]
+    audits += judged.audits
     if audits:
-        await asyncio.to_thread(hub.store.apply_documents, sites=sites, rollouts=rollouts, audits=audits)
+        await asyncio.to_thread(
+            hub.store.apply_documents,
+            sites=sites,
+            rollouts=judged.rollouts,
+            audits=audits,
+            policies=planned.policies,
+        )
     for name in sites:
         await hub.issuer.issue(name)
     hub.rollouts.wake()
-    return ApplyAnswer(changes=tuple(changes))
+    return ApplyAnswer(changes=tuple(changes), warnings=judged.warnings)
+
+
+async def _judge(
+    planned: _Planned, parsed: list[AnyDocument], reason: str, hub: Hub, request: ApiRequest
+) -> Judged:
+    """Hold what is to begin against the policies, and let only admins change or overrule those."""
+    if planned.policies:
+        await require_admin(request, "change policies")
+    if reason:
+        await require_admin(request, "override a policy")
+        begun = [c.name for c in planned.changes if c.kind == "Rollout" and c.action == "unchanged"]
+        if begun:
+            hint = "start it once more under another name"
+            raise Conflict("rollout.immutable", f"rollout {begun[0]} has begun already", hint=hint)
+    if problems := await asyncio.to_thread(check_keys, parsed):
+        raise DocumentRejected(problems)
+    judged = await judge_rollouts(hub, planned.rollouts, parsed, who=request.user.name, reason=reason)
+    if judged.problems:
+        raise DocumentRejected(judged.problems)
+    return judged
 
 
 @get("/rollouts", sync_to_thread=True)
@@ -112,14 +153,13 @@ async def _note_scope(request: ApiRequest) -> None:
     await door.refusals.note(request.user.name, "refused.scope", f"{request.method} {request.url.path}")
 
 
-def _plan(
-    parsed: list[AnyDocument], hub: Hub, seen: Seen, who: str
-) -> tuple[list[Change], dict[str, bytes], list[RolloutRecord]]:
+def _plan(parsed: list[AnyDocument], hub: Hub, seen: Seen, who: str) -> _Planned:
     """Check every document against what is there; collect all problems before anything is stored."""
     documents = [_narrow(document, seen) for document in parsed]
     changes: list[Change] = []
     sites: dict[str, bytes] = {}
     rollouts: list[RolloutRecord] = []
+    policies: list[PolicyRecord] = []
     problems: list[Problem] = []
     for document in documents:
         before = _stored(hub, document)
@@ -128,6 +168,10 @@ def _plan(
         same = before == content
         if isinstance(document, Site) and not same:
             sites[name] = content
+        elif isinstance(document, Policy) and not same:
+            policies.append(
+                PolicyRecord(name=name, document=content, changed_at=hub.clock.now(), changed_by=who)
+            )
         elif isinstance(document, Rollout) and not same:
             if before is not None:
                 hint = "a rollout cannot be changed once it has started: give another name"
@@ -147,7 +191,7 @@ def _plan(
         )
     if problems:
         raise DocumentRejected(problems)
-    return changes, sites, rollouts
+    return _Planned(changes, sites, rollouts, policies)
 
 
 def _parse(data: ApplyRequest) -> list[AnyDocument]:
@@ -169,7 +213,7 @@ def _parse(data: ApplyRequest) -> list[AnyDocument]:
         if key in seen:
             problems.append(Problem(f"documents[{index}]", f"{key[0]} {key[1]} is there twice"))
         seen.add(key)
-        if not isinstance(document, Site | Rollout):
+        if not isinstance(document, Site | Rollout | Policy):
             hint = "applications and models come with a release: skerry release push FILE"
             problems.append(Problem(f"documents[{index}].kind", f"a {key[0]} is not applied", hint))
         documents.append(document)
@@ -196,9 +240,11 @@ def _check_scope(hub: Hub, documents: list[AnyDocument], seen: Seen) -> list[Pro
         return problems
     hint = f"this token is for {seen.scope.text}"
     for document in documents:
+        name = document.metadata.name
+        if isinstance(document, Policy):
+            problems.append(Problem(f"Policy {name}", "a policy is for all sites", hint))
         if not isinstance(document, Site):
             continue
-        name = document.metadata.name
         stored = hub.store.site(name)
         if not seen.scope.covers(name, document.metadata.labels):
             what = "the site would not be one of this token's"
@@ -212,6 +258,8 @@ def _check_scope(hub: Hub, documents: list[AnyDocument], seen: Seen) -> list[Pro
 
 def _stored(hub: Hub, document: AnyDocument) -> bytes | None:
     name = document.metadata.name
+    if isinstance(document, Policy):
+        return next((policy.document for policy in hub.store.policies() if policy.name == name), None)
     record = hub.store.site(name) if isinstance(document, Site) else hub.store.rollout(name)
     return record.document if record else None
 
@@ -219,7 +267,10 @@ def _stored(hub: Hub, document: AnyDocument) -> bytes | None:
 def _check_rollout(hub: Hub, rollout: Rollout, new_sites: list[Site]) -> list[Problem]:
     problems: list[Problem] = []
     where = f"Rollout {rollout.metadata.name}: spec"
-    if hub.store.release(rollout.spec.release) is None:
+    release = hub.store.release(rollout.spec.release)
+    if release is not None and (why := hub.repository.why_revoked(release)):
+        problems.append(Problem(f"{where}.release", why, "hosts take it no more: name another release"))
+    if release is None:
         known = ", ".join(release.name for release in hub.store.releases()[-5:]) or "none"
         problems.append(
             Problem(

@@ -13,6 +13,7 @@ from skerry.hub.api.operators import ApiRequest, TheHub, TheSeen, audit_of
 from skerry.hub.api.recovery import held_view
 from skerry.hub.services import Hub
 from skerry.hub.views import view_host, view_site
+from skerry.kit.errors import Conflict, Rejected
 from skerry.kit.ids import new_secret
 from skerry.matching.selector import parse_selector
 from skerry.ports.hub_store import HostRecord, JoinTokenRecord, SiteRecord
@@ -51,14 +52,32 @@ def create_join_token(
 ) -> JoinTokenAnswer:
     """Make a join token; it is shown this once."""
     seen.site(name)
+    if data.replaces and seen.host(data.replaces).site != name:
+        raise Conflict("host.other_site", f"host {data.replaces} is not at site {name}")
+    if data.replaces and data.uses != 1:
+        raise Rejected("join.one_replacement", "a token that replaces a host is for one use")
     now = hub.clock.now()
     secret = new_secret("join")
     expires_at = now + timedelta(seconds=data.ttl_s)
     record = JoinTokenRecord(
-        hash=hash_secret(secret), site=name, created_at=now, expires_at=expires_at, uses_left=data.uses
+        hash=hash_secret(secret),
+        site=name,
+        created_at=now,
+        expires_at=expires_at,
+        uses_left=data.uses,
+        replaces=data.replaces,
     )
-    hub.store.add_join_token(record, audit_of(hub, request, "site.token", f"site:{name}"))
-    token = JoinToken(hub=hub.url, site=name, root=hub.keys.root_digest, secret=secret, expires_at=expires_at)
+    subject = f"host:{data.replaces}" if data.replaces else f"site:{name}"
+    action = "host.token" if data.replaces else "site.token"
+    hub.store.add_join_token(record, audit_of(hub, request, action, subject))
+    token = JoinToken(
+        hub=hub.url,
+        site=name,
+        root=hub.repository.root_digest,
+        secret=secret,
+        expires_at=expires_at,
+        host=data.replaces,
+    )
     return JoinTokenAnswer(token=encode_join_token(token), site=name, expires_at=expires_at, uses=data.uses)
 
 
@@ -66,15 +85,20 @@ def create_join_token(
 def list_hosts(hub: TheHub, seen: TheSeen, site: FromQuery[str | None] = None) -> list[HostView]:
     """List hosts, of one site or all."""
     sites = {record.name: record for record in seen.sites()}
-    now = hub.clock.now()
-    return [view_host(host, sites[host.site], now) for host in hub.store.hosts(site) if host.site in sites]
+    now, quarantine = hub.clock.now(), hub.backend.identities.quarantine
+    return [
+        view_host(host, sites[host.site], now, quarantine=quarantine(host.name))
+        for host in hub.store.hosts(site)
+        if host.site in sites
+    ]
 
 
 @get("/hosts/{name:str}", sync_to_thread=True)
 def show_host(name: FromPath[str], hub: TheHub, seen: TheSeen) -> HostView:
     """Show one host."""
     host = seen.host(name)
-    return view_host(host, seen.site(host.site), hub.clock.now())
+    quarantine = hub.backend.identities.quarantine(name)
+    return view_host(host, seen.site(host.site), hub.clock.now(), quarantine=quarantine)
 
 
 @delete("/hosts/{name:str}")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import msgspec
 from litestar import Response, delete, get, post, put
 from litestar.params import FromPath, FromQuery, JSONBody
 from litestar.response import Stream
 
+from skerry.hub.api.bodies import decode_body, read_body
+from skerry.hub.api.metadata import MAX_METADATA_BYTES, roles_of
 from skerry.hub.api.operators import ApiRequest, TheHub, TheSeen, audit_of
+from skerry.hub.evidence import stated_evidence
 from skerry.hub.foreseeing import foresee_release
 from skerry.hub.views import view_applications, view_models, view_release
-from skerry.kit.canonical import UNREADABLE
 from skerry.kit.digests import digest_of, parse_digest
 from skerry.kit.errors import Conflict, Missing, Rejected
 from skerry.ports.hub_store import ReleaseRecord
@@ -27,7 +28,8 @@ from skerry.spec.api import (
     UploadAnswer,
 )
 from skerry.spec.documents import check_release
-from skerry.spec.problems import DocumentRejected, Problem
+from skerry.spec.problems import DocumentRejected
+from skerry.spec.publishing import PublishRequest
 from skerry.spec.release import Release
 
 MAX_RELEASE_BYTES = 4 << 20
@@ -50,7 +52,8 @@ def list_models(hub: TheHub, seen: TheSeen) -> list[ModelView]:
 @get("/releases", sync_to_thread=True)
 def list_releases(hub: TheHub, application: FromQuery[str] = "") -> list[ReleaseView]:
     """List releases, of one application or all."""
-    return [view_release(r) for r in hub.store.releases() if application in ("", r.application)]
+    found = [r for r in hub.store.releases() if application in ("", r.application)]
+    return [view_release(release, hub.repository.revoked(release)) for release in found]
 
 
 @get("/releases/{name:str}", sync_to_thread=True)
@@ -59,7 +62,7 @@ def show_release(name: FromPath[str], hub: TheHub) -> ReleaseView:
     record = hub.store.release(name)
     if record is None:
         raise Missing("release.missing", f"there is no release {name}", hint="skerry get releases lists them")
-    return view_release(record, whole=True)
+    return view_release(record, hub.repository.revoked(record), whole=True)
 
 
 @delete("/releases/{name:str}", sync_to_thread=True)
@@ -68,11 +71,14 @@ def remove_release(name: FromPath[str], hub: TheHub, request: ApiRequest) -> Non
     hub.store.remove_release(name, audit_of(hub, request, "release.remove", f"release:{name}"))
 
 
-@post("/releases", request_max_body_size=MAX_RELEASE_BYTES)
+@post("/releases", request_max_body_size=MAX_METADATA_BYTES)
 async def create_release(request: ApiRequest, hub: TheHub) -> Response[ReleaseView]:
-    """Accept a release whose files are all here: 201 when it is new, 200 when the very same was here before."""
-    body = await request.body()
-    release = _decode_release(body)
+    """Accept a signed release whose files are all here: 201 when it is new, 200 when the very same was here before."""
+    asked = await read_body(request, PublishRequest)
+    body = asked.document
+    if len(body) > MAX_RELEASE_BYTES:
+        raise Rejected("release.too_large", f"a release document may have {MAX_RELEASE_BYTES} bytes at most")
+    release = decode_body(body, Release)
     if problems := check_release(release):
         raise DocumentRejected(problems)
     files = {str(file.digest): file.size_bytes for file in release.files()}
@@ -83,6 +89,10 @@ async def create_release(request: ApiRequest, hub: TheHub) -> Response[ReleaseVi
             "release.incomplete", f"{len(lacking)} files are not here, such as {lacking[0]}", hint=hint
         )
     digest = digest_of(body)
+    given = roles_of(asked.metadata)
+    load = hub.repository.load
+    evidence = await asyncio.to_thread(stated_evidence, load, given, asked.publisher, release.name)
+    await hub.judge.check_evidence(release, digest, evidence)
     await hub.blobs.put(digest, body)
     record = ReleaseRecord(
         name=release.name,
@@ -93,14 +103,19 @@ async def create_release(request: ApiRequest, hub: TheHub) -> Response[ReleaseVi
         size_bytes=sum(files.values()),
         created_at=hub.clock.now(),
         created_by=request.user.name,
+        publisher=asked.publisher,
+        evidence=evidence,
     )
     audit = audit_of(hub, request, "release.create", f"release:{release.name}")
-    new = await asyncio.to_thread(hub.store.add_release, record, audit)
-    if new:
+    published = await asyncio.to_thread(hub.repository.publish, given, audit, release=record)
+    await hub.issuer.mark_releases(published.affected)
+    if published.new:
         await hub.deltas.prepare(foresee_release(release))
-    stored = record if new else await asyncio.to_thread(hub.store.release, release.name)
+    stored = record if published.new else await asyncio.to_thread(hub.store.release, release.name)
     assert stored is not None
-    return Response(view_release(stored), status_code=201 if new else 200)
+    return Response(
+        view_release(stored, hub.repository.revoked(stored)), status_code=201 if published.new else 200
+    )
 
 
 @post("/blobs/missing", status_code=200)
@@ -145,13 +160,6 @@ async def upload(
     file = await asyncio.to_thread(hub.uploads.finish, digest)
     await hub.blobs.adopt(digest, file)
     return UploadAnswer(offset=size, complete=True)
-
-
-def _decode_release(body: bytes) -> Release:
-    try:
-        return msgspec.json.decode(body, type=Release)
-    except UNREADABLE as error:
-        raise DocumentRejected([Problem("", f"not a release: {str(error)[:300]}")]) from error
 
 
 HANDLERS: list[Any] = [

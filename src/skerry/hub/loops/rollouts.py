@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from skerry.hub.issuing import Issuer, Where
+from skerry.hub.judging import Judge
 from skerry.kit.errors import Bug, Conflict, Missing, as_failure
 from skerry.matching.selector import parse_selector
 from skerry.ports.clock import Clock
@@ -45,13 +46,15 @@ REST_S = 0.2
 class RolloutLoop:
     """Drives all running rollouts."""
 
-    def __init__(self, store: HubStore, issuer: Issuer, clock: Clock) -> None:
+    def __init__(self, store: HubStore, issuer: Issuer, clock: Clock, judge: Judge) -> None:
         self._store = store
         self._issuer = issuer
         self._clock = clock
+        self._judge = judge
         self._wake = asyncio.Event()
         self._failing = ""
         self._wake_at: datetime | None = None
+        self.revoked: Callable[[ReleaseRecord], str] = lambda _: ""
         self.on_running: Callable[[Sequence[RolloutRecord]], None] = lambda _: None
 
     def wake(self) -> None:
@@ -88,7 +91,8 @@ class RolloutLoop:
         await self._issuer.issue_marked()
         self._wake_at = None
         for record in running:
-            changed = await asyncio.to_thread(self._decide, record)
+            blocked = await self._judge.blocked(record)
+            changed = await asyncio.to_thread(self._decide, record, blocked)
             for site in changed:
                 await self._issuer.issue(site)
 
@@ -121,14 +125,18 @@ class RolloutLoop:
         self.wake()
         return again
 
-    def _decide(self, record: RolloutRecord) -> list[str]:
+    def _decide(self, record: RolloutRecord, blocked: str) -> list[str]:
         """Decide one rollout and store the decision; return the sites whose desired state changes."""
         fleet, assigned = self._load_fleet(record)
         now = self._clock.now()
-        decision = decide_rollout(_fact(record), fleet, now=now)
+        release = self._store.release(record.release)
+        revoked = self.revoked(release) if release else ""
+        fact = msgspec.structs.replace(_fact(record, blocked), revoked=revoked)
+        decision = decide_rollout(fact, fleet, now=now)
         if decision.wake_at is not None:
             self._wake_at = min(self._wake_at or decision.wake_at, decision.wake_at)
-        if decision.state == record.state and decision.sites == record.sites and not decision.effects:
+        same = (decision.state, decision.sites, decision.why) == (record.state, record.sites, record.why)
+        if same and not decision.effects:
             return []
         ended = now if decision.state != "running" else None
         updated = msgspec.structs.replace(
@@ -211,9 +219,9 @@ class RolloutLoop:
         return taken
 
 
-def _fact(record: RolloutRecord) -> RolloutFact:
+def _fact(record: RolloutRecord, blocked: str = "") -> RolloutFact:
     state: RolloutState = msgspec.convert(record.state, RolloutState)
-    return RolloutFact(record.name, record.release, state, record.sites, _begin_at(record))
+    return RolloutFact(record.name, record.release, state, record.sites, _begin_at(record), blocked)
 
 
 def _begin_at(record: RolloutRecord) -> datetime | None:
