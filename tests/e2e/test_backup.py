@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from skerry.testing.fleet import AgentProcess
+from skerry.testing.fleet import PUBLISHER, AgentProcess
 from tests.e2e.conftest import TestFleet
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -128,6 +128,7 @@ def test_an_older_backup_takes_no_site_back_and_what_runs_there_can_be_adopted(k
     refused = fleet.try_run("site", "adopt", "zurich")
     assert refused.returncode == 4
     assert "talker@1.1.0" in refused.stderr
+    fleet.run("publisher", "resend", PUBLISHER)  # what the publisher has signed since the backup
     fleet.push("1.1.0")
     adopted = fleet.get("site", "adopt", "zurich")
     assert adopted["generation"] > ahead

@@ -97,6 +97,7 @@ def test_slow_connections_are_ended_and_stop_nobody_elses_request(fleet: TestFle
 @pytest.mark.rule("DOOR-1")
 def test_a_builds_token_pushes_releases_and_changes_nothing_that_runs(fleet: TestFleet) -> None:
     fleet.make_site("harbour")
+    fleet.add_publisher()
     build = fleet.get("token", "create", "build", "--role", "publisher")["secret"]
     path = write_release(fleet.folder / "release", "1.0.0", ballast={"weights.bin": b"w" * 100_000})
     assert as_token(fleet, build, "release", "push", str(path))[0] == 0
