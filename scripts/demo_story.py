@@ -13,7 +13,7 @@ from scripts.demo_pictures import APPLICATION, Picture, Survey, survey
 from scripts.demo_stage import Narrator, Stage, expect
 from scripts.fleet_folder import SITES
 
-SOAK = ("--soak", "2s")
+SOAK = ("--soak", "2s", "--waves", "100%")
 
 
 @dataclass

@@ -18,6 +18,7 @@ import msgspec
 from sphinx.application import Sphinx
 
 from skerry import __version__
+from skerry.rollout.states import LEGAL_STEPS
 from skerry.spec.documents import KINDS
 from skerry.spec.schema import json_schema
 
@@ -34,6 +35,7 @@ def _write_reference(app: Sphinx) -> None:
     _write(folder / "skerry.schema.json", json.dumps(json_schema(), indent=2) + "\n")
     _write(folder / "documents.md", "\n".join(_render_documents()) + "\n")
     _write(folder / "cli.md", "\n".join(_render_cli()) + "\n")
+    _write(folder / "rollout-states.md", "\n".join(_render_states()) + "\n")
 
 
 def _write(path: Path, text: str) -> None:
@@ -73,6 +75,16 @@ def _render_struct(kind: type, title: str, level: int, pending: list[type]) -> I
     for field in info.fields:
         yield f"| `{field.encode_name}` | {_describe(field.type, pending)} | {_default(field)} |"
     yield ""
+
+
+def _render_states() -> Iterator[str]:
+    yield "# Steps of a rollout's sites\n"
+    yield "Which state of a site may follow which in one step; one decision may take two.\n"
+    yield "| from \\ to | " + " | ".join(f"`{state}`" for state in LEGAL_STEPS) + " |"
+    yield "|---|" + "---|" * len(LEGAL_STEPS)
+    for state, following in LEGAL_STEPS.items():
+        marks = " | ".join("x" if other in following else "" for other in LEGAL_STEPS)
+        yield f"| `{state}` | {marks} |"
 
 
 def _target(kind: type) -> str:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.bench import rollout_gates
+from tests.bench import rollout_deciding, rollout_gates, rollout_simulation
 from tests.bench.figure import Figure
 
 
 def figures() -> Iterator[Figure]:
-    """Measure the gates; further parts of rollouts add theirs here."""
+    """Measure decisions, the gates and the simulator."""
+    yield from rollout_deciding.figures()
     yield from rollout_gates.figures()
+    yield from rollout_simulation.figures()

@@ -15,7 +15,7 @@ from skerry.ports.hub_store import (
     RolloutRecord,
     TokenRecord,
 )
-from skerry.spec.api import SiteProgress
+from skerry.spec.api_rollout import SiteProgress
 from skerry.spec.report import ApplicationView, Event, Observed
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)

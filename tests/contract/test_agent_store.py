@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import pytest
 
 from skerry.adapters.sqlite_agent_store import SqliteAgentStore
 from skerry.kit.errors import Conflict, Unavailable
-from skerry.ports.agent_store import AgentStore, QueuedReport
+from skerry.ports.agent_store import AgentStore, QueuedReport, WindowRow
 from skerry.testing.faults import FaultPlan, FaultyAgentStore, PowerCut
 from skerry.testing.memory import MemoryAgentStore
 from tests.contract.killed import run_and_kill
@@ -97,6 +98,40 @@ def test_the_newest_reports_are_kept(store: AgentStore, keep: int, left: list[in
     queue(store, 1, 2, 4, 8)
     assert store.drop_oldest(keep) == 4 - len(left)
     assert sequences(store) == left
+
+
+def window(begin: int, state: str = "new", *, release: str = "a@1", value: bytes = b"1") -> WindowRow:
+    return WindowRow("a", release, "main", "errors", begin, begin + 60, state, value)
+
+
+def test_windows_are_replaced_and_forgotten_together_and_come_oldest_first(store: AgentStore) -> None:
+    store.change_windows([window(120), window(0), window(60, release="a@2")])
+    store.change_windows([window(0, "doubt", value=b"2")], [window(0), window(120)])
+    assert store.windows() == [window(0, "doubt", value=b"2"), window(60, release="a@2")]
+    assert store.window_names() == [window(0, "doubt", value=b""), window(60, release="a@2", value=b"")]
+    assert store.windows(application="b") == []
+    assert store.windows(application="a", releases=("a@2", "a@3")) == [window(60, release="a@2")]
+    assert store.windows(states=("doubt", "told")) == [window(0, "doubt", value=b"2")]
+    assert store.windows(limit=1) == [window(0, "doubt", value=b"2")]
+
+
+def test_only_a_window_that_is_still_the_same_changes_its_state(store: AgentStore) -> None:
+    store.change_windows([window(0), window(60)])
+    store.mark_windows([window(0), window(60, value=b"0"), window(600)], "told")
+    assert [row.state for row in store.windows()] == ["told", "new"]
+
+
+def test_a_file_of_before_there_were_windows_keeps_what_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "agent.db"
+    store, _ = SqliteAgentStore.open(path)
+    store.save({"a": b"1"})
+    store.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript("DROP TABLE windows; PRAGMA user_version = 1;")
+    store, set_aside = SqliteAgentStore.open(path)
+    store.change_windows([window(0)])
+    assert (store.load("a"), store.windows(), set_aside) == (b"1", [window(0)], False)
+    store.close()
 
 
 def test_many_threads_may_use_it_at_a_time(store: AgentStore) -> None:

@@ -12,7 +12,7 @@ import pytest
 from skerry.adapters.sql.store import SqlHubStore
 from skerry.kit.errors import Conflict, Missing
 from skerry.ports.hub_store import AssignmentRecord, HubStore, ReleaseRecord
-from skerry.spec.api import SiteProgress
+from skerry.spec.api_rollout import SiteProgress
 from tests.contract.hub_records import HOUR, NOW, audit, populate, release, rollout
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import threading
+import time
+from collections import Counter, deque
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from skerry.reconcile.plan import LEAVE_AFTER_S
 from skerry.testing.fleet import AgentProcess
 from tests.e2e.conftest import TestFleet
 from tests.e2e.releases import SERVING, ask
@@ -77,6 +80,7 @@ spec:
         input: {{path: in.json, source: in.json}}
         expected: {{path: out.json, source: out.json}}
     tolerance: {{absolute: 0.1}}
+    {max_latency}
   variants: {variants}
 ---
 apiVersion: skerry/v1
@@ -123,6 +127,7 @@ class Thinker:
             files = [{"path": "mind.json", "source": str(source)}]
             variants.append({"name": str(whole["name"]).replace(".", "-"), "format": "json", "files": files})
         usual = {"update": "auto", "on_change": "", "objective": "listed", "model_version": version}
+        usual["max_latency"] = ""
         text = DOCUMENTS.format(version=version, variants=json.dumps(variants), **{**usual, **how})
         path = self.folder / f"{version}.yaml"
         path.write_text(text)
@@ -185,6 +190,51 @@ def test_a_release_with_another_model_alone_runs_beside_the_old_one_until_it_is_
         thinker.fleet.until(lambda: thinker.says()[:1] == ["1.1.0"])
     assert set(names) == {"1.0.0", "1.1.0"}
     assert thinker.says()[1] != first[1]
+
+
+@pytest.mark.rule("HOST-8")
+def test_who_asks_now_and_then_where_to_go_loses_none_of_thousands_of_requests_in_a_switch(
+    thinker: Thinker,
+) -> None:
+    thinker.push("1.0.0")
+    assert thinker.roll_out("1.0.0") == "succeeded"
+    thinker.push("1.1.0")
+    old = thinker.agent.endpoint("thinker", "head")
+    asked, over = Counter[str](), threading.Event()
+
+    def keep_asking() -> None:
+        # Whoever looks up this often goes at the worst by what was shown so long ago.
+        shown = deque([(time.monotonic(), old)])
+        while not over.is_set():
+            now = time.monotonic()
+            if now >= shown[-1][0] + 0.1:
+                shown.append((now, thinker.agent.endpoint("thinker", "head")))
+            while len(shown) > 1 and now >= shown[1][0] + LEAVE_AFTER_S / 2:
+                shown.popleft()
+            said = ask(shown[0][1])
+            asked[said.split()[0] if said else "nobody"] += 1
+
+    asker = threading.Thread(target=keep_asking)
+    asker.start()
+    try:
+        assert thinker.roll_out("1.1.0") == "succeeded"
+        thinker.fleet.until(lambda: not ask(old) and asked.total() >= 5000)
+    finally:
+        over.set()
+        asker.join()
+    assert asked["nobody"] == 0, f"of {asked.total()} requests so many were not answered"
+    assert asked.keys() == {"1.0.0", "1.1.0"}, "both served meanwhile"
+
+
+@pytest.mark.rule("HOST-5")
+def test_a_variant_that_is_too_slow_here_is_passed_over_before_it_serves(thinker: Thinker) -> None:
+    minds = ({"name": "slow", "latency_ms": 80.0}, {"name": "swift", "latency_ms": 4.0})
+    thinker.push("1.0.0", *minds, max_latency="max_latency: 20ms")
+    assert thinker.roll_out("1.0.0") == "succeeded"
+    assert thinker.says()[0] == "swift"
+    view = thinker.fleet.get("get", "hosts", "edge")["applications"]["thinker"]
+    why = "an answer takes 80 ms, and may take 20 ms at the most"
+    assert view["failed_variants"]["mind@1.0.0/slow"] == why
 
 
 @pytest.mark.rule("HOST-6")

@@ -11,14 +11,19 @@ from typing import Any
 
 from skerry.adapters.directory_blobs import DirectoryBlobs
 from skerry.agent.fetcher import Fetcher, FetchParts
+from skerry.agent.holding import Holds
+from skerry.agent.host_gates import GatedTrial, HostGates
 from skerry.agent.launching import Launcher, Site
 from skerry.agent.limiting import Limiter
 from skerry.agent.live_models import LiveModels
+from skerry.agent.loops.metrics import MetricsLoop
 from skerry.agent.loops.neighbours import NeighbourLoop
 from skerry.agent.loops.probe import ProbeLoop
 from skerry.agent.loops.reconcile import Parts, Reconciler
 from skerry.agent.loops.sync import Syncer
+from skerry.agent.measurements import Measurements
 from skerry.agent.measuring import Measurer, MeasuringParts
+from skerry.agent.metering import Metering
 from skerry.agent.preparing import Preparer
 from skerry.agent.releases import Releases
 from skerry.agent.self_testing import SelfTests, TestBench
@@ -27,6 +32,7 @@ from skerry.agent.vouching import Vouching, VouchingParts
 from skerry.kit.canonical import encode_canonical
 from skerry.kit.digests import digest_of
 from skerry.kit.errors import SkerryError
+from skerry.rollout.gates import GatesVerdict
 from skerry.spec.application import Application, ApplicationSpec, Bundle, Component
 from skerry.spec.carrier import SyncAnswer, SyncRequest
 from skerry.spec.desired import Assignment, HealthPolicy, ReleaseRef, Upcoming
@@ -37,7 +43,7 @@ from skerry.spec.model import FileSpec
 from skerry.spec.release import Release
 from skerry.spec.report import Observed, Report
 from skerry.testing.clock import SimulatedClock
-from skerry.testing.fake_runtime import FakeHost, FakeProber, FakeRuntime
+from skerry.testing.fake_runtime import FakeHost, FakeMetrics, FakeProber, FakeRuntime
 from skerry.testing.memory import MemoryAgentStore
 from skerry.testing.memory_lan import MemoryLan
 from skerry.testing.signing import SignedRepository
@@ -112,6 +118,8 @@ class Agent:
         limiter = Limiter(self.store, self.clock, self.syncer.now)
         fetching = FetchParts(self.blobs, link, self.clock, self._token, data, limiter)
         self.fetcher, self._measuring = fetcher(fetching), Fetcher(fetching)
+        self.metrics = FakeMetrics()
+        self.verdicts: list[tuple[str, str]] = []
         trust = self.identity.trust
         self.vouching = Vouching(
             VouchingParts(trust, self.store, link, self.clock, self.syncer.now, self._token)
@@ -149,25 +157,41 @@ class Agent:
             volumes=volumes,
             fetcher=self.fetcher,
             limiter=limiter,
+            holds=Holds(data, self.syncer.now, self.syncer.note),
             probes=ProbeLoop(prober, self.runtime, self.clock),
             syncer=self.syncer,
             clock=self.clock,
             facts=lambda: FACTS,
             vouching=self.vouching,
+            metering=self._metering(live),
             neighbours=NeighbourLoop(self.identity, MemoryLan().machine("10.0.0.1"), self.store, self.clock),
         )
+
+    def _metering(self, live: LiveModels) -> Metering:
+        measurements = Measurements(self.store, self.syncer.now)
+        gates = HostGates(measurements, self.store, self.clock, now=self.syncer.now, note=self._note_verdict)
+        loop = MetricsLoop(self.metrics, measurements, self.clock)
+        return Metering(
+            loop, gates, measurements=measurements, fact_of=self.releases.fact, live=live, host="edge"
+        )
+
+    def _note_verdict(self, trial: GatedTrial, verdict: GatesVerdict) -> None:
+        self.verdicts.append((trial.release, verdict.outcome))
 
     async def desire(
         self,
         generation: int,
         assigned: dict[str, ReleaseRef],
         upcoming: dict[str, ReleaseRef] | None = None,
+        *,
+        urgent: bool = False,
         **more: Any,
     ) -> None:
         """Let the hub say what the host shall run (by version), and what it will get later."""
         upcoming = upcoming or {}
+        health = HealthPolicy(soak_s=1.0)
         given = tuple(
-            Assignment(application=APP, release=f"{APP}@{version}", health=HealthPolicy(soak_s=1.0))
+            Assignment(application=APP, release=f"{APP}@{version}", health=health, urgent=urgent)
             for version in assigned
         )
         ahead = tuple(Upcoming(application=APP, release=f"{APP}@{version}") for version in upcoming)

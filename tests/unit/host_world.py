@@ -38,6 +38,7 @@ Behaviour = Literal[
     "cannot-start",
     "fails-self-test",
     "deaf",
+    "falls-in-soak",
 ]
 APPLICATION = "reader"
 
@@ -68,6 +69,9 @@ class World:
         self.taken: dict[str, str] = {}
         self.wiped: dict[str, int] = {}
         self.full: dict[str, str] = {}
+        self.hold = ""
+        self.window = ""
+        self.urgent = False
         self.now = 0.0
         self.records: dict[str, ApplicationRecord] = {}
         self.memory = Memory()
@@ -121,7 +125,9 @@ class World:
         """Plan and apply once, a second later; `before_action` may raise `PowerCut`."""
         self.now += 1.0
         self._live()
-        plan = plan_host(self.targets, self.records, self.seen(), self.memory, now=self.now)
+        waits = {"hold": self.hold, "switch": self.window, "urgent": self.urgent}
+        targets = {name: msgspec.structs.replace(target, **waits) for name, target in self.targets.items()}
+        plan = plan_host(targets, self.records, self.seen(), self.memory, now=self.now)
         before_action(None)
         self.records = dict(plan.records)
         self.memory = plan.memory
@@ -229,14 +235,18 @@ class World:
             if fact.state == "stopping" and self.ticks[key] > 1:
                 self.instances[key] = msgspec.structs.replace(fact, state="exited", exit_code=-15)
             elif fact.state == "running":
-                self.instances[key] = self._grown(fact)
+                self.instances[key] = self._grown(fact, self.ticks[key])
 
-    def _grown(self, fact: InstanceFact) -> InstanceFact:
+    def _grown(self, fact: InstanceFact, age: int) -> InstanceFact:
         match self.behaviours[self.taken.get(fact.family, fact.release)]:
             case "healthy" | "deaf":
                 return msgspec.structs.replace(fact, started=True, ready=True)
             case "crashes":
                 return msgspec.structs.replace(fact, state="exited", exit_code=3)
+            case "falls-in-soak" if age > 2:
+                return msgspec.structs.replace(fact, state="exited", exit_code=9)
+            case "falls-in-soak":
+                return msgspec.structs.replace(fact, started=True, ready=True)
             case "startup-fails":
                 return msgspec.structs.replace(fact, dead="HTTP 503")
             case _:

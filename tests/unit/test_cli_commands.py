@@ -17,7 +17,8 @@ from skerry.cli.rollout import follow
 from skerry.client.client import Client
 from skerry.client.profile import Context, Profile, choose_context, load_profile, save_profile
 from skerry.kit.errors import Rejected, Unavailable
-from skerry.spec.api import NewToken, RolloutView, SiteProgress, SiteView, TokenView
+from skerry.spec.api import NewToken, RolloutView, SiteView, TokenView
+from skerry.spec.api_rollout import SiteProgress
 from tests.unit.cli_session import log_in, own_profile
 from tests.unit.hub_double import SECRET, TOKEN, HubDouble, serve_hub
 

@@ -19,7 +19,7 @@ from skerry.cli.release_diff import diff_lines
 from skerry.cli.rollout_preview import traffic_lines
 from skerry.client.client import Client
 from skerry.matching.preview import preview_fleet
-from skerry.spec.api import FleetPreview
+from skerry.spec.api import FleetPreview, Presence, SiteView
 from skerry.spec.api_delivery import (
     DeltaOrder,
     DeltaOrdered,
@@ -87,6 +87,22 @@ FLEET = preview_fleet(release(), {})
 DONE = DeltaOrdered(deltas=4, pending=0, left_s=0.0)
 
 
+PRESENCES: tuple[tuple[str, Presence], ...] = (("harbour", "online"), ("airport", "silent"))
+SITES = [
+    SiteView(
+        name=name,
+        labels={},
+        document={},
+        generation=1,
+        hosts=1,
+        hosts_online=int(presence == "online"),
+        last_seen_at=None,
+        presence=presence,
+    )
+    for name, presence in PRESENCES
+]
+
+
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubDouble]:
     with logged_in_hub(tmp_path, monkeypatch) as hub:
@@ -94,6 +110,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubDouble]:
         hub.views["/releases/reader@2/diff"] = DIFF
         hub.views["/releases/reader@2/traffic"] = TRAFFIC
         hub.views["/releases/reader@2/preview"] = FLEET
+        hub.views["/sites"] = SITES
         yield hub
 
 
@@ -197,16 +214,22 @@ def test_a_preview_makes_deltas_only_when_it_is_told_to(
     assert run([*command, "--limit", "2"]) == 0
     assert hub.requests == [
         "GET /releases/reader@2/preview?selector=region%3Dnorth",
+        "GET /sites?selector=region%3Dnorth",
         "GET /releases/reader@2/traffic?selector=region%3Dnorth",
     ]
-    assert capsys.readouterr().out.splitlines()[-len(list(traffic_lines(TRAFFIC, 2))) :] == list(
-        traffic_lines(TRAFFIC, 2)
-    )
+    said = capsys.readouterr().out
+    assert "\n".join(traffic_lines(TRAFFIC, 2)) in said
+    assert said.splitlines()[-4:] == [
+        "Waves, if it began now:",
+        "  canary: 1 site: harbour",
+        "  early: 1 site, 1 of them away now: airport",
+        "  rest: 0 sites: nobody is left",
+    ]
     hub.requests.clear()
     assert run([*command, "--make", "-o", "json"]) == 0
     assert "POST /releases/reader@2/deltas" in hub.requests
     told = json.loads(capsys.readouterr().out)
-    assert set(told) == {"fleet", "traffic"}
+    assert set(told) == {"fleet", "traffic", "waves"}
     assert msgspec.convert(told["traffic"], TrafficPreview) == TRAFFIC
     assert msgspec.convert(told["fleet"], FleetPreview) == FLEET
 

@@ -17,11 +17,13 @@ from skerry.cli.diff import diff_lines
 from skerry.cli.explain import rollout_sentences, variant_sentences
 from skerry.cli.output import Column, format_data, plain_table, terminal_table
 from skerry.cli.resources import RESOURCES, resource_of
-from skerry.cli.rollout import change_lines, default_name
+from skerry.cli.rollout import change_lines
 from skerry.cli.text import age, clean, until
+from skerry.cli.wave_preview import default_name
 from skerry.kit.errors import Missing, Rejected
 from skerry.kit.ids import is_name
-from skerry.spec.api import Change, EventView, HostView, RolloutView, SiteProgress, SiteView
+from skerry.spec.api import Change, EventView, HostView, RolloutView, SiteView
+from skerry.spec.api_rollout import SiteProgress
 from skerry.spec.facts import Fact
 from skerry.spec.report import ApplicationView, ComponentView, Event, VariantChoice
 

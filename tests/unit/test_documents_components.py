@@ -377,6 +377,14 @@ SEEDED: tuple[tuple[str, str, str, str, str, str], ...] = (
         "needs a source",
         "source: FILE",
     ),
+    (
+        MODEL,
+        "  self_test:\n",
+        "  self_test:\n    max_latency: 0s\n",
+        "spec.self_test.max_latency",
+        "must be longer than 0",
+        "",
+    ),
 )
 
 

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.delivery
 
 async def test_hosts_are_told_the_sites_link_and_how_many_share_it(tmp_path: Path) -> None:
     harbour = Harbour(tmp_path, hosts=2)
+    await harbour.all_report_facts()
     await harbour.roll_out(release())
     assert (await harbour.desired()).policy.link is None
     link = SiteLink(rate="64KiB/s", windows=(LinkWindow(cron="0 22 * * *", duration="8h"),), per_day="50MiB")
@@ -38,6 +39,7 @@ async def test_hosts_are_told_the_sites_link_and_how_many_share_it(tmp_path: Pat
 @pytest.mark.parametrize("urgent", (True, False))
 async def test_what_an_urgent_rollout_brings_is_fetched_first(tmp_path: Path, urgent: bool) -> None:
     harbour = Harbour(tmp_path, hosts=1)
+    await harbour.all_report_facts()
     await harbour.roll_out(release(), urgent=urgent)
     desired = await harbour.desired()
     (digest,) = (ref.digest for ref in desired.releases.values())

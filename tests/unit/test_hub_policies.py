@@ -114,7 +114,7 @@ def policy(*require: str, name: str = "production", **spec: Any) -> dict[str, An
 
 
 def rollout(name: str = "spring", sites: str = "*", version: str = "1") -> dict[str, Any]:
-    spec = {"release": f"camera@{version}", "sites": sites}
+    spec = {"release": f"camera@{version}", "sites": sites, "waves": [{"size": "100%"}]}
     return {"apiVersion": "skerry/v1", "kind": "Rollout", "metadata": {"name": name}, "spec": spec}
 
 
@@ -189,6 +189,7 @@ async def test_a_policy_that_comes_later_stops_new_sites_and_takes_nothing_away(
     assert before == {"harbour": "camera@1", "pier": "camera@1"}
     await world.applied("admin", policy("sbom"))
     world.site("mole", labels={})
+    world.host("mole-edge", "mole", host_facts())
     assert await world.step() == before
     record = world.rollout("spring")
     assert record.sites["mole"].state == "pending"

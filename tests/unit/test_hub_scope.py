@@ -18,7 +18,8 @@ from skerry.hub.api.scope import Scope
 from skerry.kit.canonical import encode_canonical
 from skerry.matching.selector import parse_selector
 from skerry.ports.hub_store import AppliedReport, AssignmentRecord, RolloutRecord, TokenRecord
-from skerry.spec.api import Role, SiteProgress, SiteRolloutState
+from skerry.spec.api import Role
+from skerry.spec.api_rollout import SiteProgress, SiteRolloutState
 from skerry.spec.metadata import Metadata
 from skerry.spec.report import ApplicationView, Event, VariantChoice
 from skerry.spec.rollout import Rollout, RolloutSpec

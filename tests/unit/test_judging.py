@@ -50,6 +50,30 @@ def test_answers_that_are_not_right_fail_with_the_reason(output: bytes, why: str
     assert why in judge(output).failures["mind"]
 
 
+@pytest.mark.rule("HOST-5")
+@pytest.mark.parametrize(
+    ("limit_ms", "output", "why"),
+    (
+        (2.0, GOOD, ""),
+        (1.9, GOOD, "an answer takes 2 ms, and may take 1.9 ms at the most"),
+        (60_000.0, line("mind/twos", [2, 4]) + line("mind/label", ["dog"]), "no latency_ms is told"),
+        (
+            60_000.0,
+            line("mind/twos", [2, 4], -1.0) + line("mind/label", ["dog"], 0.0),
+            "no latency_ms is told",
+        ),
+    ),
+)
+def test_a_variant_that_is_right_and_too_slow_has_failed(limit_ms: float, output: bytes, why: str) -> None:
+    answers = {
+        "mind/twos": GoldenAnswer(b"[2, 4]", TOLERANCE),
+        "mind/label": GoldenAnswer(b'["dog"]', TOLERANCE),
+    }
+    verdict = judge_self_test(("mind",), answers, output, ended="", limits_ms={"mind": limit_ms})
+    assert why in verdict.failures.get("mind", "")
+    assert bool(verdict.failures) == bool(why)
+
+
 def test_a_not_a_number_is_never_near_enough() -> None:
     assert compare_outputs([float("nan")], [2.0], TOLERANCE)
     assert compare_outputs([float("inf")], [2.0], TOLERANCE)

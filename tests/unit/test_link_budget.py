@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skerry.agent.limiting import Limiter
 from skerry.delivery.budget import (
     Bucket,
     BudgetState,
@@ -21,8 +22,10 @@ from skerry.delivery.budget import (
     turn_periods,
 )
 from skerry.delivery.windows import decide_switch
-from skerry.spec.desired import LinkPolicy, OpenWindow
+from skerry.spec.desired import LinkPolicy, OpenWindow, SitePolicy
 from skerry.spec.site import LinkWindow, SiteLink, SiteSpec, SwitchWindow
+from skerry.testing.clock import SimulatedClock
+from skerry.testing.memory import MemoryAgentStore
 
 pytestmark = pytest.mark.delivery
 
@@ -396,6 +399,37 @@ def test_each_host_has_an_equal_share() -> None:
 def test_a_site_that_states_nothing_has_no_policy_to_send() -> None:
     policy = site_policy(SiteSpec(time_zone="Europe/Zurich"), hosts=3)
     assert policy == type(policy)()
+
+
+@pytest.mark.rule("LINK-4")
+@pytest.mark.parametrize(
+    ("night", "cron", "opens", "minutes"),
+    (
+        # On 25 October 2026 it is 02:30 twice, and the window is an hour of real time, once.
+        ("2026-10-25 00:00", "30 2 * * *", "2026-10-25 02:30", 60),
+        # From 01:30 for two hours: 01:30 to the second 02:30.
+        ("2026-10-25 00:00", "30 1 * * *", "2026-10-25 01:30", 120),
+        # On 29 March 2026 there is no 02:30: it opens at 03:00, which follows 01:59.
+        ("2026-03-29 00:00", "30 2 * * *", "2026-03-29 03:00", 60),
+    ),
+)
+def test_a_switch_window_is_as_long_as_stated_when_clocks_change(
+    night: str, cron: str, opens: str, minutes: int
+) -> None:
+    windows = (OpenWindow(cron=cron, duration_s=minutes * 60.0),)
+    clock = SimulatedClock(at(night).astimezone(UTC))
+    limiter = Limiter(MemoryAgentStore(), clock, clock.now)
+    limiter.follow(SitePolicy(switch_windows=windows, time_zone="Europe/Zurich"), {})
+    opened: list[datetime] = []
+    for _ in range(7 * 60):
+        waits = limiter.switch_wait()
+        assert bool(waits) == bool(decide_switch(windows, clock.now(), ZURICH, "Europe/Zurich")[0])
+        if not waits:
+            opened.append(clock.now())
+        clock.advance(60.0)
+    assert opened[0] == at(opens)
+    assert len(opened) == minutes
+    assert opened[-1] - opened[0] == timedelta(minutes=minutes - 1), "in one piece"
 
 
 def test_switches_wait_for_the_sites_window() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from skerry.reconcile.plan import backoff_s
+from skerry.reconcile.plan import LEAVE_AFTER_S, backoff_s
 from skerry.reconcile.records import Action, Discard, Happened, Start, Wipe
 from tests.unit.host_world import APPLICATION, Behaviour, PowerCut, World
 
@@ -19,6 +19,7 @@ BAD: tuple[Behaviour, ...] = (
     "no-variant",
     "cannot-start",
     "fails-self-test",
+    "falls-in-soak",
 )
 FAMILY = {"a": "kin", "b": "kin", "c": "kin"}
 
@@ -71,6 +72,19 @@ def test_a_bad_first_release_leaves_nothing_running(behaviour: Behaviour) -> Non
     settle(world)
     assert world.alive() == {}
     assert "b" in world.records[APPLICATION].refused
+
+
+@pytest.mark.rule("HOST-1")
+def test_a_release_that_falls_again_and_again_during_its_soak_has_failed() -> None:
+    world = settled_on("a", ("b", "falls-in-soak"))
+    world.want("b")
+    phases: list[str] = []
+    for _ in range(60):
+        world.step()
+        phases.append(world.records[APPLICATION].phase)
+    assert "soaking" in phases, "it was ready each time"
+    assert world.records[APPLICATION].refused["b"].reason.endswith("ended 3 times, exit code 9")
+    assert world.serving() == {("a", "front"), ("a", "back")}
 
 
 @pytest.mark.rule("HOST-3")
@@ -164,6 +178,40 @@ def test_a_blue_green_trial_leaves_the_good_release_serving_until_the_new_one_is
     assert both
     settle(world, 10)
     assert world.serving() == {("b", "front"), ("b", "back")}
+
+
+@pytest.mark.rule("HOST-8")
+def test_after_a_blue_green_trial_the_old_release_goes_on_for_those_who_were_told_of_it() -> None:
+    world = World({"a": "healthy", "b": "healthy", "c": "healthy"}, beside=frozenset("b"))
+    world.want("a")
+    settle(world)
+    world.want("b")
+    while world.records[APPLICATION].good == "a":
+        world.step()
+    proven_at = world.now
+    while len(world.serving()) == 4:
+        world.step()
+    assert world.now - proven_at >= LEAVE_AFTER_S
+    assert world.serving() == {("b", "front"), ("b", "back")}
+
+
+@pytest.mark.rule("HOST-2")
+def test_a_release_that_goes_on_ends_before_another_begins() -> None:
+    world = World({"a": "healthy", "b": "healthy", "c": "healthy"}, beside=frozenset("b"))
+    world.want("a")
+    settle(world)
+    world.want("b")
+    while world.records[APPLICATION].good == "a":
+        world.step()
+    world.tested.add("c")
+    world.documents.add("c")
+    world.laid_out.add("c")
+    world.want("c")
+    for _ in range(30):
+        world.step()
+        kinds = {fact.release for fact in world.alive().values()}
+        assert "c" not in kinds or kinds == {"c"}
+    assert world.records[APPLICATION].good == "c"
 
 
 @pytest.mark.parametrize("behaviour", BAD)

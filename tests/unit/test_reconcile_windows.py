@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 
 from tests.unit.host_world import APPLICATION, World
@@ -19,9 +18,7 @@ def settle(world: World, steps: int = 60) -> None:
 
 def close(world: World, why: str = WHY) -> None:
     """Say what a switch has to wait for."""
-    world.targets = {
-        name: msgspec.structs.replace(target, switch=why) for name, target in world.targets.items()
-    }
+    world.window = why
 
 
 def on_a() -> World:
@@ -38,16 +35,27 @@ def test_outside_its_window_an_update_is_made_ready_and_takes_nothing_over() -> 
     close(world)
     settle(world)
     record = world.records[APPLICATION]
-    assert (record.good, record.candidate) == ("a", "b")
+    assert (record.good, record.candidate, record.phase) == ("a", "b", "waiting-window")
     assert "b" in world.laid_out
     assert world.serving() == {("a", "front"), ("a", "back")}
     world.crash(next(iter(world.alive())))
     settle(world)
     assert world.serving() == {("a", "front"), ("a", "back")}, "what runs is kept running meanwhile"
 
-    world.want("b")
+    close(world, "")
     settle(world)
     assert world.serving() == {("b", "front"), ("b", "back")}
+
+
+@pytest.mark.rule("LINK-4")
+def test_an_urgent_release_is_switched_outside_the_window() -> None:
+    world = on_a()
+    close(world)
+    settle(world)
+    assert world.records[APPLICATION].phase == "waiting-window"
+    world.urgent = True
+    settle(world)
+    assert world.records[APPLICATION].good == "b"
 
 
 @pytest.mark.rule("LINK-4")

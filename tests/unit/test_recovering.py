@@ -24,7 +24,7 @@ from skerry.ports.hub_store import (
     ReleaseRecord,
     RolloutRecord,
 )
-from skerry.spec.api import SiteProgress
+from skerry.spec.api_rollout import SiteProgress
 from skerry.spec.backup import RestoreMark
 from skerry.spec.report import ApplicationView, Event, Observed
 from skerry.testing.clock import settle

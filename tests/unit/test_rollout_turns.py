@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skerry.rollout.decide import HostFact, RolloutFact, SiteFact, decide_rollout
-from skerry.spec.api import SiteProgress
+from skerry.rollout.decide import decide_rollout
+from skerry.rollout.facts import HostFact, RolloutFact, SiteFact, WavePlan
+from skerry.spec.api_rollout import SiteProgress
 
 pytestmark = pytest.mark.rollout
 
@@ -19,13 +20,16 @@ NEW, OLD = "reader@2", "reader@1"
 RUNS = HostFact("runs", holds_offer=True, running=NEW, as_of=NOW)
 READY = HostFact("ready", holds_offer=True, running=OLD, candidate=NEW, standing_by=True, as_of=NOW)
 STAYED = HostFact("stayed", holds_offer=True, running=NEW, standing_by=True, as_of=NOW)
-BUSY = HostFact("busy", holds_offer=True, running=OLD, candidate=NEW, why="soaking", as_of=NOW)
+BUSY = HostFact(
+    "busy", holds_offer=True, running=OLD, candidate=NEW, why="soaking", as_of=NOW, stage="soaking"
+)
 BEHIND = HostFact("behind", holds_offer=True, running=OLD, standing_by=True, as_of=NOW)
 AWAY = HostFact("away", holds_offer=False, running=NEW)
 
 
 def decide(*hosts: HostFact, turns: int = 1, unfit: str = "") -> SiteProgress:
-    rollout = RolloutFact("first", NEW, "running", {"a": SiteProgress(state="offered", why="", as_of=NOW)})
+    offered = SiteProgress(state="offered", why="", as_of=NOW, wave=0)
+    rollout = RolloutFact(name="first", release=NEW, waves=(WavePlan("all"),), sites={"a": offered})
     site = SiteFact("a", hosts, NEW, "first", turns=turns, unfit=unfit)
     return decide_rollout(rollout, [site], now=NOW).sites["a"]
 
@@ -38,7 +42,7 @@ def decide(*hosts: HostFact, turns: int = 1, unfit: str = "") -> SiteProgress:
         ((RUNS,), 2, "succeeded"),  # fewer hosts fit than are wanted: those that do run it
         ((READY, STAYED), 1, "applying"),  # nobody has proven it
         ((RUNS, READY), 2, "applying"),  # one too few
-        ((RUNS, BUSY), 1, "applying"),
+        ((RUNS, BUSY), 1, "soaking"),
         ((RUNS, BEHIND), 1, "applying"),
         ((RUNS, AWAY), 1, "applying"),  # silence is no success
         ((AWAY,), 1, "offered"),
@@ -54,7 +58,7 @@ def test_a_site_is_done_when_enough_run_it_and_all_others_stand_by(
 
 def test_a_refusal_of_one_that_stands_by_fails_the_site() -> None:
     refused = msgspec.structs.replace(READY, refused="no room")
-    assert decide(RUNS, refused).state == "failed"
+    assert decide(RUNS, refused).why == "ready: no room"
 
 
 def test_what_fits_no_host_fails_with_the_reasons() -> None:
@@ -66,4 +70,4 @@ def test_what_fits_no_host_fails_with_the_reasons() -> None:
 @given(st.lists(st.sampled_from((RUNS, READY, STAYED, BUSY, BEHIND, AWAY)), max_size=5), st.integers(0, 3))
 def test_a_site_with_a_silent_host_is_never_done(hosts: list[HostFact], turns: int) -> None:
     progress = decide(*hosts, AWAY, turns=turns)
-    assert progress.state in ("offered", "applying")
+    assert progress.state in ("offered", "applying", "soaking")

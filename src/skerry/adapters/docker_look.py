@@ -46,6 +46,9 @@ _LOG_DEFAULT_BYTES = 1 << 20
 _NOTICE_LIMIT_S = 2.0
 _NOTICE_PAUSE_S = 0.05
 
+LIST_AGAIN = 5
+GONE_MEANWHILE = "container not known"
+
 
 class Sighting(msgspec.Struct, frozen=True, kw_only=True):
     """One container of ours as the engine describes it, and what it means.
@@ -93,6 +96,11 @@ class EngineLook:
             labels.append(f"{INSTANCE_LABEL}={instance_id}")
         query = {"all": "1", "filters": label_filter(*labels)}
         answer = self._api.call("GET", "/containers/json", query=query)
+        for _ in range(LIST_AGAIN):
+            # Podman fails the whole list when a container of it is removed at that moment.
+            if answer.is_good or GONE_MEANWHILE not in answer.message:
+                break
+            answer = self._api.call("GET", "/containers/json", query=query)
         if not answer.is_good:
             raise Unavailable("runtime.engine_failed", f"cannot list containers: {answer.message}")
         found: dict[str, list[Sighting]] = {}

@@ -15,13 +15,14 @@ import threading
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from skerry.adapters.durable_files import make_directory
 from skerry.adapters.durable_files import translated as translated_os
 from skerry.adapters.sqlite_files import is_corrupt, is_full, translated
 from skerry.kit.durable import sync_directory
 from skerry.kit.errors import Conflict
-from skerry.ports.agent_store import AgentStore, QueuedReport
+from skerry.ports.agent_store import AgentStore, QueuedReport, WindowRow
 
 _companions = ("", "-wal", "-shm")
 _schema = (
@@ -29,6 +30,24 @@ _schema = (
     "CREATE TABLE reports (sequence INTEGER PRIMARY KEY, envelope BLOB NOT NULL, sent INTEGER NOT NULL)",
     "PRAGMA user_version = 1",
 )
+_windows_schema = (
+    (
+        "CREATE TABLE windows (application TEXT NOT NULL, release TEXT NOT NULL, component TEXT NOT NULL, "
+        "metric TEXT NOT NULL, begin INTEGER NOT NULL, until INTEGER NOT NULL, state TEXT NOT NULL, "
+        "value BLOB NOT NULL, PRIMARY KEY (application, release, component, metric, begin)) WITHOUT ROWID"
+    ),
+    "PRAGMA user_version = 2",
+)
+_steps = (_schema, _windows_schema)
+_forget_window = (
+    "DELETE FROM windows WHERE application = ? AND release = ? AND component = ? AND metric = ? AND begin = ?"
+)
+_mark_window = (
+    "UPDATE windows SET state = ? "
+    "WHERE application = ? AND release = ? AND component = ? AND metric = ? AND begin = ? AND value = ?"
+)
+_names_of_windows = "SELECT application, release, component, metric, begin, until, state FROM windows"
+_windows = "SELECT application, release, component, metric, begin, until, state, value FROM windows WHERE "
 
 
 class SqliteAgentStore(AgentStore):
@@ -107,6 +126,45 @@ class SqliteAgentStore(AgentStore):
         with self._changing() as connection:
             return connection.execute(drop, (keep,)).rowcount
 
+    def change_windows(self, put: Sequence[WindowRow], remove: Sequence[WindowRow] = ()) -> None:
+        replace = "INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        with self._changing() as connection:
+            connection.executemany(_forget_window, map(_name_of, remove))
+            rows = ((*_name_of(one), one.end, one.state, one.value) for one in put)
+            connection.executemany(replace, rows)
+
+    def window_names(self) -> Sequence[WindowRow]:
+        with self._reading() as connection:
+            rows = connection.execute(_names_of_windows + " ORDER BY begin").fetchall()
+        return [_window(row) for row in rows]
+
+    def windows(
+        self,
+        *,
+        application: str = "",
+        releases: Sequence[str] = (),
+        states: Sequence[str] = (),
+        limit: int = 10_000,
+    ) -> Sequence[WindowRow]:
+        where = ["1"]
+        values: list[str] = []
+        for column, wanted in (
+            ("application", [application] if application else ()),
+            ("release", releases),
+            ("state", states),
+        ):
+            if wanted:
+                where.append(f"{column} IN ({', '.join('?' * len(wanted))})")
+                values.extend(wanted)
+        query = _windows + " AND ".join(where) + " ORDER BY begin LIMIT ?"
+        with self._reading() as connection:
+            rows = connection.execute(query, (*values, limit)).fetchall()
+        return [_window(row) for row in rows]
+
+    def mark_windows(self, windows: Sequence[WindowRow], state: str) -> None:
+        with self._changing() as connection:
+            connection.executemany(_mark_window, ((state, *_name_of(one), one.value) for one in windows))
+
     def close(self) -> None:
         with self._turn:
             self._connection.close()
@@ -135,6 +193,14 @@ class SqliteAgentStore(AgentStore):
             yield
         except sqlite3.Error as error:
             raise translated(error, self._place) or error from error
+
+
+def _name_of(window: WindowRow) -> tuple[str, str, str, str, int]:
+    return window.application, window.release, window.component, window.metric, window.begin
+
+
+def _window(row: tuple[Any, ...]) -> WindowRow:
+    return WindowRow(*row)
 
 
 def _open_sound(path: Path, patience_s: float) -> sqlite3.Connection | None:
@@ -173,9 +239,10 @@ def _prepare(path: Path, patience_s: float, first: tuple[str, ...]) -> sqlite3.C
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA temp_store=MEMORY")
         connection.execute("PRAGMA journal_size_limit=1048576")
-        if connection.execute("PRAGMA user_version").fetchone() == (0,):
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        for step in _steps[version:]:
             connection.execute("BEGIN IMMEDIATE")
-            for statement in _schema:
+            for statement in step:
                 connection.execute(statement)
             connection.execute("COMMIT")
     except BaseException:

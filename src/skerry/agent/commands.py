@@ -14,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 import structlog
 
+from skerry.agent.holding import read_holds
 from skerry.agent.identity import Place, load_identity, load_place, load_trust_root, save_place
 from skerry.agent.keys import KeyFiles
 from skerry.agent.measuring import Measurements
@@ -29,6 +30,7 @@ from skerry.ports.runtime import InstanceView
 from skerry.spec.carrier import EnrollRequest
 from skerry.spec.report import REPORT_TYPE, Report
 from skerry.trust.envelope import sign_document
+from skerry.trust.timekeeping import TimeTrust, trusted_now
 from skerry.trust.tokens import parse_join_token
 
 _log = structlog.get_logger()
@@ -176,7 +178,18 @@ def read_status(data: Path) -> dict[str, Any]:
         "keys_pending": files.pending,
         "machine": this_machine(),
         **status,
+        # As they are now, also while no agent runs.
+        "holds": msgspec.to_builtins(read_holds(data, believed_now(status))),
     }
+
+
+def believed_now(status: Mapping[str, Any]) -> datetime:
+    """Return the time the host believes, given what its agent last wrote of its clock; a clock may be years off."""
+    try:
+        trust = msgspec.convert(status.get("time") or {}, type=TimeTrust)
+    except msgspec.ValidationError:
+        trust = TimeTrust()
+    return trusted_now(datetime.now(UTC), trust)
 
 
 def read_logs(

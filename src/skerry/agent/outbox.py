@@ -27,7 +27,9 @@ from skerry.kit.errors import Unavailable
 from skerry.ports.agent_store import AgentStore, QueuedReport
 from skerry.spec.carrier import MAX_SYNC_REPORTS, JsonEnvelope
 from skerry.spec.facts import HostFacts
+from skerry.spec.metrics import MetricWindow
 from skerry.spec.report import REPORT_TYPE, Event, Observed, Report
+from skerry.spec.telemetry import METRICS_TYPE, MetricBatch
 from skerry.trust.envelope import decode_document, sign_document
 from skerry.trust.keys import SigningKey
 from skerry.trust.report import claimed_key
@@ -150,6 +152,15 @@ class Outbox:
                 heard=self._heard,
             )
             return [*envelopes, sign_document(fresh, REPORT_TYPE, self._identity.key)], fresh.sequence
+
+    def batch(self, sequence: int, windows: tuple[MetricWindow, ...], dropped: int) -> JsonEnvelope:
+        """Return the envelope of some windows, that go with the fresh report of that sequence."""
+        with self._lock:
+            place, key = self._identity.place, self._identity.key
+            batch = MetricBatch(
+                host=place.host, site=place.site, sequence=sequence, windows=windows, dropped=dropped
+            )
+            return sign_document(batch, METRICS_TYPE, key)
 
     def acknowledge(self, up_to: int, *, newest: str = "") -> None:
         """Forget what the hub has; what a full disk does not let go of is sent, and ignored, again.

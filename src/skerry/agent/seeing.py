@@ -43,6 +43,7 @@ def targets_of(
             active=not placed or (duty.active if duty else name in alive),
             duty=duty.why if duty else "",
             wipe=assignment.wipe,
+            urgent=assignment.urgent,
         )
     return targets
 
@@ -58,12 +59,19 @@ def statuses_of(
     records: Mapping[str, ApplicationRecord],
     fact_of: Callable[[str], ReleaseFact | None],
     alive: AbstractSet[str],
+    *,
+    held: Callable[[str], str] = lambda _: "",
 ) -> dict[str, AppStatus]:
-    """Return how the placed applications stand here, for the neighbours."""
+    """Return how the placed applications stand here, for the neighbours.
+
+    A host that has only a release that is `held` here could not run it if its turn came.
+    """
     statuses: dict[str, AppStatus] = {}
     for name in desired.placements:
         record = records.get(name) or ApplicationRecord(name)
-        ready = [fact for digest in (record.good, record.candidate) if digest and (fact := fact_of(digest))]
+        may_try = not held(name) or record.phase in ("starting", "soaking")
+        mine = (record.good, record.candidate if may_try else "")
+        ready = [fact for digest in mine if digest and (fact := fact_of(digest))]
         able = any(fact.prepared and (fact.tested or fact.digest == record.good) for fact in ready)
         statuses[name] = AppStatus(able=able, alive=name in alive)
     return statuses

@@ -59,7 +59,8 @@ class TestBench:
             ended, output = await self._run_once(spec, parse_duration(test.timeout))
         except Rejected as error:
             return Verdict(dict.fromkeys(models, f"the self-test cannot be started: {error.message}"))
-        return judge_self_test(models, self._answers(fact, component, release), output, ended=ended)
+        answers, limits_ms = self._answers(fact, component, release), limits_of(component, release)
+        return judge_self_test(models, answers, output, ended=ended, limits_ms=limits_ms)
 
     async def _run_once(self, spec: InstanceSpec, timeout_s: float) -> tuple[str, bytes]:
         """Return how the command ended, empty for well, and what it printed."""
@@ -175,6 +176,17 @@ class SelfTests:
                 "latencies_us": msgspec.json.encode(self._latencies_us),
             }
         )
+
+
+def limits_of(component: Component, release: Release) -> Mapping[str, float]:
+    """Return by model how many milliseconds an answer may take, of those that state it."""
+    limits: dict[str, float] = {}
+    for mount in component.models:
+        model = release.model(mount.name, mount.version)
+        test = model.spec.self_test if model else None
+        if test is not None and test.max_latency is not None:
+            limits[mount.name] = parse_duration(test.max_latency) * 1000
+    return limits
 
 
 def variants_of(fact: ReleaseFact, mount: ModelMount) -> list[str]:

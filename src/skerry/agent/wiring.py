@@ -17,6 +17,7 @@ import structlog
 from skerry.adapters.directory_blobs import DirectoryBlobs
 from skerry.adapters.facts import HostDetector, override_facts, read_facts
 from skerry.adapters.machine_mark import machine_mark
+from skerry.adapters.net_metrics import NetMetrics
 from skerry.adapters.net_prober import NetProber
 from skerry.adapters.process_runtime import ProcessRuntime
 from skerry.adapters.sqlite_agent_store import SqliteAgentStore
@@ -25,17 +26,22 @@ from skerry.adapters.udp_datagrams import UdpDatagrams
 from skerry.agent.engine import EngineFinder, Found
 from skerry.agent.facts import FactsKeeper
 from skerry.agent.fetcher import Fetcher, FetchParts
+from skerry.agent.holding import Holds
+from skerry.agent.host_gates import HostGates
 from skerry.agent.host_runtime import HostRuntime
 from skerry.agent.identity import Identity, load_identity
 from skerry.agent.keys import KeyFiles, key_facts
 from skerry.agent.launching import Launcher, Site
 from skerry.agent.limiting import Limiter
 from skerry.agent.live_models import LiveModels
+from skerry.agent.loops.metrics import MetricsLoop
 from skerry.agent.loops.neighbours import NeighbourLoop
 from skerry.agent.loops.probe import ProbeLoop
 from skerry.agent.loops.reconcile import Parts, Reconciler
 from skerry.agent.loops.sync import Syncer
+from skerry.agent.measurements import Measurements
 from skerry.agent.measuring import Measurer, MeasuringParts
+from skerry.agent.metering import Metering
 from skerry.agent.preparing import Preparer
 from skerry.agent.releases import Releases
 from skerry.agent.rotating import KeyRotation
@@ -191,12 +197,10 @@ def _wire(
     clock, prober = SystemClock(), NetProber()
     runtime = HostRuntime(ProcessRuntime(data / "instances"))
     blobs = DirectoryBlobs(data / "blobs")
-    releases = Releases(data / "releases", blobs)
-    volumes = Volumes(data / "volumes", clock)
+    releases, volumes = Releases(data / "releases", blobs), Volumes(data / "volumes", clock)
     live = LiveModels(data / "live", releases, store, runtime, prober)
-    place = Site(
-        identity.place.host, identity.place.site, lambda: syncer.desired.variables if syncer.desired else {}
-    )
+    host, site = identity.place.host, identity.place.site
+    place = Site(host, site, lambda: syncer.desired.variables if syncer.desired else {})
     launcher = Launcher(place, store, releases, volumes, live)
     tests = SelfTests(releases, TestBench(releases, launcher, runtime, clock), store)
     preparer = Preparer(releases, blobs, clock)
@@ -237,14 +241,35 @@ def _wire(
         volumes=volumes,
         fetcher=fetcher,
         limiter=limiter,
+        holds=Holds(data, syncer.now, syncer.note),
         probes=ProbeLoop(prober, runtime, clock),
         syncer=syncer,
         clock=clock,
         facts=facts,
         neighbours=neighbours,
         vouching=Vouching(VouchingParts(identity.trust, store, link, clock, syncer.now, syncer.token)),
+        metering=_metering(syncer, store, releases=releases, live=live, host=host),
     )
     return _Host(parts, facts, engine, measuring, _rotation(files, identity, parts, link))
+
+
+def _metering(
+    syncer: Syncer, store: AgentStore, *, releases: Releases, live: LiveModels, host: str
+) -> Metering:
+    clock, measurements = SystemClock(), Measurements(store, syncer.now)
+    gates = HostGates(
+        measurements,
+        store,
+        clock,
+        now=syncer.now,
+        note=lambda trial, verdict: syncer.note(
+            "release.judged",
+            f"{trial.release}: {verdict.outcome}: {verdict.why}",
+            application=trial.application,
+        ),
+    )
+    loop = MetricsLoop(NetMetrics(), measurements, clock)
+    return Metering(loop, gates, measurements=measurements, fact_of=releases.fact, live=live, host=host)
 
 
 def _rotation(files: KeyFiles, identity: Identity, parts: Parts, link: HttpLink) -> KeyRotation:
@@ -277,6 +302,9 @@ async def _until_stopped(host: _Host, reconciler: Reconciler, link: HttpLink) ->
             parts.syncer.poll_forever(),
             parts.vouching.run_forever(),
             parts.syncer.flush_forever(),
+            parts.syncer.tell_metrics_forever(parts.metering.measurements),
+            parts.metering.loop.run_forever(),
+            parts.metering.gates.run_forever(),
         )
     ]
     stopping: asyncio.Task[object] = asyncio.create_task(stop.wait())
@@ -288,6 +316,7 @@ async def _until_stopped(host: _Host, reconciler: Reconciler, link: HttpLink) ->
         task.cancel()
     await reconciler.close()
     await asyncio.gather(*tasks, stopping, return_exceptions=True)
+    await parts.metering.loop.close()
     parts.store.close()
     for task in done - {stopping}:
         # A loop never ends by itself: this is a bug, and the service manager starts us again.

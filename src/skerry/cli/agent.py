@@ -10,12 +10,14 @@ from typing import Any, Literal
 import click
 
 from skerry.cli.agent_facts import facts
+from skerry.cli.agent_hold import hold, release_hold
 from skerry.cli.agent_measure import measure
 from skerry.cli.agent_options import data_option, parse_stated, stated_option
 from skerry.cli.leaving_out import DECORATION, left_out
 from skerry.cli.options import DURATION
-from skerry.cli.text import download, examples
+from skerry.cli.text import clean, download, examples
 from skerry.kit.errors import Rejected
+from skerry.spec.hold import Hold, hold_text
 
 _data = data_option()
 KeyChoice = Literal["auto", "tpm", "file"]
@@ -35,6 +37,8 @@ def agent() -> None:
 
 agent.add_command(facts)
 agent.add_command(measure)
+agent.add_command(hold)
+agent.add_command(release_hold)
 
 
 @agent.command(
@@ -101,12 +105,21 @@ def status(data: Path, output: str) -> None:
     if held.get("trouble"):
         click.echo(f"newer signed metadata could not be had: {held['trouble']}")
     click.echo(f"desired state: generation {observed.get('generation', 0)}")
+    holds: list[dict[str, Any]] = found["holds"]
+    for one in holds:
+        click.echo(clean(f"{one.get('application') or 'this host'}: {_hold_text(one)}"))
     applications: dict[str, dict[str, Any]] = observed.get("applications") or {}
     for name, view in applications.items():
         _print_application(name, view)
     ahead: dict[str, str] = observed.get("ahead") or {}
     for release, how in ahead.items():
         click.echo(f"{release}, which comes later: {how}")
+
+
+def _hold_text(hold: dict[str, Any]) -> str:
+    import msgspec
+
+    return hold_text(msgspec.convert(hold, type=Hold))
 
 
 def _print_application(name: str, view: dict[str, Any]) -> None:

@@ -10,18 +10,27 @@ import click
 from skerry.cli.explain_choices import choice_now, choice_sentences, placement_sentences
 from skerry.cli.explain_delivery import delivery
 from skerry.cli.explain_policy import policy
+from skerry.cli.output import format_data, output_option
 from skerry.cli.session import connect
 from skerry.cli.text import age, clean, examples, now, plural
 from skerry.kit.digests import short
 from skerry.kit.errors import Missing
-from skerry.spec.api import HostView, RolloutView, SiteProgress
+from skerry.spec.api import HostView, RolloutView
+from skerry.spec.api_rollout import SiteProgress
 
 _meanings = {
     "pending": "has not been offered the release yet",
     "offered": "has been offered the release, but no host there has said that it knows",
+    "downloading": "fetches and checks it",
+    "ready": "has it ready and waits for its turn there",
+    "waiting_window": "has it ready and waits for a maintenance window",
+    "held": "has it ready, and somebody there holds updates",
     "applying": "is at work on it",
+    "soaking": "tries it",
     "succeeded": "runs it for good",
     "failed": "refused it and went back",
+    "rolled_back": "went back to what it had, as it was told to",
+    "unreachable": "has not been heard of for longer than its tolerance",
     "superseded": "is no longer this rollout's business",
 }
 
@@ -74,10 +83,14 @@ def placement(application: str, site: str) -> None:
 @explain.command(epilog=examples("skerry explain rollout spring --site zurich"))
 @click.argument("name")
 @click.option("--site", default="", help="Only this site.")
-def rollout(name: str, site: str) -> None:
-    """Say where a rollout stands, and why each site is where it is."""
+@output_option("table", "json", "yaml")
+def rollout(name: str, site: str, output: str) -> None:
+    """Say where a rollout and its waves stand, and why each site is where it is."""
     with connect() as client:
         view = client.rollout(name)
+    if output in ("json", "yaml"):
+        click.echo(format_data(view, output))
+        return
     for line in rollout_sentences(view, site, at=now()):
         click.echo(clean(line))
 
@@ -135,6 +148,9 @@ def rollout_sentences(view: RolloutView, site: str, *, at: datetime) -> Iterator
         started = f"started {age(view.created_at, at)} by {view.created_by}{ended}"
         yield f"Rollout {view.name} brings {view.release} to {plural(len(view.sites), 'site')}; it was {started}."
         yield f"It is {view.state}: {view.why}."
+        for wave in view.waves:
+            why = f": {wave.why}" if wave.why else ""
+            yield f"Wave {wave.name} ({plural(wave.members, 'site')}) is {wave.state}{why}."
     for name, progress in sorted(view.sites.items()):
         if site in ("", name):
             yield _site_sentence(name, progress, at)

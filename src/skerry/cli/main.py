@@ -36,6 +36,7 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
     "Look": _commands(
         get="List what there is: sites, hosts, apps, models, releases, rollouts, policies, events.",
         describe="Show one thing with everything that is known about it.",
+        simulate="Run a rollout on virtual time, over a described fleet or as a forecast of the hub's.",
         explain="Say in sentences why a variant or a host was chosen, or a rollout or release stands where it does.",
     ),
     "Write": {

@@ -27,6 +27,7 @@ from skerry.spec.api_identity import QuarantineView
 from skerry.spec.api_recovery import HeldView
 from skerry.spec.application import ApplicationSpec, Component, Placement
 from skerry.spec.hardware import Expectation, Requirements
+from skerry.spec.hold import hold_text
 from skerry.spec.model import FileSpec
 from skerry.spec.release import Release
 from skerry.spec.report import ApplicationView, ComponentView, MetadataHeld
@@ -95,6 +96,8 @@ def host_lines(view: HostView, events: Sequence[EventView], *, at: datetime) -> 
     yield field("Applications", f"as of {age(view.observed_at, at)}" if view.applications else "none")
     for name, application in sorted(view.applications.items()):
         yield from indent(application_lines(name, application))
+    for hold in view.holds:
+        yield field("Hold", f"{hold.application or 'all applications'}, {hold_text(hold)}")
     if view.ahead:
         yield "Fetched ahead:"
         yield from indent(f"{release}: {how}" for release, how in sorted(view.ahead.items()))
@@ -195,7 +198,9 @@ def release_lines(view: ReleaseView, *, at: datetime) -> Lines:
     for model in release.models:
         yield f"Model {model.metadata.name} {model.spec.version}:"
         if model.spec.self_test:
-            yield f"  self-test: {plural(len(model.spec.self_test.cases), 'golden case')}"
+            most = model.spec.self_test.max_latency
+            slow = f", {most} for an answer at the most" if most else ""
+            yield f"  self-test: {plural(len(model.spec.self_test.cases), 'golden case')}{slow}"
         for variant in model.spec.variants:
             kind = "/".join(part for part in (variant.format, variant.precision) if part)
             yield f"  variant {variant.name} ({kind}){_needs(variant.requires)}{_expects(variant.expects)}"
@@ -219,6 +224,15 @@ def rollout_lines(view: RolloutView, *, at: datetime) -> Lines:
         yield field("Attempt", str(view.attempt))
     if view.override:
         yield from override_lines(view.override, at=at)
+    if view.halt:
+        yield field("Halted", f"{age(view.halt.at, at)}: {view.halt.why}; {view.halt.then}")
+    if view.control and view.control.paused:
+        yield field("Paused", view.control.paused)
+    for number, wave in enumerate(view.waves, 1):
+        done = sum(p.state == "succeeded" for p in view.sites.values() if p.wave == number - 1)
+        passed = f", passed {age(wave.passed_at, at)}" if wave.passed_at else ""
+        why = f": {wave.why}" if wave.why else ""
+        yield f"Wave {number} {wave.name}: {wave.state}{passed}, {done} of {wave.members} sites{why}"
     yield field("Sites", str(len(view.sites)) if view.sites else "none match yet")
     for name, progress in sorted(view.sites.items()):
         before = f" (before: {progress.previous})" if progress.previous else ""

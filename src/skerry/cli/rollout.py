@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,19 +10,22 @@ import click
 
 from skerry.cli.apply import print_changes
 from skerry.cli.describe import show_described
+from skerry.cli.explain import rollout as explain_rollout
 from skerry.cli.options import DURATION
-from skerry.cli.output import output_option, print_view
+from skerry.cli.output import output_option
 from skerry.cli.rollout_preview import preview
+from skerry.cli.rollout_steering import COMMANDS
 from skerry.cli.session import connect
 from skerry.cli.text import clean, colour, examples, local_time, now
+from skerry.cli.wave_preview import default_name, wave_sizes
 from skerry.client.client import Client
-from skerry.kit.errors import Rejected, Unavailable
-from skerry.kit.ids import split_release_name
+from skerry.kit.errors import Unavailable
 from skerry.spec.api import RolloutView
 from skerry.spec.metadata import API_VERSION
 from skerry.spec.parsing import parse_raw
 
 _POLL_S = 1.0
+ENDED = ("succeeded", "failed", "aborted", "superseded")
 
 
 @click.group(epilog=examples("skerry rollout start meter-reader@1.1.0 --sites region=north"))
@@ -32,6 +34,9 @@ def rollout() -> None:
 
 
 rollout.add_command(preview)
+rollout.add_command(explain_rollout, "explain")
+for _command in COMMANDS:
+    rollout.add_command(_command)
 
 
 @rollout.command(
@@ -47,7 +52,30 @@ rollout.add_command(preview)
 @click.option(
     "--soak", default="30s", show_default=True, help="How long it must stay ready to keep the release."
 )
-@click.option("--urgent", is_flag=True, help="Let hosts fetch it before everything else.")
+@click.option(
+    "--waves",
+    default="",
+    metavar="SIZES",
+    help="Sizes of the waves, such as 1,10%,100%; by default 1% (at least one site), 10% and the rest.",
+)
+@click.option(
+    "--wave-soak", default="", metavar="DURATION", help="How long each wave is watched; 5m by default."
+)
+@click.option(
+    "--on-failure",
+    type=click.Choice(["rollback", "pause", "continue"]),
+    default="rollback",
+    show_default=True,
+    help="What becomes of the other sites when more fail than may.",
+)
+@click.option(
+    "--failure-budget", default="0", show_default=True, help="How many sites may fail, or which share."
+)
+@click.option(
+    "--urgent",
+    is_flag=True,
+    help="Let hosts fetch it before everything else and switch outside their sites' windows; holds hold.",
+)
 @click.option(
     "--at",
     "begin_at",
@@ -77,6 +105,9 @@ def start(release: str, selector: str, name: str, output: str, *, dry_run: bool,
             "health": {name: said[name] for name in ("deadline", "soak")},
         }
         | {name: True for name in ("urgent", "prefetch") if said[name]}
+        | ({"on_failure": said["on_failure"]} if said["on_failure"] != "rollback" else {})
+        | ({"failure_budget": said["failure_budget"]} if said["failure_budget"] != "0" else {})
+        | ({"waves": waves} if (waves := wave_sizes(said["waves"], said["wave_soak"])) else {})
         | ({"begin_at": said["begin_at"].isoformat()} if said["begin_at"] else {}),
     }
     parse_raw(document)
@@ -104,29 +135,6 @@ def watch(context: click.Context, name: str, timeout: float | None) -> None:
     with connect() as client:
         view = follow(client, name, timeout_s=timeout, say=click.echo)
     context.exit(0 if view.state == "succeeded" else 1)
-
-
-@rollout.command(epilog=examples("skerry rollout retry spring"))
-@click.argument("name")
-@output_option("table", "json", "yaml")
-def retry(name: str, output: str) -> None:
-    """Try a failed rollout again at the sites that did not get there."""
-    with connect() as client:
-        view = client.retry_rollout(name)
-    print_view(view, [clean(f"rollout/{view.name} is tried again (attempt {view.attempt})")], output)
-
-
-def default_name(release: str) -> str:
-    """Return the name of a release's rollout when none is given: always the same, so that a repeated start is one.
-
-    Raises:
-        Rejected: `release` is no release's name.
-    """
-    parts = split_release_name(release)
-    if parts is None:
-        hint = "write APPLICATION@VERSION; `skerry get releases` lists them"
-        raise Rejected("release.name", f"not a release: {release[:120]!r}", hint=hint)
-    return re.sub(r"[^a-z0-9]+", "-", f"{parts[0]}-{parts[1]}".lower())[:63].strip("-")
 
 
 def follow(
@@ -158,7 +166,7 @@ def follow(
             for line in change_lines(before, view):
                 say(_stamped(line))
             before = view
-            if view.state != "running":
+            if view.state in ENDED:
                 return view
         if ends_at is not None and clock() >= ends_at:
             hint = "it goes on without you; `skerry rollout status` shows it"
@@ -168,6 +176,10 @@ def follow(
 
 def change_lines(before: RolloutView | None, view: RolloutView) -> Iterator[str]:
     """Yield one line for each thing that is not as it was."""
+    waves = {wave.name: wave for wave in before.waves} if before else {}
+    for wave in view.waves:
+        if wave.state != "waiting" and wave != waves.get(wave.name):
+            yield f"wave {wave.name}: {wave.state}: {wave.why}"
     for site, progress in sorted(view.sites.items()):
         past = before.sites.get(site) if before else None
         if past is None or (past.state, past.why) != (progress.state, progress.why):

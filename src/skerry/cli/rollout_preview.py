@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import click
 import msgspec
@@ -12,9 +13,13 @@ from skerry.cli.output import Column, format_data, output_option, plain_table
 from skerry.cli.release_preview import preview_lines
 from skerry.cli.session import connect
 from skerry.cli.text import clean, examples, now, plural
+from skerry.cli.wave_preview import WaveMembers, default_name, preview_waves, wave_lines, wave_sizes
 from skerry.kit.quantities import format_duration, format_size
 from skerry.spec.api import FleetPreview
 from skerry.spec.api_delivery import DeltaOrder, SiteTraffic, TrafficPreview
+from skerry.spec.metadata import API_VERSION
+from skerry.spec.parsing import parse_raw
+from skerry.spec.rollout import Rollout
 
 
 class RolloutPreview(msgspec.Struct, frozen=True):
@@ -22,6 +27,7 @@ class RolloutPreview(msgspec.Struct, frozen=True):
 
     fleet: FleetPreview
     traffic: TrafficPreview
+    waves: tuple[WaveMembers, ...] = ()
 
 
 @click.command(
@@ -32,26 +38,39 @@ class RolloutPreview(msgspec.Struct, frozen=True):
 )
 @click.argument("release")
 @click.option("--sites", "selector", required=True, help="Which sites, by their labels; * for all.")
+@click.option("--waves", default="", metavar="SIZES", help="Sizes of the waves, as for skerry rollout start.")
 @making_options(make=False)
 @click.option(
     "--limit", type=click.IntRange(0), default=20, show_default=True, help="Show so many sites; 0 for all."
 )
 @output_option("table", "json", "yaml")
-def preview(release: str, selector: str, output: str, *, make: bool, timeout: float, limit: int) -> None:
-    """Say what bringing RELEASE to sites comes to: who gets which variant, how many bytes, and for how long.
+def preview(release: str, selector: str, output: str, **said: Any) -> None:
+    """Say what bringing RELEASE to sites comes to: who gets it when, which variant, how many bytes, for how long.
 
     Nothing is started. The hub goes by what hosts last reported, and by each site's link budget as if nothing else
     flowed. Deltas that have not been made yet are counted in full, unless --make has them made.
     """
+    name, waves = default_name(release), wave_sizes(said["waves"], "")
+    spec: dict[str, object] = {"release": release, "sites": selector, "waves": waves}
+    document = parse_raw(
+        {"apiVersion": API_VERSION, "kind": "Rollout", "metadata": {"name": name}, "spec": spec}
+    )
+    assert isinstance(document, Rollout)
     with connect() as client:
         fleet = client.preview(release, selector)
-        if make:
-            await_deltas(client, release, DeltaOrder(selector=selector), timeout_s=timeout)
-        view = RolloutPreview(fleet, client.traffic(release, selector))
+        if said["make"]:
+            await_deltas(client, release, DeltaOrder(selector=selector), timeout_s=said["timeout"])
+        drawn = preview_waves(name, document.spec, client.sites(selector))
+        view = RolloutPreview(fleet, client.traffic(release, selector), tuple(drawn))
     if output in ("json", "yaml"):
         click.echo(format_data(view, output))
         return
-    for line in (*preview_lines(view.fleet, at=now()), *traffic_lines(view.traffic, limit)):
+    lines = (
+        *preview_lines(view.fleet, at=now()),
+        *traffic_lines(view.traffic, said["limit"]),
+        *wave_lines(view.waves),
+    )
+    for line in lines:
         click.echo(clean(line))
 
 

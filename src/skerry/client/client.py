@@ -48,6 +48,7 @@ from skerry.spec.api import (
 from skerry.spec.api_delivery import DeltaOrder, DeltaOrdered, HostDelivery, ReleaseDiff, TrafficPreview
 from skerry.spec.api_policy import PolicyDecision, PolicyView
 from skerry.spec.api_recovery import ReleasedView
+from skerry.spec.api_rollout import AbortRequest, ApproveRequest, PauseRequest
 from skerry.spec.publishing import MetadataRequest, MetadataView, PublisherView, PublishRequest
 
 Deletable = Literal["sites", "hosts", "releases", "rollouts", "policies"]
@@ -227,6 +228,22 @@ class Client:
     def rollout(self, name: str) -> RolloutView:
         """Return a rollout."""
         return self._get(f"/rollouts/{_part(name)}", RolloutView)
+
+    def pause_rollout(self, name: str, why: str) -> RolloutView:
+        """Offer a rollout's release to no further site."""
+        return self._post(f"/rollouts/{_part(name)}/pause", PauseRequest(why=why), RolloutView)
+
+    def resume_rollout(self, name: str) -> RolloutView:
+        """Go on with a paused rollout."""
+        return self._post(f"/rollouts/{_part(name)}/resume", None, RolloutView)
+
+    def approve_rollout(self, name: str, wave: str) -> RolloutView:
+        """Let a wave begin; empty: the next that waits for approval."""
+        return self._post(f"/rollouts/{_part(name)}/approve", ApproveRequest(wave=wave), RolloutView)
+
+    def abort_rollout(self, name: str, asked: AbortRequest) -> RolloutView:
+        """End a rollout."""
+        return self._post(f"/rollouts/{_part(name)}/abort", asked, RolloutView)
 
     def retry_rollout(self, name: str) -> RolloutView:
         """Try a failed rollout again, on its sites that did not get there."""

@@ -18,7 +18,7 @@ from skerry.hub.identities import Identities
 from skerry.hub.issuing import Issuer
 from skerry.hub.notifier import Notifier
 from skerry.hub.repository import Repository
-from skerry.kit.errors import Conflict, Missing, Unauthenticated, Untrusted
+from skerry.kit.errors import Conflict, Missing, Unauthenticated, Unavailable, Untrusted
 from skerry.ports.blobs import ReadableBlobs
 from skerry.ports.clock import Clock
 from skerry.ports.host_identities import KeysRecord
@@ -41,7 +41,7 @@ from skerry.spec.report import REPORT_TYPE, Event, Report
 from skerry.trust.envelope import sign_document, verify_document
 from skerry.trust.key_change import claimed_keys, verify_key_change
 from skerry.trust.keys import key_id, public_key
-from skerry.trust.report import claimed_key, verify_report
+from skerry.trust.report import claimed_key, verify_metrics, verify_report
 from skerry.trust.timekeeping import OFFSET_WORTH_CORRECTING
 from skerry.trust.tokens import hash_secret, issue_blob_token, verify_blob_token
 
@@ -163,10 +163,16 @@ class HubBackend:
                 self._issuer.mark(host.site)
             if any(report.observed or report.facts or report.events for report in applied):
                 self.on_news()
+        taken = 0
+        if request.metrics is not None:
+            taken = await self._take_metrics(host, request.metrics, newest)
         if replayed:
             # Perhaps a host whose answer was lost, perhaps somebody else: the number helps the one, not the other.
-            return SyncAnswer(acknowledged=acknowledged, newest=self.identities.news_for(newest))
-        return await self._answer(host, newest, request, acknowledged)
+            return SyncAnswer(
+                acknowledged=acknowledged, newest=self.identities.news_for(newest), metrics=taken
+            )
+        answer = await self._answer(host, newest, request, acknowledged)
+        return msgspec.structs.replace(answer, metrics=taken) if taken else answer
 
     async def change_keys(self, request: KeyChangeRequest) -> KeyChangeAnswer:
         """Put a host's new keys in the place of the old ones. A change that was made already is confirmed."""
@@ -246,6 +252,24 @@ class HubBackend:
             tell_all=forgotten,
             newest=self.identities.news_for(newest),
         )
+
+    async def _take_metrics(self, host: _KnownHost, envelope: JsonEnvelope, newest: Report) -> int:
+        """Store what a host measured and return the sequence it was told under; 0 when it was not taken.
+
+        Whatever is wrong with it, the reports beside it count.
+        """
+        try:
+            batch = verify_metrics(envelope, host.key, newest)
+            await asyncio.to_thread(
+                self._store.put_metric_windows,
+                host.name, host.site, batch.windows, sequence=batch.sequence, at=self._clock.now(),
+            )  # fmt: skip
+        except (Untrusted, Unavailable) as error:
+            _log.warning("metrics.refused", host=host.name, code=error.code, reason=error.message)
+            return 0
+        if batch.dropped:
+            _log.warning("metrics.dropped", host=host.name, windows=batch.dropped)
+        return batch.sequence
 
     def _has_forgotten(self, host: _KnownHost, newest: Report) -> bool:
         """Tell whether what this hub has of a host may be older than what the host has told an earlier one."""

@@ -33,6 +33,7 @@ from skerry.spec.desired import (
     SitePlacement,
     Upcoming,
 )
+from skerry.spec.gates import GateSpec
 from skerry.spec.release import Release
 from skerry.spec.rollout import Rollout
 from skerry.spec.site import Site
@@ -203,6 +204,7 @@ class Issuer:
         refs: dict[str, ReleaseRef] = {}
         snapshot = 0
         wipes = self._store.wipes(record.name)
+        hosts = tuple(self._store.hosts(record.name))
         for assigned in self._store.assignments(record.name):
             release = self._store.release(assigned.release)
             if release is None:
@@ -219,8 +221,9 @@ class Issuer:
                 wipe=wipes.get(assigned.application, 0),
                 health=_health(rollout),
                 urgent=rollout is not None and rollout.spec.urgent,
+                gates=_gates(rollout, assigned.release),
+                judges=self._judges(assigned, rollout, len(hosts)),
             )
-        hosts = tuple(self._store.hosts(record.name))
         policy = site_policy(site.spec, hosts=len(hosts))
         work = SiteWork(releases=documents, hosts=hosts, policy=policy, before=before)
         placed = place_work(work)
@@ -267,6 +270,14 @@ class Issuer:
                 refs[name] = _ref(record)
         return {host: tuple(found) for host, found in upcoming.items()}
 
+    def _judges(self, record: AssignmentRecord, rollout: Rollout | None, hosts: int) -> int:
+        """Return about how many hosts judge a release, each for itself: a power of two, so that it seldom changes."""
+        if not _gates(rollout, record.release):
+            return 1
+        stored = self._store.rollout(record.rollout)
+        sites = len(stored.sites) if stored is not None else 1
+        return 1 << (max(1, sites) * max(1, hosts) - 1).bit_length()
+
     def _rollout(self, record: AssignmentRecord) -> Rollout | None:
         rollout = self._store.rollout(record.rollout)
         return msgspec.json.decode(rollout.document, type=Rollout) if rollout else None
@@ -281,6 +292,11 @@ def _health(rollout: Rollout | None) -> HealthPolicy:
         return HealthPolicy()
     gate = rollout.spec.health
     return HealthPolicy(deadline_s=parse_duration(gate.deadline), soak_s=parse_duration(gate.soak))
+
+
+def _gates(rollout: Rollout | None, release: str) -> tuple[GateSpec, ...]:
+    """Return the gates of the release that a rollout brings; one that it goes back to is not judged."""
+    return rollout.spec.gates if rollout is not None and rollout.spec.release == release else ()
 
 
 def _payload(envelope: JsonEnvelope) -> DesiredState:

@@ -28,7 +28,6 @@ from skerry.spec.api import (
     ModelView,
     Presence,
     ReleaseView,
-    RolloutState,
     RolloutView,
     SiteView,
     TokenView,
@@ -36,6 +35,7 @@ from skerry.spec.api import (
 from skerry.spec.api_identity import QuarantineView
 from skerry.spec.api_policy import PolicyView
 from skerry.spec.api_recovery import HeldView
+from skerry.spec.api_rollout import RolloutState
 from skerry.spec.policy import Policy
 from skerry.spec.publishing import Revocation
 from skerry.spec.release import Release
@@ -103,6 +103,7 @@ def view_host(
         applications=dict(observed.applications) if observed else {},
         ahead=dict(observed.ahead) if observed else {},
         metadata=observed.metadata if observed else None,
+        holds=observed.holds if observed else (),
         facts=host.facts,
         quarantined=QuarantineView(since=since, why=quarantine.why) if quarantine and since else None,
     )
@@ -149,6 +150,9 @@ def view_rollout(record: RolloutRecord) -> RolloutView:
         created_by=record.created_by,
         ended_at=record.ended_at,
         sites=record.sites,
+        waves=record.steering.waves,
+        control=record.steering.control,
+        halt=record.steering.halt,
         attempt=record.attempt,
         override=record.override,
     )

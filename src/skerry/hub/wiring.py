@@ -54,6 +54,8 @@ from skerry.trust.tokens import hash_secret
 _log = structlog.get_logger()
 
 KEEP_EVENTS = 200_000
+KEEP_WINDOWS = 1_000_000
+KEEP_METRICS = timedelta(days=14)
 KEEP_AUDITS = 50_000
 MAINTAIN_EVERY_S = 600.0
 ADMIN_SECRET_TTL = timedelta(days=1)
@@ -338,6 +340,8 @@ async def _maintain(data: Path, hub: Hub, names: list[str], context: ssl.SSLCont
             await hub.issuer.renew_all()
             await asyncio.to_thread(hub.repository.renew)
             await asyncio.to_thread(hub.store.trim, keep_events=KEEP_EVENTS, keep_audits=KEEP_AUDITS)
+            too_old = hub.clock.now() - KEEP_METRICS
+            await asyncio.to_thread(hub.store.trim_metric_windows, too_old, keep=KEEP_WINDOWS)
             key, cert, renewed = await asyncio.to_thread(
                 open_server_certificate, data, names, hub.clock.now()
             )

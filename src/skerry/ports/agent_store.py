@@ -1,4 +1,4 @@
-"""AgentStore: what a host remembers: a few documents by key, and reports the hub has not acknowledged."""
+"""AgentStore: what a host remembers: a few documents by key, reports the hub has not acknowledged, and metrics."""
 
 from __future__ import annotations
 
@@ -14,6 +14,19 @@ class QueuedReport(msgspec.Struct, frozen=True):
     sequence: int
     envelope: bytes
     sent: bool = False
+
+
+class WindowRow(msgspec.Struct, frozen=True):
+    """A window of metrics. All but `end`, `state` and `value` name it; instants are whole seconds of the epoch."""
+
+    application: str
+    release: str
+    component: str
+    metric: str
+    begin: int
+    end: int
+    state: str
+    value: bytes = b""
 
 
 class AgentStore(Protocol):
@@ -54,6 +67,33 @@ class AgentStore(Protocol):
 
     def drop_oldest(self, keep: int) -> int:
         """Forget all but the newest `keep` reports and return how many were dropped."""
+        ...
+
+    def change_windows(self, put: Sequence[WindowRow], remove: Sequence[WindowRow] = ()) -> None:
+        """Forget some windows and store others, each in the place of what has its name, all or none.
+
+        Raises:
+            Unavailable: no room.
+        """
+        ...
+
+    def window_names(self) -> Sequence[WindowRow]:
+        """Return all windows, oldest first, without their values."""
+        ...
+
+    def windows(
+        self,
+        *,
+        application: str = "",
+        releases: Sequence[str] = (),
+        states: Sequence[str] = (),
+        limit: int = 10_000,
+    ) -> Sequence[WindowRow]:
+        """Return the oldest windows, oldest first; what is empty selects all."""
+        ...
+
+    def mark_windows(self, windows: Sequence[WindowRow], state: str) -> None:
+        """Set the state of those windows whose value is still the given one."""
         ...
 
     def close(self) -> None:

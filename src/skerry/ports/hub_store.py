@@ -14,8 +14,10 @@ import msgspec
 
 from skerry.ports.host_identities import Audit as Audit  # noqa: PLC0414 - part of this port as well
 from skerry.ports.host_identities import HostIdentities
+from skerry.ports.metric_windows import MetricWindows
 from skerry.ports.policies import Policies, PolicyRecord
-from skerry.spec.api import Role, SiteProgress
+from skerry.spec.api import Role
+from skerry.spec.api_rollout import SiteProgress, Steering
 from skerry.spec.backup import RestoreMark
 from skerry.spec.evidence import Evidence
 from skerry.spec.facts import HostFacts
@@ -129,6 +131,7 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
     sites: dict[str, SiteProgress] = {}
     attempt: int = 1
     version: int = 0
+    steering: Steering = Steering()
     override: Override | None = None
 
 
@@ -212,7 +215,7 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str = "done"
 
 
-class HubStore(HostIdentities, Policies, Protocol):
+class HubStore(HostIdentities, Policies, MetricWindows, Protocol):
     """All methods raise `Unavailable` when the database is locked for too long, full or gone."""
 
     def close(self) -> None:

@@ -43,12 +43,18 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def judge_self_test(
-    models: Sequence[str], answers: Mapping[str, GoldenAnswer], output: bytes, *, ended: str
+    models: Sequence[str],
+    answers: Mapping[str, GoldenAnswer],
+    output: bytes,
+    *,
+    ended: str,
+    limits_ms: Mapping[str, float] | None = None,
 ) -> Verdict:
     """Return the verdict on the models of a component, given what it printed.
 
     `answers` maps `MODEL/CASE` to what is right. `ended` is empty when the command ended with 0; otherwise it
-    says how it ended, and every model that did not answer all its cases rightly has failed.
+    says how it ended, and every model that did not answer all its cases rightly has failed. `limits_ms` says by
+    model how long the median answer may take; where it says so, not to tell how long it took is a failure.
     """
     lines = _lines(output)
     failures: dict[str, str] = {}
@@ -58,10 +64,11 @@ def judge_self_test(
         failure = next((why for case in cases if (why := _judge(case, cases[case], lines.get(case)))), "")
         if ended and (failure or not cases):
             failure = f"{ended}; {failure}" if failure else ended
-        if failure:
+        found = (lines[case].latency_ms for case in cases if case in lines)
+        times = [latency_ms for latency_ms in found if latency_ms is not None and latency_ms > 0]
+        if failure := failure or _too_slow(times, (limits_ms or {}).get(model)):
             failures[model] = failure
             continue
-        times = [line.latency_ms for case in cases if (line := lines.get(case)) and line.latency_ms]
         if times:
             latencies[model] = max(1, round(median(times) * 1000))
     if ended and not failures and models:
@@ -84,6 +91,19 @@ def _judge(case: str, answer: GoldenAnswer, line: CaseLine | None) -> str:
         return f"{case}: the expected output is not JSON"
     difference = compare_outputs(line.outputs, expected, answer.tolerance)
     return f"{case}: {difference}" if difference else ""
+
+
+def _too_slow(times_ms: Sequence[float], limit_ms: float | None) -> str:
+    if limit_ms is None:
+        return ""
+    if not times_ms:
+        return f"no latency_ms is told, and an answer may take {limit_ms:g} ms at the most"
+    took_ms = median(times_ms)
+    return (
+        f"an answer takes {took_ms:g} ms, and may take {limit_ms:g} ms at the most"
+        if took_ms > limit_ms
+        else ""
+    )
 
 
 def _lines(output: bytes) -> dict[str, CaseLine]:

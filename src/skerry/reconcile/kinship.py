@@ -47,7 +47,8 @@ def is_hot(component: Component) -> bool:
 
 def _frame(component: Component, image: str) -> dict[str, Any]:
     plain: dict[str, Any] = msgspec.to_builtins(component)
-    plain.pop("self_test", None)
+    for elsewhere in ("self_test", "metrics"):
+        plain.pop(elsewhere, None)
     plain["models"] = sorted(mount.name for mount in component.models)
     variants = component.image.variants if component.image else ()
     # An image is what its configuration says, wherever it came from and however it was chosen.

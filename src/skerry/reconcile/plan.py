@@ -10,7 +10,7 @@ whether it runs on, is ended, or gives way to the release before it.
 
 Rules (docs/rules): the good release's files are never discarded before another is good; a component never
 runs twice unless its releases are meant to overlap; a refused release is not tried again at the same attempt;
-nothing here needs a network.
+nothing here needs a network; no trial begins against a hold.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from skerry.reconcile.records import (
     Happened,
     InstanceFact,
     InstanceMemory,
+    Leaving,
     Memory,
     Plan,
     Prepare,
@@ -42,6 +43,7 @@ from skerry.reconcile.records import (
     TakeModels,
     Target,
     TrialMemory,
+    TrialPhase,
     Wipe,
 )
 
@@ -51,6 +53,8 @@ MAX_REFUSALS = 32
 BACKOFF_FIRST_S = 1.0
 BACKOFF_MOST_S = 60.0
 STABLE_AFTER_S = 60.0
+LEAVE_AFTER_S = 5.0
+"""How long a release goes on beside the one that was proven, for those who were told of it a moment ago."""
 
 
 def plan_host(
@@ -77,7 +81,8 @@ def plan_host(
         key: value for key, value in run.instances.items() if key in seen.instances or key in run.started
     }
     trials = {key: value for key, value in run.trials.items() if key in next_records}
-    return Plan(next_records, Memory(instances, trials), tuple(run.actions), run.why, run.wake_in_s)
+    leaving = {key: value for key, value in run.leaving.items() if key in next_records}
+    return Plan(next_records, Memory(instances, trials, leaving), tuple(run.actions), run.why, run.wake_in_s)
 
 
 def backoff_s(restarts: int) -> float:
@@ -96,6 +101,7 @@ class _Run:
         self.started: set[str] = set()
         self.wake_in_s = 5.0
         self.trials = dict(memory.trials)
+        self.leaving = {name: leaving for name, leaving in memory.leaving.items() if leaving.until > now}
         self.instances = {
             key: self._notice(memory.instances.get(key), fact) for key, fact in seen.instances.items()
         }
@@ -209,11 +215,11 @@ class _Run:
             return _replace(record, phase="testing")
         if not target.active:
             return _replace(self._stand_by(record, name, target.duty), phase="standing-by")
-        if target.switch and record.good and record.phase not in ("starting", "soaking"):
-            # What has begun is finished, and where nothing runs there is nothing to interrupt.
+        waits, why = _waits(target, record)
+        if waits:
             self._keep_good_running(target, record)
-            self.why[name] = target.switch
-            return _replace(record, phase="")
+            self.why[name] = why
+            return _replace(record, phase=waits)
         return self._on_trial(target, record, release)
 
     def _keep_good_running(self, target: Target, record: ApplicationRecord) -> None:
@@ -260,6 +266,8 @@ class _Run:
             self._wake(left)
             return _replace(record, phase="soaking")
         self.trials.pop(name, None)
+        if good is not None and _overlaps(good, release):
+            self.leaving[name] = Leaving(release.digest, good.kin, self.now + LEAVE_AFTER_S)
         self._tell("release.proven", target.release, name)
         return _replace(record, good=release.digest, previous=record.good, candidate="", phase="", trials=0)
 
@@ -278,8 +286,12 @@ class _Run:
 
     def _run_release(self, name: str, release: ReleaseFact, *, beside: ReleaseFact | None = None) -> None:
         """Bring an application's instances to exactly this release: others but `beside` end before these begin."""
-        keep = frozenset(fact.kin for fact in (release, beside) if fact is not None)
-        if self._clear(name, keep=keep):
+        keep = {fact.kin for fact in (release, beside) if fact is not None}
+        leaving = self.leaving.get(name)
+        if leaving is not None and leaving.digest == release.digest:
+            keep.add(leaving.kin)
+            self._wake(leaving.until - self.now)
+        if self._clear(name, keep=frozenset(keep)):
             return
         if beside is not None:
             self._keep_up(name, beside)
@@ -376,6 +388,8 @@ class _Run:
     def _trial_failure(self, name: str, release: ReleaseFact) -> str:
         if release.hot and self.seen.taken.get(release.kin) != release.digest:
             return ""  # what runs does so with other models, and says nothing about these
+        if worse := self.seen.gates.get(release.digest):
+            return worse
         for component in release.components:
             key = release.instance_id(name, component.name)
             fact, memory = self.seen.instances.get(key), self.instances.get(key)
@@ -424,6 +438,19 @@ def _overlaps(good: ReleaseFact | None, release: ReleaseFact) -> bool:
     only_models_changed = bool(release.frame) and release.frame == good.frame
     may = release.update == "auto" and only_models_changed and not (good.alone or release.alone)
     return release.update == "blue-green" or may
+
+
+def _waits(target: Target, record: ApplicationRecord) -> tuple[TrialPhase, str]:
+    """Return what a release that is ready waits for, and why; both empty when it may be tried."""
+    if record.phase in ("starting", "soaking"):
+        return "", ""  # what has begun is finished
+    if target.hold:
+        # A first release, too: a hub that took the good one away could otherwise bring another in its place.
+        return "held", f"ready; {target.hold}"
+    if target.switch and record.good and not target.urgent:
+        # Where nothing runs there is nothing to interrupt.
+        return "waiting-window", target.switch
+    return "", ""
 
 
 def _abandon(record: ApplicationRecord) -> ApplicationRecord:

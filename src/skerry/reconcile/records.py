@@ -17,7 +17,17 @@ from skerry.spec.application import Component
 from skerry.spec.publishing import Running
 from skerry.spec.report import VariantChoice
 
-TrialPhase = Literal["", "fetching", "preparing", "testing", "standing-by", "starting", "soaking"]
+TrialPhase = Literal[
+    "",
+    "fetching",
+    "preparing",
+    "testing",
+    "standing-by",
+    "waiting-window",
+    "held",
+    "starting",
+    "soaking",
+]
 Update = Literal["auto", "recreate", "blue-green"]
 
 
@@ -49,8 +59,9 @@ class Target(msgspec.Struct, frozen=True):
     """What the desired state wants of one application.
 
     Where it is `placed` by turns and this is not the host's turn, it is not `active`: all is made ready, nothing
-    runs; `duty` says why. `wipe` counts how often its volumes shall have been emptied. While `switch` says what
-    to wait for, a new release is made ready and takes nothing over from one that runs.
+    runs; `duty` says why. `wipe` counts how often its volumes shall have been emptied. While `switch` says which
+    window to wait for, a new release is made ready and takes nothing over from one that runs, unless it is
+    `urgent`. While `hold` says who holds it, no new release is started, urgent or not.
     """
 
     application: str
@@ -64,6 +75,8 @@ class Target(msgspec.Struct, frozen=True):
     duty: str = ""
     wipe: int = 0
     switch: str = ""
+    urgent: bool = False
+    hold: str = ""
 
 
 class ReleaseFact(msgspec.Struct, frozen=True):
@@ -147,7 +160,8 @@ class Seen(msgspec.Struct, frozen=True):
     `troubles` says, by release digest, what hinders fetching or preparing. `taken` maps a family to the release
     whose models its instances run with. `wiped` says how often an application's volumes were emptied, `full`
     which `application.component` has a volume that holds more than it may. `withheld` says of releases why they may
-    not be taken yet, `revoked` which are trusted no more, both by digest.
+    not be taken yet, `revoked` which are trusted no more, both by digest. `gates` says by digest why a release on
+    trial is worse than the one before it.
     """
 
     instances: Mapping[str, InstanceFact] = {}
@@ -159,6 +173,7 @@ class Seen(msgspec.Struct, frozen=True):
     full: Mapping[str, str] = {}
     withheld: Mapping[str, str] = {}
     revoked: Mapping[str, RevokedFact] = {}
+    gates: Mapping[str, str] = {}
 
 
 class InstanceMemory(msgspec.Struct, frozen=True):
@@ -179,11 +194,20 @@ class TrialMemory(msgspec.Struct, frozen=True):
     ready_since: float | None = None
 
 
+class Leaving(msgspec.Struct, frozen=True):
+    """The family `kin`, which ran beside `digest` until that was proven, goes on `until` then."""
+
+    digest: str
+    kin: str
+    until: float
+
+
 class Memory(msgspec.Struct, frozen=True):
     """What the planner remembers between two plans."""
 
     instances: Mapping[str, InstanceMemory] = {}
     trials: Mapping[str, TrialMemory] = {}
+    leaving: Mapping[str, Leaving] = {}
 
 
 class FetchDocument(msgspec.Struct, frozen=True, tag=True):

@@ -13,9 +13,11 @@ from msgspec import Meta
 
 from skerry.spec.api_identity import QuarantineView
 from skerry.spec.api_recovery import HeldView
+from skerry.spec.api_rollout import Control, Halt, RolloutState, SiteProgress, WaveProgress
 from skerry.spec.desired import SitePlacement
 from skerry.spec.evidence import Evidence
 from skerry.spec.facts import HostFacts
+from skerry.spec.hold import Hold
 from skerry.spec.metadata import DigestText, Name, Part
 from skerry.spec.overriding import Override, OverrideReason
 from skerry.spec.problems import Problem
@@ -24,8 +26,6 @@ from skerry.spec.report import ApplicationView, Event, MetadataHeld
 
 Role = Literal["viewer", "publisher", "operator", "admin"]
 Presence = Literal["online", "silent", "never"]
-SiteRolloutState = Literal["pending", "offered", "applying", "succeeded", "failed", "superseded"]
-RolloutState = Literal["running", "succeeded", "failed", "superseded"]
 JsonDocument = dict[str, Any]
 
 
@@ -114,7 +114,8 @@ class HostView(Part, frozen=True, kw_only=True):
     """A host as its reports show it. `observed_at` is the host's own time of what `applications` says.
 
     `ahead` are releases whose files it fetches before it gets them, and how far they are. `metadata` is what it
-    holds of what is signed of releases. While it is `quarantined`, nothing is taken from it or given to it.
+    holds of what is signed of releases. `holds` are what people there have said, in force as of `observed_at`.
+    While it is `quarantined`, nothing is taken from it or given to it.
     """
 
     name: str
@@ -130,6 +131,7 @@ class HostView(Part, frozen=True, kw_only=True):
     applications: dict[str, ApplicationView] = {}
     ahead: dict[str, str] = {}
     metadata: MetadataHeld | None = None
+    holds: tuple[Hold, ...] = ()
     facts: HostFacts = {}
     quarantined: QuarantineView | None = None
 
@@ -172,17 +174,11 @@ class ModelView(Part, frozen=True, kw_only=True):
     running: dict[str, int]
 
 
-class SiteProgress(Part, frozen=True, kw_only=True):
-    """Where one site is in a rollout, and why; `as_of` is when the hub learnt it."""
-
-    state: SiteRolloutState
-    why: str
-    as_of: datetime | None = None
-    previous: str = ""
-
-
 class RolloutView(Part, frozen=True, kw_only=True):
-    """A rollout: as written, and where each of its sites is; `override`, if it began in spite of a policy."""
+    """A rollout: as written, and where each of its waves and sites is; `override`, if it began in spite of a policy.
+
+    `control` is what people have said, `halt` why it was halted.
+    """
 
     name: str
     document: JsonDocument
@@ -193,6 +189,9 @@ class RolloutView(Part, frozen=True, kw_only=True):
     created_by: str
     ended_at: datetime | None = None
     sites: dict[str, SiteProgress] = {}
+    waves: tuple[WaveProgress, ...] = ()
+    control: Control | None = None
+    halt: Halt | None = None
     attempt: int = 1
     override: Override | None = None
 

@@ -9,7 +9,9 @@ from msgspec import Meta
 from skerry.spec.hardware import Objective, Preference, Requirements
 from skerry.spec.image import Image
 from skerry.spec.metadata import Cpu, Document, Duration, Name, Part, Size, Version
+from skerry.spec.metrics import Finite, MetricName
 from skerry.spec.model import FileSpec
+from skerry.spec.series import SeriesText
 
 Argument = Annotated[str, Meta(max_length=4096)]
 Command = Annotated[tuple[Argument, ...], Meta(min_length=1, max_length=256)]
@@ -200,6 +202,48 @@ class Container(Part, frozen=True, kw_only=True):
     init: bool = False
 
 
+class RateMetric(Part, frozen=True, kw_only=True):
+    """How many of the counted were bad: two counters, of which `total` counts the bad ones as well."""
+
+    bad: SeriesText
+    total: SeriesText
+
+
+class MeanMetric(Part, frozen=True, kw_only=True):
+    """The mean of something between `low` and `high`; exactly one of `gauge` and `summary`.
+
+    A `gauge` is one sample at each look. A `summary` is a name with `NAME_sum` and `NAME_count`, such as a summary's
+    or a histogram's; how far its samples lie apart is not known, so they count as far apart as the bounds allow.
+    """
+
+    gauge: SeriesText | None = None
+    summary: SeriesText | None = None
+    low: Finite
+    high: Finite
+
+
+class Collected(Part, frozen=True, kw_only=True):
+    """A metric that gates can ask for by its `name`; exactly one of `rate`, `mean` and `histogram`.
+
+    A `histogram` is a classic one, `NAME_bucket` with its bounds `le`: each sample counts as the bound of its bucket,
+    and one beyond the last bound as twice that. All series that are selected count together.
+    """
+
+    name: MetricName
+    rate: RateMetric | None = None
+    mean: MeanMetric | None = None
+    histogram: SeriesText | None = None
+
+
+class MetricsEndpoint(Part, frozen=True, kw_only=True):
+    """Where the component tells its metrics in Prometheus' text format, and which of them the host collects."""
+
+    port: Name
+    path: HttpPath = "/metrics"
+    interval: Duration = "15s"
+    collect: Annotated[tuple[Collected, ...], Meta(min_length=1, max_length=32)]
+
+
 class Component(Part, frozen=True, kw_only=True):
     """One process of the application: of a `bundle` of files, or of a container `image`.
 
@@ -220,6 +264,7 @@ class Component(Part, frozen=True, kw_only=True):
     models: Annotated[tuple[ModelMount, ...], Meta(max_length=64)] = ()
     ports: Annotated[tuple[Port, ...], Meta(max_length=64)] = ()
     probes: Probes = Probes()
+    metrics: MetricsEndpoint | None = None
     resources: Resources = Resources()
     stop: Stop = Stop()
 

@@ -85,12 +85,13 @@ class KeyChangeAnswer(Part, frozen=True, kw_only=True):
 class SyncRequest(Part, frozen=True, kw_only=True):
     """Reports not yet acknowledged, in order, the last one fresh; and how long to wait for news.
 
-    `want_token` asks for a blob token; one always comes with a new DesiredState.
+    `want_token` asks for a blob token; one always comes with a new DesiredState. `metrics` is a MetricBatch envelope.
     """
 
     reports: Annotated[tuple[JsonEnvelope, ...], Meta(min_length=1, max_length=MAX_SYNC_REPORTS)]
     wait_s: Annotated[float, Meta(ge=0, le=600)] = 0.0
     want_token: bool = False
+    metrics: JsonEnvelope | None = None
 
 
 class SyncAnswer(Part, frozen=True, kw_only=True):
@@ -99,7 +100,7 @@ class SyncAnswer(Part, frozen=True, kw_only=True):
     `desired` is a DesiredState envelope when the hub holds a newer generation. `time` is a HubTime envelope
     when the host's clock is off. `blob_token` opens `GET /v1/blobs`. `tell_all`: the hub has forgotten what the host
     told, and asks for `observed` and `facts` with the next report. `newest` names the newest stretch of reports that
-    the hub has of this host when it is another run's.
+    the hub has of this host when it is another run's. `metrics` is the sequence of the MetricBatch that was taken.
     """
 
     acknowledged: int
@@ -108,6 +109,7 @@ class SyncAnswer(Part, frozen=True, kw_only=True):
     blob_token: str = ""
     tell_all: bool = False
     newest: str = ""
+    metrics: int = 0
 
 
 class DeltaQuestion(Part, frozen=True, kw_only=True):

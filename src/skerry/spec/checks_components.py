@@ -11,6 +11,7 @@ from skerry.spec.application import ApplicationSpec, Component, Probe
 from skerry.spec.checks_container import check_container, check_devices, check_limits, check_process
 from skerry.spec.checks_files import check_files, check_unique
 from skerry.spec.checks_images import check_image
+from skerry.spec.checks_metrics import check_metrics
 from skerry.spec.problems import Problem
 
 _reference_re = re.compile(r"\$\{([^}]*)\}")
@@ -68,6 +69,9 @@ def _check_component(path: str, component: Component) -> Iterator[Problem]:
         probe: Probe | None = getattr(component.probes, name)
         if probe:
             yield from _check_probe(f"{path}.probes.{name}", probe, ports)
+    if component.metrics:
+        yield from _check_port(f"{path}.metrics.port", component.metrics.port, ports)
+        yield from check_metrics(f"{path}.metrics", component.metrics)
     yield from _check_models(path, component, ports)
     yield from _check_texts(path, component)
 

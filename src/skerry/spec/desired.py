@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from skerry.spec.gates import MAX_GATES, GateSpec
 from skerry.spec.metadata import DigestText, Part
 
 DESIRED_STATE_TYPE = "application/vnd.skerry.desired-state+json"
@@ -31,7 +32,9 @@ class Assignment(Part, frozen=True, kw_only=True):
     """One application on one host.
 
     `attempt` rises when a person asks to try a release again that a host has refused. `wipe` rises when a
-    person asks to empty the application's volumes. An `urgent` release is fetched before others.
+    person asks to empty the application's volumes. An `urgent` release is fetched before others,
+    and switched to outside the site's windows. `gates` are judged on
+    the host while the release is on trial; `judges` is about how many hosts judge this rollout, each for itself.
     """
 
     application: str
@@ -41,6 +44,8 @@ class Assignment(Part, frozen=True, kw_only=True):
     wipe: int = 0
     health: HealthPolicy = HealthPolicy()
     urgent: bool = False
+    gates: Annotated[tuple[GateSpec, ...], Meta(max_length=MAX_GATES)] = ()
+    judges: Annotated[int, Meta(ge=1)] = 1
 
 
 class Neighbour(Part, frozen=True, kw_only=True):

@@ -18,6 +18,8 @@ from skerry.spec.checks_files import check_file, check_files, check_unique
 from skerry.spec.checks_images import check_pinned_images
 from skerry.spec.checks_link import check_site_link
 from skerry.spec.checks_requirements import check_preferences, check_requirements
+from skerry.spec.checks_rollout import check_rollout_waves
+from skerry.spec.gates import check_gates
 from skerry.spec.metadata import API_VERSION
 from skerry.spec.model import Evaluation, Model
 from skerry.spec.policy import Policy, check_policy
@@ -101,6 +103,9 @@ def _check_model(model: Model) -> Iterator[Problem]:
     if model.spec.self_test:
         cases = model.spec.self_test.cases
         yield from check_unique("spec.self_test.cases", "case", (case.name for case in cases))
+        most = model.spec.self_test.max_latency
+        if most is not None and parse_duration(most) <= 0:
+            yield Problem("spec.self_test.max_latency", "must be longer than 0")
         for index, case in enumerate(cases):
             yield from check_file(f"spec.self_test.cases[{index}].input", case.input)
             yield from check_file(f"spec.self_test.cases[{index}].expected", case.expected)
@@ -164,3 +169,5 @@ def _check_site(site: Site) -> Iterator[Problem]:
 def _check_rollout(rollout: Rollout) -> Iterator[Problem]:
     if parse_duration(rollout.spec.health.deadline) <= 0:
         yield Problem("spec.health.deadline", "must be longer than 0")
+    yield from check_gates("spec.gates", rollout.spec.gates)
+    yield from check_rollout_waves(rollout.spec)

@@ -49,11 +49,13 @@ class GoldenCase(Part, frozen=True, kw_only=True):
 class SelfTest(Part, frozen=True, kw_only=True):
     """What a variant must answer on the very device it shall run on.
 
-    A component that mounts the model says with its own `self_test` how it is asked.
+    A component that mounts the model says with its own `self_test` how it is asked. Where there is a `max_latency`, the
+    component must tell the `latency_ms` of its answers, and their median over the cases may be no longer.
     """
 
     cases: Annotated[tuple[GoldenCase, ...], Meta(min_length=1, max_length=64)]
     tolerance: Tolerance = Tolerance()
+    max_latency: Duration | None = None
 
 
 class MetricTolerance(Part, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from skerry.spec.facts import HostFacts
+from skerry.spec.hold import Hold
 from skerry.spec.metadata import Part
 
 REPORT_TYPE = "application/vnd.skerry.report+json"
@@ -23,6 +24,8 @@ Phase = Literal[
     "preparing",
     "testing",
     "standing-by",
+    "waiting-window",
+    "held",
     "starting",
     "soaking",
     "running",
@@ -30,6 +33,12 @@ Phase = Literal[
     "stopping",
     "stopped",
 ]
+"""How an application stands on its host.
+
+While there is a candidate it is that one's: `fetching`, `preparing` (verified and laid out) and `testing` make it
+ready; ready, it is `standing-by` (another host's turn), waits for the site's window (`waiting-window`) or for a person
+at the site (`held`); `starting` and `soaking` are its trial.
+"""
 ComponentState = Literal[
     "waiting", "starting", "running", "ready", "unready", "backoff", "stopping", "exited"
 ]
@@ -113,7 +122,7 @@ class MetadataHeld(Part, frozen=True, kw_only=True):
 class Observed(Part, frozen=True, kw_only=True):
     """Everything a host runs, under the generation it acts on.
 
-    `ahead` says of releases that are fetched before they are assigned how far they are.
+    `ahead` says of releases that are fetched before they are assigned how far they are. `holds` are those in force.
     """
 
     generation: int = 0
@@ -121,6 +130,7 @@ class Observed(Part, frozen=True, kw_only=True):
     neighbours: dict[str, Literal["heard", "silent", "unknown"]] = {}
     ahead: dict[str, str] = {}
     metadata: MetadataHeld = MetadataHeld()
+    holds: Annotated[tuple[Hold, ...], Meta(max_length=256)] = ()
 
 
 class Event(Part, frozen=True, kw_only=True):

@@ -80,11 +80,11 @@ class SiteDisk(Part, frozen=True, kw_only=True):
 class SiteSpec(Part, frozen=True, kw_only=True):
     """What is particular to a site.
 
-    `offline_tolerance` is how long its silence is ordinary; only what is shown depends on it.
+    `offline_tolerance` is how long its silence is ordinary; after it rollouts offer it nothing until it is heard of.
     `variables` fill `${site.NAME}` in commands and environments. `host_network` allows containers to use
     their host's own network. `link` bounds what downloads take of the site's link, and `disk` what they
     take of each host's disk. Where there are `switch_windows`, a host fetches, lays out and tests a new
-    release at any time, and switches to it in one of them only.
+    release at any time, and switches to it in one of them only; to one of an urgent rollout at once.
     """
 
     time_zone: Annotated[str, Meta(max_length=64)] = "UTC"

@@ -16,7 +16,7 @@ from typing import Literal
 
 import msgspec
 
-from skerry.kit.errors import Rejected, SkerryError
+from skerry.kit.errors import Rejected, SkerryError, Unavailable
 from skerry.ports.clock import Clock
 from skerry.ports.runtime import Engine, ExecResult, InstanceSpec, InstanceView
 
@@ -218,3 +218,21 @@ class FakeProber:
         """See `Prober.tcp`; takes no time."""
         self.asked.append((host, port, ""))
         return self._answers.get((port, ""), "connection refused")
+
+
+class FakeMetrics:
+    """Metrics as a test states them, by port; who has none is not reachable."""
+
+    def __init__(self) -> None:
+        self.pages: dict[int, bytes] = {}
+        self.asked = 0
+
+    async def fetch(self, host: str, port: int, path: str, *, timeout_s: float, max_bytes: int) -> bytes:
+        """See `MetricsSource.fetch`."""
+        self.asked += 1
+        page = self.pages.get(port)
+        if page is None:
+            raise Unavailable("metrics.unreachable", "connection refused")
+        if len(page) > max_bytes:
+            raise Rejected("metrics.too_large", f"more than {max_bytes} bytes of metrics")
+        return page

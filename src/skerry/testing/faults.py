@@ -20,7 +20,7 @@ from typing import Literal
 
 import msgspec
 
-from skerry.ports.agent_store import AgentStore, QueuedReport
+from skerry.ports.agent_store import AgentStore, QueuedReport, WindowRow
 from skerry.ports.blobs import Blobs, LocalBlobs
 
 When = Literal["before", "after"]
@@ -123,6 +123,29 @@ class FaultyAgentStore(AgentStore):
     def drop_oldest(self, keep: int) -> int:
         with self._plan.around("drop_oldest"):
             return self._inner.drop_oldest(keep)
+
+    def change_windows(self, put: Sequence[WindowRow], remove: Sequence[WindowRow] = ()) -> None:
+        with self._plan.around("change_windows"):
+            self._inner.change_windows(put, remove)
+
+    def window_names(self) -> Sequence[WindowRow]:
+        with self._plan.around("window_names"):
+            return self._inner.window_names()
+
+    def windows(
+        self,
+        *,
+        application: str = "",
+        releases: Sequence[str] = (),
+        states: Sequence[str] = (),
+        limit: int = 10_000,
+    ) -> Sequence[WindowRow]:
+        with self._plan.around("windows"):
+            return self._inner.windows(application=application, releases=releases, states=states, limit=limit)
+
+    def mark_windows(self, windows: Sequence[WindowRow], state: str) -> None:
+        with self._plan.around("mark_windows"):
+            self._inner.mark_windows(windows, state)
 
     def close(self) -> None:
         self._inner.close()

@@ -234,7 +234,12 @@ class Fleet:
     def try_run(
         self, *arguments: str, stdin: str = "", cwd: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run a `skerry` command and return how it ended. Before the first push, a publisher is made."""
+        """Run a `skerry` command and return how it ended.
+
+        Before the first push, a publisher is made. A rollout that names no waves has one for everybody here.
+        """
+        if arguments[:2] == ("rollout", "start") and "--waves" not in arguments:
+            arguments = (*arguments, "--waves", "100%")
         if arguments[:2] == ("release", "push") and not self._publishes:
             self.add_publisher()
         return subprocess.run(

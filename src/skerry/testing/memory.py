@@ -14,12 +14,14 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
+import msgspec
+
 from skerry.delivery.delta_apply import DeltaApplier, verify_base, verify_header
 from skerry.delivery.delta_format import read_header
 from skerry.delivery.words import choose_words
 from skerry.kit.digests import digest_of, hex_of, parse_digest
 from skerry.kit.errors import Conflict, Missing, Unavailable, Untrusted
-from skerry.ports.agent_store import AgentStore, QueuedReport
+from skerry.ports.agent_store import AgentStore, QueuedReport, WindowRow
 from skerry.ports.blobs import Blobs, LocalBlobs
 
 _chunk_bytes = 256 * 1024
@@ -31,6 +33,7 @@ class MemoryAgentStore(AgentStore):
     def __init__(self) -> None:
         self._documents: dict[str, bytes] = {}
         self._reports: dict[int, QueuedReport] = {}
+        self._windows: dict[tuple[object, ...], WindowRow] = {}
         self._turn = threading.Lock()
 
     def load(self, key: str) -> bytes | None:
@@ -70,6 +73,40 @@ class MemoryAgentStore(AgentStore):
             newest_first = sorted(self._reports, reverse=True)
             self._forget(newest_first[keep:])
             return len(newest_first[keep:])
+
+    def change_windows(self, put: Sequence[WindowRow], remove: Sequence[WindowRow] = ()) -> None:
+        with self._turn:
+            for window in remove:
+                self._windows.pop(_name_of(window), None)
+            self._windows.update({_name_of(window): window for window in put})
+
+    def window_names(self) -> Sequence[WindowRow]:
+        return [msgspec.structs.replace(window, value=b"") for window in self.windows()]
+
+    def windows(
+        self,
+        *,
+        application: str = "",
+        releases: Sequence[str] = (),
+        states: Sequence[str] = (),
+        limit: int = 10_000,
+    ) -> Sequence[WindowRow]:
+        with self._turn:
+            found = [
+                window
+                for window in self._windows.values()
+                if application in ("", window.application)
+                and (not releases or window.release in releases)
+                and (not states or window.state in states)
+            ]
+        return sorted(found, key=lambda window: (window.begin, *_name_of(window)))[:limit]
+
+    def mark_windows(self, windows: Sequence[WindowRow], state: str) -> None:
+        with self._turn:
+            for window in windows:
+                there = self._windows.get(_name_of(window))
+                if there is not None and there.value == window.value:
+                    self._windows[_name_of(window)] = msgspec.structs.replace(there, state=state)
 
     def close(self) -> None:
         return
@@ -220,6 +257,10 @@ class MemoryBlobs(Blobs):
 
     def file(self, digest: str) -> Path | None:
         return None
+
+
+def _name_of(window: WindowRow) -> tuple[str, str, str, str, int]:
+    return window.application, window.release, window.component, window.metric, window.begin
 
 
 def _require_match(digest: str, content: bytes) -> None:

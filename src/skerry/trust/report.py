@@ -1,4 +1,4 @@
-"""When a hub takes a Report: signed by the host it names, which belongs to the site it names."""
+"""When a hub takes a Report, and what was measured: signed by the host it names, which belongs to the site it names."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from securesystemslib.signer import Key
 
 from skerry.kit.errors import Untrusted
 from skerry.spec.report import REPORT_TYPE, Report
+from skerry.spec.telemetry import METRICS_TYPE, MetricBatch
 from skerry.trust.envelope import verify_document
 
 
@@ -39,3 +40,16 @@ def verify_report(envelope: dict[str, Any], key: Key, *, host: str, site: str) -
     if report.site != site:
         raise Untrusted("report.wrong_site", f"{host} belongs to site {site}, not to {report.site[:64]}")
     return report
+
+
+def verify_metrics(envelope: dict[str, Any], key: Key, report: Report) -> MetricBatch:
+    """Return the MetricBatch of an envelope signed by `key`, made for the Report that it came with.
+
+    Raises:
+        Untrusted: not signed by that key (`envelope.*`), no such batch (`document.malformed`), or for another report
+            (`metrics.wrong_report`), so that nobody can hand up an old one.
+    """
+    batch = verify_document(envelope, METRICS_TYPE, MetricBatch, [key])
+    if (batch.host, batch.site, batch.sequence) != (report.host, report.site, report.sequence):
+        raise Untrusted("metrics.wrong_report", "the metrics are not of the report they came with")
+    return batch

@@ -15,7 +15,7 @@ from skerry.adapters.sql.schema import assignments, evidence, overrides, release
 from skerry.kit.errors import Conflict, Missing
 from skerry.ports.hub_store import AssignmentRecord, Audit, ReleaseRecord, RolloutRecord
 
-_running = rollouts.c.state == "running"
+_running = rollouts.c.state.in_(("running", "paused", "reverting"))
 _release = sa.select(releases, evidence.c.evidence).join_from(releases, evidence)
 _rollout = sa.select(rollouts, overrides.c.override).outerjoin_from(rollouts, overrides)
 _unassign = sa.delete(assignments).where(
@@ -104,6 +104,7 @@ def advance_rollout(connection: sa.Connection, rollout: RolloutRecord) -> None:
         "ended_at": rollout.ended_at,
         "sites": rollout.sites,
         "attempt": rollout.attempt,
+        "steering": rollout.steering,
         "version": rollout.version + 1,
     }
     if rows.changed(connection, same.values(values)) == 0:

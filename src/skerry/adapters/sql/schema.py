@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from skerry.spec.api import SiteProgress
+from skerry.spec.api_rollout import SiteProgress, Steering
 from skerry.spec.evidence import Evidence
 from skerry.spec.facts import HostFacts
+from skerry.spec.metrics import Value
 from skerry.spec.overriding import Override
 from skerry.spec.report import Event, Observed
 from skerry.trust.cloning import Lineage
@@ -240,6 +241,7 @@ rollouts = sa.Table(
     sa.Column("version", sa.BigInteger, nullable=False),
     sa.Column("document", sa.LargeBinary, nullable=False),
     sa.Column("sites", Encoded(dict[str, SiteProgress]), nullable=False),
+    sa.Column("steering", Encoded(Steering), nullable=False),
 )
 
 # Most rollouts need none.
@@ -282,6 +284,23 @@ recoveries = sa.Table(
     sa.Column("seen", sa.BigInteger, nullable=False),
     sa.Column("host", sa.Text, nullable=False),
     sa.Column("held_since", Instant),
+)
+
+# No foreign keys: what was measured stays true when a host has gone. Gates ask by application and release.
+metric_windows = sa.Table(
+    "metric_windows",
+    metadata,
+    sa.Column("application", sa.Text, primary_key=True),
+    sa.Column("release", sa.Text, primary_key=True),
+    sa.Column("host", sa.Text, primary_key=True),
+    sa.Column("component", sa.Text, primary_key=True),
+    sa.Column("metric", sa.Text, primary_key=True),
+    sa.Column("begin", Instant, primary_key=True),
+    sa.Column("end", Instant, nullable=False),
+    sa.Column("site", sa.Text, nullable=False),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("received_at", Instant, nullable=False, index=True),
+    sa.Column("value", Encoded(Value), nullable=False),
 )
 
 assignments = sa.Table(

@@ -16,6 +16,7 @@ from skerry.adapters.sql import (
     deltas,
     fleet,
     identities,
+    metric_windows,
     operators,
     recoveries,
     releases,
@@ -42,8 +43,10 @@ from skerry.ports.hub_store import (
     SiteRecord,
     TokenRecord,
 )
+from skerry.ports.metric_windows import HostWindow
 from skerry.ports.policies import PolicyRecord
 from skerry.spec.backup import RestoreMark
+from skerry.spec.metrics import MetricWindow
 from skerry.spec.report import Event
 
 
@@ -248,6 +251,31 @@ class SqlHubStore(HubStore):
 
     def remove_policy(self, name: str, audit: Audit) -> None:
         self._database.write(lambda connection: policy_rows.remove_policy(connection, name, audit))
+
+    # metrics
+    def put_metric_windows(
+        self, host: str, site: str, windows: Sequence[MetricWindow], *, sequence: int, at: datetime
+    ) -> None:
+        self._database.write(
+            lambda connection: metric_windows.put_windows(
+                connection, windows, host=host, site=site, sequence=sequence, at=at
+            )
+        )
+
+    def metric_windows(
+        self,
+        application: str,
+        releases: Sequence[str],
+        *,
+        since: datetime | None = None,
+        sites: Sequence[str] | None = None,
+    ) -> Sequence[HostWindow]:
+        return self._database.read(
+            lambda connection: metric_windows.load_windows(connection, application, releases, since, sites)
+        )
+
+    def trim_metric_windows(self, before: datetime, *, keep: int) -> int:
+        return self._database.write(lambda connection: metric_windows.trim(connection, before, keep))
 
     # recovery
     def recoveries(self) -> Sequence[RecoveryRecord]:

@@ -20,6 +20,7 @@ from skerry.agent.ahead import Ahead
 from skerry.agent.chores import Chores
 from skerry.agent.fetcher import Fetched, Fetcher, Priority
 from skerry.agent.finding_ways import Bases
+from skerry.agent.holding import Holds
 from skerry.agent.launching import Launcher
 from skerry.agent.limiting import Limiter
 from skerry.agent.live_models import LiveModels, run_of
@@ -27,6 +28,7 @@ from skerry.agent.loops.neighbours import NeighbourLoop
 from skerry.agent.loops.probe import ProbeLoop
 from skerry.agent.loops.sync import Syncer
 from skerry.agent.measuring import Measurer
+from skerry.agent.metering import Metering
 from skerry.agent.preparing import Preparer
 from skerry.agent.releases import Releases
 from skerry.agent.seeing import (
@@ -97,12 +99,14 @@ class Parts(msgspec.Struct, frozen=True):
     volumes: Volumes
     fetcher: Fetcher
     limiter: Limiter
+    holds: Holds
     probes: ProbeLoop
     syncer: Syncer
     clock: Clock
     facts: Callable[[], HostFacts]
     neighbours: NeighbourLoop
     vouching: Vouching
+    metering: Metering
 
 
 class Reconciler:
@@ -136,6 +140,7 @@ class Reconciler:
             parts.probes,
             parts.volumes,
             parts.vouching,
+            parts.metering.gates,
             self._preparing,
             self._testing,
             self._taking,
@@ -190,6 +195,7 @@ class Reconciler:
         await parts.preparer.look()
         policy = desired.policy if desired else SitePolicy()
         parts.limiter.follow(policy, facts)
+        parts.holds.look()
         parts.vouching.follow(desired, self._host)
         parts.releases.set_facts(facts, policy)
         parts.releases.set_failed(parts.tests.failed)
@@ -198,6 +204,7 @@ class Reconciler:
         if not self._remembers:
             self._adopt(instances)
         targets = self._targets(instances)
+        parts.metering.follow(desired, self._records, instances)
         parts.probes.watch(watched(instances, self._component, parts.live))
         seen = self._see(targets, instances)
         plan = plan_host(targets, self._records, seen, self._memory, now=parts.clock.monotonic())
@@ -224,6 +231,7 @@ class Reconciler:
             neighbours=parts.neighbours.views(),
             ahead=self._ahead.views,
             metadata=parts.vouching.view,
+            holds=parts.holds.in_force,
         )
         self._write_status(observed, facts)
         parts.syncer.tell(observed, facts)
@@ -251,20 +259,22 @@ class Reconciler:
                 name: Target(name, "", record.good) for name, record in self._records.items() if record.good
             }
         self._urgent = urgent_releases(desired, self._host)
-        neighbours, alive = self._parts.neighbours, alive_applications(instances)
+        parts, alive = self._parts, alive_applications(instances)
+        neighbours, holds = parts.neighbours, parts.holds
         neighbours.follow(desired)
-        neighbours.tell(statuses_of(desired, self._records, self._parts.releases.fact, alive))
+        neighbours.tell(statuses_of(desired, self._records, parts.releases.fact, alive, held=holds.why))
         targets = targets_of(desired, self._host, neighbours.duties(), alive)
-        if waits := self._parts.limiter.switch_wait():
-            targets = {
-                name: msgspec.structs.replace(target, switch=waits) for name, target in targets.items()
-            }
+        waits = parts.limiter.switch_wait()
+        targets = {
+            name: msgspec.structs.replace(target, switch=waits, hold=holds.why(name))
+            for name, target in targets.items()
+        }
         for target in targets.values():
             self._sizes[target.digest] = desired.releases[target.release].size_bytes
             record = self._records.get(target.application)
             refusal = record.refused.get(target.digest) if record else None
             if refusal is not None and target.attempt > refusal.attempt:
-                self._parts.tests.forgive(target.digest)
+                parts.tests.forgive(target.digest)
         return targets
 
     def _see(self, targets: Mapping[str, Target], instances: Mapping[str, InstanceView]) -> Seen:
@@ -295,6 +305,7 @@ class Reconciler:
             full=parts.volumes.full,
             withheld=parts.vouching.withheld({target.digest for target in targets.values()} - good),
             revoked=parts.vouching.revoked(),
+            gates=parts.metering.failures,
         )
 
     def _adopt(self, instances: Mapping[str, InstanceView]) -> None:
@@ -469,6 +480,7 @@ class Reconciler:
                 "host": self._host,
                 "site": self._site,
                 "last_contact": contact,
+                "time": self._parts.syncer.time,
                 "observed": observed,
                 "facts": facts,
             }

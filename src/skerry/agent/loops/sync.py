@@ -1,7 +1,8 @@
 """The sync loop: hands reports up, takes desired state down, and learns the time.
 
-Two callers share `exchange`: the poller, which waits at the upstream for news, and the flusher, which hands a
-change up at once while the poller waits. Nothing here believes an answer that is not signed.
+Three callers share what an exchange is: the poller, which waits at the upstream for news, the flusher, which hands a
+change up at once while the poller waits, and the teller of metrics, which neither waits for. Nothing here believes an
+answer that is not signed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import msgspec
 import structlog
 
 from skerry.agent.identity import Identity
+from skerry.agent.measurements import Measurements
 from skerry.agent.outbox import Outbox
 from skerry.agent.retrying import Retry
 from skerry.kit.canonical import UNREADABLE, encode_canonical
@@ -36,6 +38,7 @@ _log = structlog.get_logger()
 
 WAIT_S = 240.0
 PAUSE_S = 0.2
+TELL_METRICS_EVERY_S = 60.0
 
 
 class Syncer:
@@ -59,6 +62,7 @@ class Syncer:
         self._want_token = False
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
+        self._flushing = asyncio.Lock()
         self._failing = ""
         self.desired = self._load_desired()
         self.last_contact: datetime | None = None
@@ -67,6 +71,11 @@ class Syncer:
     def now(self) -> datetime:
         """Return the time this host believes."""
         return trusted_now(self._clock.now(), self._time)
+
+    @property
+    def time(self) -> TimeTrust:
+        """What the host knows of its clock."""
+        return self._time
 
     @property
     def failing(self) -> str:
@@ -125,11 +134,59 @@ class Syncer:
             await self._changed.wait()
             self._changed.clear()
             if not self._failing:
-                try:
-                    await self.exchange(0.0)
-                except Exception as error:
-                    self._fail(as_failure(error))
+                async with self._flushing:
+                    try:
+                        await self.exchange(0.0)
+                    except Exception as error:
+                        self._fail(as_failure(error))
             await self._clock.sleep(PAUSE_S)
+
+    async def tell_metrics_forever(self, measurements: Measurements) -> None:
+        """Hand up what was measured, about every minute, for ever; what was not taken is told again.
+
+        A failure is no reason to hold changes back, which may well get through: the poller finds out what fails.
+        """
+        failing = ""
+        while True:
+            # From when this agent began: so a fleet's hosts, whose windows end at once, do not all come at once.
+            await self._clock.sleep(TELL_METRICS_EVERY_S)
+            more = not self._failing
+            while more:
+                try:
+                    more = await self.tell_metrics(measurements)
+                    failing = ""
+                except Exception as caught:
+                    error, more = as_failure(caught), False
+                    if failing != error.code:
+                        _log.warning("metrics.untold", code=error.code, reason=str(error))
+                    failing = error.code
+                await self._clock.sleep(PAUSE_S)
+
+    async def tell_metrics(self, measurements: Measurements) -> bool:
+        """Hand up some of what was measured; tell whether the hub took something, so that there may be more.
+
+        Raises:
+            SkerryError: what went wrong; what was not taken is kept.
+        """
+        telling = await asyncio.to_thread(measurements.next_telling)
+        if not telling.rows:
+            return False
+        async with self._flushing:
+            # A change that is on its way must not be overtaken: it would have to be told again.
+            envelopes, fresh = self._outbox.collect(
+                sent_at=self.now(),
+                clock=self._clock.now(),
+                generation=self.desired.generation if self.desired else 0,
+                observed=None,
+                facts=None,
+            )
+        batch = None if fresh is None else self._outbox.batch(fresh, telling.windows, telling.dropped)
+        request = SyncRequest(reports=tuple(envelopes), want_token=self._want_token, metrics=batch)
+        answer = await self._hand_up(request, fresh, {})
+        if fresh is None or answer.metrics != fresh:
+            return False
+        await asyncio.to_thread(measurements.note_told, telling)
+        return True
 
     async def exchange(self, wait_s: float) -> None:
         """Exchange once with the upstream.
@@ -151,13 +208,17 @@ class Syncer:
             wait_s=wait_s if fresh and not self._failing else 0.0,
             want_token=self._want_token,
         )
+        await self._hand_up(request, fresh, {key: body[key] for key in news})
+
+    async def _hand_up(self, request: SyncRequest, fresh: int | None, news: dict[str, bytes]) -> SyncAnswer:
         answer = await asyncio.to_thread(self._link.sync, request)
         self._outbox.acknowledge(answer.acknowledged, newest=answer.newest)
         if fresh is not None:
-            self._note_told(fresh, answer.acknowledged, {key: body[key] for key in news})
+            self._note_told(fresh, answer.acknowledged, news)
         await self._follow_root(answer)
         self._take(answer, fresh)
         self._succeed()
+        return answer
 
     def _note_told(self, fresh: int, acknowledged: int, news: dict[str, bytes]) -> None:
         """Note what the hub knows now. Poller and flusher overtake each other; what is in doubt is told again."""

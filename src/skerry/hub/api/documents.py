@@ -9,6 +9,7 @@ import msgspec
 from litestar import delete, get, post
 from litestar.params import FromPath, JSONBody
 
+from skerry.hub import steering
 from skerry.hub.api.door import Door
 from skerry.hub.api.operators import ApiRequest, TheHub, TheSeen, audit_of
 from skerry.hub.api.policies import Judged, check_keys, judge_rollouts, require_admin
@@ -18,10 +19,11 @@ from skerry.hub.views import as_json, view_rollout
 from skerry.kit.canonical import encode_canonical
 from skerry.kit.errors import Conflict, Denied, Missing, Rejected
 from skerry.kit.ids import split_release_name
-from skerry.matching.selector import parse_selector
-from skerry.ports.hub_store import RolloutRecord
+from skerry.matching.selector import Selector, parse_selector
+from skerry.ports.hub_store import Audit, RolloutRecord
 from skerry.ports.policies import PolicyRecord
 from skerry.spec.api import ApplyAnswer, ApplyRequest, Change, RolloutView
+from skerry.spec.api_rollout import AbortRequest, ApproveRequest, PauseRequest
 from skerry.spec.documents import AnyDocument, kind_of
 from skerry.spec.parsing import parse_raw
 from skerry.spec.policy import Policy
@@ -131,10 +133,53 @@ async def remove_rollout(name: FromPath[str], hub: TheHub, seen: TheSeen, reques
 
 @post("/rollouts/{name:str}/retry", status_code=200)
 async def retry_rollout(name: FromPath[str], hub: TheHub, seen: TheSeen, request: ApiRequest) -> RolloutView:
-    """Try a failed rollout again: hosts that refused the release take it once more."""
+    """Try a failed or aborted rollout again: hosts that refused the release take it once more."""
+    audit = await _steering_audit("retry", name, hub, seen, request)
+    return _steered(hub, await asyncio.to_thread(steering.retry, hub.store, name, audit, hub.clock.now()))
+
+
+@post("/rollouts/{name:str}/pause", status_code=200)
+async def pause_rollout(
+    name: FromPath[str], data: JSONBody[PauseRequest], hub: TheHub, seen: TheSeen, request: ApiRequest
+) -> RolloutView:
+    """Offer the release to nobody until the rollout is resumed; what has begun goes on."""
+    audit = await _steering_audit("pause", name, hub, seen, request)
+    return _steered(hub, await asyncio.to_thread(steering.pause, hub.store, name, audit, data.why))
+
+
+@post("/rollouts/{name:str}/resume", status_code=200)
+async def resume_rollout(name: FromPath[str], hub: TheHub, seen: TheSeen, request: ApiRequest) -> RolloutView:
+    """Go on with a paused rollout; failures that paused it are accepted."""
+    audit = await _steering_audit("resume", name, hub, seen, request)
+    return _steered(hub, await asyncio.to_thread(steering.resume, hub.store, name, audit))
+
+
+@post("/rollouts/{name:str}/approve", status_code=200)
+async def approve_rollout(
+    name: FromPath[str], data: JSONBody[ApproveRequest], hub: TheHub, seen: TheSeen, request: ApiRequest
+) -> RolloutView:
+    """Let a wave begin that waits for approval."""
+    audit = await _steering_audit("approve", name, hub, seen, request)
+    return _steered(hub, await asyncio.to_thread(steering.approve, hub.store, name, audit, data.wave))
+
+
+@post("/rollouts/{name:str}/abort", status_code=200)
+async def abort_rollout(
+    name: FromPath[str], data: JSONBody[AbortRequest], hub: TheHub, seen: TheSeen, request: ApiRequest
+) -> RolloutView:
+    """End a rollout: sites keep the release, or it is taken back from them."""
+    audit = await _steering_audit("abort", name, hub, seen, request)
+    return _steered(hub, await asyncio.to_thread(steering.abort, hub.store, name, audit, data))
+
+
+async def _steering_audit(verb: str, name: str, hub: Hub, seen: Seen, request: ApiRequest) -> Audit:
     await _require_whole(hub, seen, name, request)
-    audit = audit_of(hub, request, "rollout.retry", f"rollout:{name}")
-    return view_rollout(await hub.rollouts.retry(name, audit))
+    return audit_of(hub, request, f"rollout.{verb}", f"rollout:{name}")
+
+
+def _steered(hub: Hub, record: RolloutRecord) -> RolloutView:
+    hub.rollouts.wake()
+    return view_rollout(record)
 
 
 async def _require_whole(hub: Hub, seen: Seen, name: str, request: ApiRequest) -> None:
@@ -282,9 +327,27 @@ def _check_rollout(hub: Hub, rollout: Rollout, new_sites: list[Site]) -> list[Pr
     except Rejected as error:
         return [*problems, Problem(f"{where}.sites", error.message, error.hint)]
     there = [msgspec.json.decode(site.document, type=Site) for site in hub.store.sites()]
+    problems += _check_waves(where, rollout, selector, [*there, *new_sites])
     if not any(selector.matches(site.metadata.name, site.metadata.labels) for site in [*there, *new_sites]):
         hint = "skerry get sites shows names and labels"
         problems.append(Problem(f"{where}.sites", f"no site matches {rollout.spec.sites!r}", hint))
+    return problems
+
+
+def _check_waves(where: str, rollout: Rollout, selector: Selector, sites: list[Site]) -> list[Problem]:
+    """Return what is wrong with the selectors of waves: unreadable, or matching none of the rollout's sites."""
+    problems: list[Problem] = []
+    selected = [site for site in sites if selector.matches(site.metadata.name, site.metadata.labels)]
+    for number, wave in enumerate(rollout.spec.waves):
+        try:
+            of = parse_selector(wave.sites) if wave.sites else Selector()
+        except Rejected as error:
+            problems.append(Problem(f"{where}.waves[{number}].sites", error.message, error.hint))
+            continue
+        if selected and not any(of.matches(site.metadata.name, site.metadata.labels) for site in selected):
+            hint = "a wave's members are sites that the rollout selects"
+            what = f"no selected site matches {wave.sites!r}"
+            problems.append(Problem(f"{where}.waves[{number}].sites", what, hint))
     return problems
 
 
@@ -301,4 +364,14 @@ def _new_rollout(hub: Hub, document: Rollout, content: bytes, who: str) -> Rollo
     )
 
 
-HANDLERS = [apply_documents, list_rollouts, show_rollout, remove_rollout, retry_rollout]
+HANDLERS = [
+    apply_documents,
+    list_rollouts,
+    show_rollout,
+    remove_rollout,
+    retry_rollout,
+    pause_rollout,
+    resume_rollout,
+    approve_rollout,
+    abort_rollout,
+]

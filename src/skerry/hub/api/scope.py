@@ -15,7 +15,8 @@ from skerry.hub.views import view_rollout
 from skerry.kit.errors import Denied, Missing
 from skerry.matching.selector import Selector, parse_selector
 from skerry.ports.hub_store import EventRecord, HostRecord, RolloutRecord, SiteRecord, TokenRecord
-from skerry.spec.api import RolloutView, SiteProgress
+from skerry.spec.api import RolloutView
+from skerry.spec.api_rollout import SiteProgress
 from skerry.spec.rollout import Rollout
 from skerry.spec.site import Site
 

@@ -10,32 +10,16 @@ from datetime import datetime
 import msgspec
 import structlog
 
-from skerry.hub.issuing import Issuer, Where
+from skerry.hub.fleet_facts import FleetFacts, rollout_fact, spec_of
+from skerry.hub.gating import judge_waves
+from skerry.hub.issuing import Issuer
 from skerry.hub.judging import Judge
-from skerry.kit.errors import Bug, Conflict, Missing, as_failure
-from skerry.matching.selector import parse_selector
+from skerry.kit.errors import Bug, Conflict, as_failure
 from skerry.ports.clock import Clock
-from skerry.ports.hub_store import (
-    AssignmentRecord,
-    Audit,
-    HostRecord,
-    HubStore,
-    ReleaseRecord,
-    RolloutRecord,
-    SiteRecord,
-)
-from skerry.rollout.decide import (
-    Assign,
-    Decision,
-    HostFact,
-    RolloutFact,
-    SiteFact,
-    decide_rollout,
-    retry_rollout,
-)
-from skerry.spec.api import RolloutState
-from skerry.spec.rollout import Rollout
-from skerry.spec.site import Site
+from skerry.ports.hub_store import AssignmentRecord, HubStore, ReleaseRecord, RolloutRecord
+from skerry.rollout.decide import ENDED, decide_rollout
+from skerry.rollout.facts import Assign, Decision, Effect
+from skerry.spec.api_rollout import Steering
 
 _log = structlog.get_logger()
 
@@ -51,6 +35,7 @@ class RolloutLoop:
         self._issuer = issuer
         self._clock = clock
         self._judge = judge
+        self._facts = FleetFacts(store, issuer)
         self._wake = asyncio.Event()
         self._failing = ""
         self._wake_at: datetime | None = None
@@ -101,59 +86,29 @@ class RolloutLoop:
             return LOOK_EVERY_S
         return min(LOOK_EVERY_S, max(REST_S, (self._wake_at - self._clock.now()).total_seconds()))
 
-    async def retry(self, name: str, audit: Audit) -> RolloutRecord:
-        """Try a failed rollout again, because a person says so.
-
-        Raises:
-            Missing: there is no such rollout.
-            Conflict: it has not failed (`rollout.not_failed`).
-        """
-        record = await asyncio.to_thread(self._store.rollout, name)
-        if record is None:
-            raise Missing("rollout.missing", f"there is no rollout {name}")
-        if record.state != "failed":
-            raise Conflict("rollout.not_failed", f"rollout {name} has not failed: it is {record.state}")
-        again = msgspec.structs.replace(
-            record,
-            state="running",
-            why="to be tried again",
-            ended_at=None,
-            attempt=record.attempt + 1,
-            sites=dict(retry_rollout(_fact(record))),
-        )
-        await asyncio.to_thread(self._store.advance_rollout, again, audit=audit)
-        self.wake()
-        return again
-
     def _decide(self, record: RolloutRecord, blocked: str) -> list[str]:
         """Decide one rollout and store the decision; return the sites whose desired state changes."""
-        fleet, assigned = self._load_fleet(record)
         now = self._clock.now()
+        fleet = self._facts.load(record, now)
         release = self._store.release(record.release)
         revoked = self.revoked(release) if release else ""
-        fact = msgspec.structs.replace(_fact(record, blocked), revoked=revoked)
-        decision = decide_rollout(fact, fleet, now=now)
+        verdicts = judge_waves(self._store, record, spec_of(record))
+        fact = rollout_fact(record, blocked=blocked, revoked=revoked, verdicts=verdicts)
+        decision = decide_rollout(fact, fleet.sites, now=now)
         if decision.wake_at is not None:
             self._wake_at = min(self._wake_at or decision.wake_at, decision.wake_at)
-        same = (decision.state, decision.sites, decision.why) == (record.state, record.sites, record.why)
-        if same and not decision.effects:
-            return []
-        ended = now if decision.state != "running" else None
+        steering = Steering(waves=decision.waves, control=record.steering.control, halt=decision.halt)
         updated = msgspec.structs.replace(
-            record, state=decision.state, why=decision.why, ended_at=ended, sites=dict(decision.sites)
+            record,
+            state=decision.state,
+            why=decision.why,
+            ended_at=now if decision.state in ENDED else None,
+            sites=dict(decision.sites),
+            steering=steering,
         )
-        assign = [
-            AssignmentRecord(
-                site=effect.site,
-                application=record.application,
-                release=effect.release,
-                rollout=record.name,
-                # A new assignment is a person's word: it lifts a refusal of the same release.
-                attempt=(assigned[effect.site].attempt if effect.site in assigned else 0) + 1,
-            )
-            for effect in decision.effects
-            if isinstance(effect, Assign)
-        ]
+        if updated == record and not decision.effects:
+            return []
+        assign = _assignments(record, decision.effects, fleet.assigned)
         unassign = [(e.site, record.application) for e in decision.effects if not isinstance(e, Assign)]
         try:
             self._store.advance_rollout(updated, assign=assign, unassign=unassign)
@@ -161,7 +116,7 @@ class RolloutLoop:
             # Somebody retried or removed it meanwhile; the next look sees what is there then.
             self._wake.set()
             return []
-        if decision.wake_at is not None:
+        if decision.effects or decision.state != record.state:
             self._wake.set()  # what is fetched ahead goes by what was stored just now
         self._log_decision(record, decision)
         return [effect.site for effect in decision.effects]
@@ -176,108 +131,30 @@ class RolloutLoop:
                 effects=len(decision.effects),
             )
 
-    def _load_fleet(self, record: RolloutRecord) -> tuple[list[SiteFact], Mapping[str, AssignmentRecord]]:
-        rollout = msgspec.json.decode(record.document, type=Rollout)
-        selector = parse_selector(rollout.spec.sites)
-        release = self._store.release(record.release)
-        assigned = {a.site: a for a in self._store.assignments() if a.application == record.application}
-        hosts: dict[str, list[HostRecord]] = {}
-        for host in self._store.hosts():
-            hosts.setdefault(host.site, []).append(host)
-        taken = self._taken(record)
-        fleet = [
-            _site_fact(
-                SiteFact(
-                    name=site.name,
-                    hosts=_host_facts(site, hosts.get(site.name, ()), record, release),
-                    assigned=assigned[site.name].release if site.name in assigned else "",
-                    assigned_by=assigned[site.name].rollout if site.name in assigned else "",
-                    taken_by=taken.get(site.name, ""),
-                ),
-                self._issuer.where(site.name, record.application),
-                record.release,
-                reported=all(host.facts for host in hosts.get(site.name, ())),
-            )
-            for site in self._store.sites()
-            if selector.matches(site.name, msgspec.json.decode(site.document, type=Site).metadata.labels)
-        ]
-        return fleet, assigned
 
-    def _taken(self, record: RolloutRecord) -> dict[str, str]:
-        """Return, by site, the newest rollout of the same application that was made later and has that site.
-
-        One that is yet to begin has no site: until then the one before goes on, and halts if it has to.
-        """
-        taken: dict[str, str] = {}
-        later = False
-        now = self._clock.now()
-        for other in self._store.rollouts():
-            if other.name == record.name:
-                later = True
-            elif later and other.application == record.application and _has_begun(other, now):
-                taken.update(dict.fromkeys(other.sites, other.name))
-        return taken
-
-
-def _fact(record: RolloutRecord, blocked: str = "") -> RolloutFact:
-    state: RolloutState = msgspec.convert(record.state, RolloutState)
-    return RolloutFact(record.name, record.release, state, record.sites, _begin_at(record), blocked)
-
-
-def _begin_at(record: RolloutRecord) -> datetime | None:
-    return msgspec.json.decode(record.document, type=Rollout).spec.begin_at
-
-
-def _has_begun(record: RolloutRecord, now: datetime) -> bool:
-    begin_at = _begin_at(record)
-    return begin_at is None or begin_at <= now
+def _assignments(
+    record: RolloutRecord, effects: Sequence[Effect], assigned: Mapping[str, AssignmentRecord]
+) -> list[AssignmentRecord]:
+    return [
+        AssignmentRecord(
+            site=effect.site,
+            application=record.application,
+            release=effect.release,
+            rollout=record.name,
+            # A new assignment is a person's word: it lifts a refusal of the same release.
+            attempt=(assigned[effect.site].attempt if effect.site in assigned else 0) + 1,
+        )
+        for effect in effects
+        if isinstance(effect, Assign)
+    ]
 
 
 def _upcoming(running: Sequence[RolloutRecord]) -> dict[str, dict[str, str]]:
     """Return, by site and application, the releases that sites will get, of rollouts that want them fetched ahead."""
     upcoming: dict[str, dict[str, str]] = {}
     for record in running:
-        if msgspec.json.decode(record.document, type=Rollout).spec.prefetch:
+        if spec_of(record).prefetch and record.state == "running":
             for site, progress in record.sites.items():
-                if progress.state == "pending":
+                if progress.state in ("pending", "unreachable"):
                     upcoming.setdefault(site, {})[record.application] = record.release
     return upcoming
-
-
-def _site_fact(site: SiteFact, where: Where | None, release: str, *, reported: bool) -> SiteFact:
-    """Return the site with those of its hosts that the release was issued to; a host it is not for does not count.
-
-    `reported`: all hosts have told their facts. Before that, a release that fits none may still find one.
-    """
-    if where is None:
-        return site
-    placement = where.placement
-    if placement is not None and not placement.hosts:
-        unfit = "; ".join(placement.why) if reported and site.assigned == release else ""
-        return msgspec.structs.replace(site, hosts=(), turns=placement.count, unfit=unfit)
-    if where.release != release:
-        return site
-    hosts = tuple(host for host in site.hosts if host.name in where.hosts)
-    return msgspec.structs.replace(site, hosts=hosts, turns=placement.count if placement else 0)
-
-
-def _host_facts(
-    site: SiteRecord, hosts: Sequence[HostRecord], record: RolloutRecord, release: ReleaseRecord | None
-) -> tuple[HostFact, ...]:
-    facts: list[HostFact] = []
-    for host in hosts:
-        observed = host.observed
-        view = observed.applications.get(record.application) if observed else None
-        facts.append(
-            HostFact(
-                name=host.name,
-                holds_offer=observed is not None and observed.generation >= site.generation,
-                running=view.release if view else "",
-                candidate=view.candidate if view else "",
-                refused=view.refused.get(release.digest, "") if view and release else "",
-                why=view.why if view else "",
-                as_of=host.observed_at,
-                standing_by=view is not None and view.phase == "standing-by",
-            )
-        )
-    return tuple(facts)

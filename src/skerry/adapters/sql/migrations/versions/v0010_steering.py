@@ -1,0 +1,19 @@
+"""Version 0010: waves of rollouts, and what people have said of them."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0010"
+down_revision = "0009"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Give rollouts that were started before a wave for everybody: they go on as they began."""
+    with op.batch_alter_table("rollouts", recreate="always") as table:
+        table.add_column(sa.Column("steering", sa.LargeBinary(), nullable=False, server_default="{}"))
+    with op.batch_alter_table("rollouts", recreate="always") as table:
+        table.alter_column("steering", server_default=None)
