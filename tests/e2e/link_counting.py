@@ -36,6 +36,7 @@ connection = http.client.HTTPConnection(sys.argv[1], timeout=5)
 connection.request("GET", "/")
 print(connection.getresponse().read().decode(), end="")
 """
+_CLOSED = ("FIN-WAIT-2", "TIME-WAIT")
 _SOCKET = re.compile(r"\S+:(\d+)\s+\S+.*\brb(\d+)\b")
 
 
@@ -67,6 +68,8 @@ class SocketCounts:
         """Look at all sockets; true, so that it may stand in a condition."""
         listed = self._lan.run(self._host, ["ss", "-tinHOm", "dst", self._lan.gateway])
         for line in listed.splitlines():
+            if line.startswith(_CLOSED):
+                continue  # its process has gone, and with it what the kernel counted
             found = _SOCKET.search(line)
             assert found is not None, line
             received, sent = (_figure(line, name) for name in ("bytes_received", "bytes_sent"))
