@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from skerry.agent.fetcher import Fetcher, Priority
+from skerry.agent.fetching_progress import TELL_EVERY_S, ProgressMeter
 from skerry.kit.digests import digest_of
 from skerry.spec.desired import DiskPolicy, SitePolicy
 from skerry.spec.hardware import Requirements
+from skerry.spec.report import FetchProgress
 from tests.unit.agent_world import Agent, Upstream, agent
 
 pytestmark = pytest.mark.delivery
@@ -89,7 +91,23 @@ async def test_how_far_it_is_is_said_in_steps(tmp_path: Path) -> None:
         "fetching",
         "fetched",
     }
-    assert len(figures) <= 25, "a twentieth at a time"
+
+
+def test_a_figure_moves_a_twentieth_at_a_time_or_every_few_seconds() -> None:
+    meter = ProgressMeter()
+    meter.begin({"a": 100_000}, 100_000, full={"a": 100_000})
+    told: list[FetchProgress] = []
+    for second in range(400):
+        meter.note(250)
+        told.append(meter.tell(float(second), flowing=True))
+    assert len(set(told)) <= 1 + 400 / TELL_EVERY_S
+    burst = {_told_after(meter, 1000, 400.0 + step * 0.01) for step in range(100)}
+    assert len(burst) <= 2, "no more than one a second"
+
+
+def _told_after(meter: ProgressMeter, size: int, now: float) -> FetchProgress:
+    meter.note(size)
+    return meter.tell(now, flowing=True)
 
 
 async def test_it_becomes_as_urgent_as_any_release_when_it_is_assigned_under_way(tmp_path: Path) -> None:
