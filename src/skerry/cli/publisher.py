@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import click
 import msgspec
@@ -39,6 +40,8 @@ from skerry.kit.errors import Rejected
 from skerry.spec.publishing import PublisherView, Revocation, Running
 from skerry.trust.publishers import Holders, Shelf
 from skerry.trust.repository import read_as
+
+Command = TypeVar("Command", bound=Callable[..., object])
 
 _targets_help = "An offline key of the hub's targets role"
 
@@ -97,6 +100,30 @@ def key(file: Path, kind: KeyKind, passphrase_file: Path | None, output: str) ->
     print_view(view, [clean(line) for line in lines], output)
 
 
+def _public_keys(what: str) -> Callable[[Command], Command]:
+    """Return the options that say whose signatures count for a publisher."""
+
+    def decorate(command: Command) -> Command:
+        keys = click.option(
+            "--key",
+            "keys",
+            multiple=True,
+            metavar="PUB",
+            type=click.Path(path_type=Path),
+            help=f"{what}; repeatable. Without one, a key pair is made on this machine.",
+        )
+        threshold = click.option(
+            "--threshold",
+            type=click.IntRange(1, 100),
+            default=1,
+            show_default=True,
+            help="How many of the keys have to sign.",
+        )
+        return keys(threshold(command))
+
+    return decorate
+
+
 @publisher.command(
     epilog=examples(
         "skerry publisher add acme --signer targets.pem",
@@ -104,21 +131,7 @@ def key(file: Path, kind: KeyKind, passphrase_file: Path | None, output: str) ->
     )
 )
 @click.argument("name")
-@click.option(
-    "--key",
-    "keys",
-    multiple=True,
-    metavar="PUB",
-    type=click.Path(path_type=Path),
-    help="A public key of the publisher; repeatable. Without one, a key pair is made on this machine.",
-)
-@click.option(
-    "--threshold",
-    type=click.IntRange(1, 100),
-    default=1,
-    show_default=True,
-    help="How many of the keys have to sign.",
-)
+@_public_keys("A public key of the publisher")
 @signer_option(_targets_help, required=True)
 @signer_option("A key of the publisher itself, to sign its first, empty list of releases", "own")
 @passphrase_option
@@ -174,21 +187,7 @@ def list_publishers(output: str) -> None:
     )
 )
 @click.argument("name")
-@click.option(
-    "--key",
-    "keys",
-    multiple=True,
-    metavar="PUB",
-    type=click.Path(path_type=Path),
-    help="A public key that signs from now on; repeatable. Without one, a key pair is made on this machine.",
-)
-@click.option(
-    "--threshold",
-    type=click.IntRange(1, 100),
-    default=1,
-    show_default=True,
-    help="How many of the keys have to sign.",
-)
+@_public_keys("A public key that signs from now on")
 @signer_option(_targets_help, required=True)
 @signer_option("A new key of the publisher, which signs everything anew", "own")
 @passphrase_option

@@ -193,7 +193,7 @@ def follow_root(pinned: bytes, *, online: bool, now: datetime | None = None) -> 
                     held.update_root(kept)
                 continue
             except Untrusted:
-                pass
+                pass  # damaged on disk: fetched like one that never was here
         content = (yield Remote(name, ROOT_BYTES)) if online else None
         if content is None:
             break
@@ -326,7 +326,7 @@ def _refresh_snapshot(held: TrustedMetadataSet) -> Steps[None]:
                 held.update_snapshot(kept, trusted=True)
             return
         except Untrusted:
-            pass
+            pass  # not the one that the timestamp names: it still counts against older ones
     meta = held.timestamp.snapshot_meta
     name = f"{meta.version}.snapshot.json" if held.root.consistent_snapshot else "snapshot.json"
     content = yield Remote(name, min(meta.length or SNAPSHOT_BYTES, SNAPSHOT_BYTES))

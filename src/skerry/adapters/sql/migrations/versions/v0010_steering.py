@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Give rollouts that were started before a wave for everybody: they go on as they began."""
+    """Add the column, empty: rollouts that run offer what is pending in the default waves from now on."""
     with op.batch_alter_table("rollouts", recreate="always") as table:
         table.add_column(sa.Column("steering", sa.LargeBinary(), nullable=False, server_default="{}"))
     with op.batch_alter_table("rollouts", recreate="always") as table:
