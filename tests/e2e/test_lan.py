@@ -70,13 +70,16 @@ def test_one_that_is_cut_off_or_unplugged_is_heard_by_nobody(lan: Lan) -> None:
 
 
 def test_nothing_stays_behind_even_of_what_still_runs(lan: Lan) -> None:
-    sleeper = subprocess.Popen(lan.command("a", ["sleep", "600"]))
-    places = [Path("/run/netns", lan.namespace(host)) for host in lan.hosts]
-    assert all(place.exists() for place in places)
-    lan.close()
-    assert not any(place.exists() for place in places)
-    assert not list(Path("/sys/class/net").glob("skt91*"))
-    assert sleeper.wait(10) != 0
+    sleeping = lan.command("a", ["sh", "-c", "echo inside; exec sleep 600"])
+    with subprocess.Popen(sleeping, stdout=subprocess.PIPE, text=True) as sleeper:
+        assert sleeper.stdout is not None
+        assert sleeper.stdout.readline() == "inside\n"
+        places = [Path("/run/netns", lan.namespace(host)) for host in lan.hosts]
+        assert all(place.exists() for place in places)
+        lan.close()
+        assert not any(place.exists() for place in places)
+        assert not list(Path("/sys/class/net").glob("skt91*"))
+        assert sleeper.wait(20) != 0
 
 
 def test_a_network_that_was_left_is_replaced(lan: Lan) -> None:

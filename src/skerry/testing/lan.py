@@ -255,24 +255,14 @@ class Lan:
 
     def _remove(self) -> None:
         for place in sorted(Path("/run/netns").glob(f"{PREFIX}{self._number}-[0-9]")):
-            self._end_processes(place.name)
+            inside = place.stat().st_ino
+            # Its name first: after that nothing new gets in.
             _try("ip", "netns", "del", place.name)
+            _end_processes(inside)
         for place in sorted(Path("/sys/class/net").glob(f"{PREFIX}{self._number}v[0-9]")):
             _try("ip", "link", "del", place.name)
         if Path("/sys/class/net", self._bridge).exists():
             _try("ip", "link", "del", self._bridge)
-
-    def _end_processes(self, namespace: str) -> None:
-        listed = subprocess.run(
-            ["ip", "netns", "pids", namespace],
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_S,
-            check=False,
-        )
-        for pid in listed.stdout.split():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
 
     def _ip(self, *arguments: str) -> None:
         _must("ip", *arguments)
@@ -292,6 +282,14 @@ def _loss(what: str, chain: str, share: float) -> list[str]:
     way, target = ("-i", ("DROP",)) if chain == "INPUT" else ("-o", ("NFQUEUE", "--queue-num", "9"))
     chance = ("-m", "statistic", "--mode", "random", "--probability", f"{share:.9f}")
     return ["iptables", "-w", what, chain, way, "eth0", *chance, "-j", *target]
+
+
+def _end_processes(inside: int) -> None:
+    """Kill what runs in the network namespace of that inode."""
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if Path(place, "ns/net").stat().st_ino == inside:
+                os.kill(int(place.name), signal.SIGKILL)
 
 
 def _must(*arguments: str) -> None:
