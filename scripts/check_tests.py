@@ -15,8 +15,11 @@ from typing import BinaryIO
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTEST = Path(sys.executable).parent / "pytest"
+TESTS = ROOT / "tests"
 PARTS = ("podman or netns", "e2e and not (podman or netns)", "not (e2e or podman or netns)")
 """Marker expressions; every test fits exactly one."""
+MARKERS = (("podman", "netns"), ("e2e",), ())
+"""Of each part: markers, one of which is named in every file with a test of it; none for files of any kind."""
 NOTHING_TO_RUN = 5
 
 
@@ -36,9 +39,17 @@ def main() -> int:
     return next((code for code in codes if code not in (0, NOTHING_TO_RUN)), 0)
 
 
+def files_of(part: str) -> list[str]:
+    """Return the files that may hold tests of a part: to read all tests takes half a minute, and a part has few."""
+    markers = MARKERS[PARTS.index(part)]
+    marks = tuple(f"mark.{marker}" for marker in markers)
+    files = sorted(path for path in TESTS.rglob("test_*.py") if markers)
+    return [str(path.relative_to(ROOT)) for path in files if any(mark in path.read_text() for mark in marks)]
+
+
 def _begin(part: str, output: BinaryIO | None) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [PYTEST, "-m", part, *sys.argv[1:]],
+        [PYTEST, "-m", part, *sys.argv[1:], *files_of(part)],
         cwd=ROOT,
         stdout=output,
         stderr=None if output is None else subprocess.STDOUT,

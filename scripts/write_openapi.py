@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from skerry.hub.api.app import operator_app
+from skerry.hub.api.openapi import document_of
 from skerry.testing.hub_parts import memory_hub
 
 GOLDEN = Path(__file__).resolve().parent.parent / "docs" / "reference" / "openapi.json"
@@ -17,7 +18,7 @@ def openapi_text() -> str:
     with tempfile.TemporaryDirectory() as folder:
         hub = memory_hub(Path(folder))
         try:
-            schema = operator_app(hub).openapi_schema.to_schema()
+            schema = document_of(operator_app(hub))
         finally:
             hub.store.close()
     # The version changes with every release and says nothing about the interface.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from collections.abc import Generator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -35,6 +37,22 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
         if not can_run_podman():
             pytest.skip("needs root and the programs podman, runc, conmon, iptables and /bin/busybox")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a test whose file does not name its marker: scripts/check_tests.py would not look there for it."""
+    for item in items:
+        for marker in ("e2e", "podman", "netns"):
+            if item.get_closest_marker(marker) is not None and f"mark.{marker}" not in _text_of(item.path):
+                raise pytest.UsageError(
+                    f"{item.nodeid} has the marker {marker}, which {item.path} does not name"
+                )
+
+
+@functools.cache
+def _text_of(file: Path) -> str:
+    return file.read_text()
 
 
 @pytest.hookimpl(wrapper=True)

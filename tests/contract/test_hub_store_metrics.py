@@ -101,3 +101,25 @@ def test_what_is_old_and_what_is_too_much_goes(store: HubStore) -> None:
     assert store.trim_metric_windows(NOW, keep=3) == 1
     assert found(store) == [Rate(bad=0, total=minute) for minute in (3, 4, 5)]
     assert store.trim_metric_windows(NOW, keep=3) == 0
+
+
+def test_of_what_is_too_much_goes_first_what_nobody_judges_by_a_little_at_a_time(store: HubStore) -> None:
+    for minute in range(6):
+        put(store, window(Rate(bad=0, total=minute), minute=minute), after=minute * HOUR)
+        unneeded = window(Rate(bad=0, total=minute), release="meter@0", minute=minute)
+        put(store, unneeded, after=(minute + 3) * HOUR)
+
+    def trim(keep: int, most: int = 100) -> tuple[int, int, int]:
+        gone = store.trim_metric_windows(NOW, keep=keep, needed=("meter@1", "meter@2"), most=most)
+        return gone, len(found(store, "meter@0")), len(found(store, "meter@1"))
+
+    assert trim(12) == (0, 6, 6)
+    assert trim(10) == (2, 4, 6)
+    assert trim(7, most=1) == (1, 3, 6)
+    assert trim(3) == (3, 0, 6), "all that nobody needs"
+    assert trim(3) == (3, 0, 3), "and then the oldest of the rest"
+    assert found(store) == [Rate(bad=0, total=minute) for minute in (3, 4, 5)]
+    assert trim(3) == (0, 0, 3)
+    assert store.trim_metric_windows(NOW + 9 * HOUR, keep=3, most=2) == 2
+    assert store.trim_metric_windows(NOW + 9 * HOUR, keep=3, most=2) == 1
+    assert trim(0) == (0, 0, 0)

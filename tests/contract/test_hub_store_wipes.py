@@ -114,7 +114,7 @@ def test_a_database_of_the_first_version_is_taken_over_with_everything_in_it(tmp
         "sqlite://", creator=lambda: sqlite3.connect(path, isolation_level=None), poolclass=StaticPool
     )
     with engine.begin() as connection:
-        migrations.upgrade(connection, "0001")
+        migrations.take_steps(connection, "0001")
     engine.dispose()
     old = sqlite3.connect(path)
     old.execute("INSERT INTO sites (name, generation, document) VALUES ('berlin', 7, x'7b7d')")

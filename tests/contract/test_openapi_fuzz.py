@@ -27,6 +27,7 @@ from schemathesis.specs.openapi import checks
 from skerry.adapters.system_clock import SystemClock
 from skerry.hub.api.access import ACCESS, ROLES, Needed, may
 from skerry.hub.api.app import operator_app
+from skerry.hub.api.openapi import document_of
 from skerry.ports.hub_store import TokenRecord
 from skerry.spec.api import Role
 from skerry.testing.hub_parts import memory_hub
@@ -112,7 +113,7 @@ class Api:
     def __init__(self, world: World) -> None:
         self.hub = world.hub
         self.app = operator_app(world.hub)
-        document = self.app.openapi_schema.to_schema()
+        document = document_of(self.app)
         del document["security"], document["components"]["securitySchemes"]  # who asks is not drawn
         self.schema = schemathesis.openapi.from_dict(document)
         found: list[Operation] = [

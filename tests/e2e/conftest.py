@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import pytest
 
+from skerry.client.client import Client
+from skerry.client.profile import load_profile, profile_path
 from skerry.testing.fleet import AgentProcess, Fleet
 from skerry.testing.waiting import eventually_sync
 from tests.e2e.releases import ask, write_release
@@ -30,6 +32,11 @@ class TestFleet(Fleet):
     def make_site(self, name: str, region: str = "north") -> None:
         """Apply a site document that sets the variable the test application asks for."""
         self.run("apply", "-f", "-", stdin=SITE.format(name=name, region=region))
+
+    def make_sites(self, *names: str) -> None:
+        """Do so for several, in one go."""
+        documents = "---".join(SITE.format(name=name, region="north") for name in names)
+        self.run("apply", "-f", "-", stdin=documents)
 
     def push(self, version: str, mood: str = "well", **how: object) -> None:
         """Write and push a release of the test application."""
@@ -64,7 +71,11 @@ class TestFleet(Fleet):
 
     def rollout_state(self, name: str) -> str:
         """Return the state of a rollout on the hub."""
-        return str(self.get("get", "rollouts", name)["state"])
+        # By the client that the command line is made of: this is asked again and again while something is awaited.
+        profile = load_profile(profile_path(self.env))
+        login = profile.contexts[profile.current]
+        with Client(login.hub, ca_pem=login.ca_pem, token=login.token) as client:
+            return client.rollout(name).state
 
 
 @pytest.fixture

@@ -48,8 +48,7 @@ def start(fleet: TestFleet, version: str, *more: str, sizes: str = "1,25%,100%")
 @pytest.fixture
 def agents(fleet: TestFleet) -> dict[str, AgentProcess]:
     """Twelve sites of one host each."""
-    for name in SITES:
-        fleet.make_site(name)
+    fleet.make_sites(*SITES)
     return {name: fleet.add_agent(name, f"host-{name}") for name in SITES}
 
 

@@ -9,6 +9,7 @@ from datetime import timedelta
 from skerry.kit.digests import digest_of
 from skerry.kit.errors import Missing
 from skerry.ports.blobs import Blobs
+from skerry.ports.carrier_backend import Gone
 from skerry.spec.carrier import (
     DeltaAnswer,
     DeltaAvailable,
@@ -69,7 +70,7 @@ class Backend:
         self.enrolls.append(request)
         return EnrollAnswer(site="harbour", host=request.host)
 
-    async def sync(self, request: SyncRequest) -> SyncAnswer:
+    async def sync(self, request: SyncRequest, *, gone: Gone | None = None) -> SyncAnswer:
         self.syncs.append(request)
         if self.error is not None:
             raise self.error

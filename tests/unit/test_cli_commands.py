@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from skerry.cli.main import run
-from skerry.cli.rollout import follow
+from skerry.cli.rollout_watching import Changes, change_line, follow
 from skerry.client.client import Client
 from skerry.client.profile import Context, Profile, choose_context, load_profile, save_profile
 from skerry.kit.errors import Rejected, Unavailable
@@ -238,14 +238,15 @@ def test_a_watched_rollout_is_waited_for_until_it_ends(logged_in: HubDouble) -> 
             logged_in.views["/rollouts/spring"] = view
 
     step()
+    changes = Changes("spring", lambda change: said.append(change_line(change)))
     with Client(logged_in.url, ca_pem=logged_in.ca_pem, token=TOKEN) as client:
-        ended = follow(client, "spring", timeout_s=None, say=said.append, sleep=step)
+        ended = follow(client, "spring", timeout_s=None, display=changes, sleep=step)
     assert ended.state == "succeeded"
-    told = [line.split("  ", 1)[1] for line in said]
-    assert told == [
+    assert said == [
         "zurich: offered: queued",
         "rollout spring: running: as it is",
-        "not now; still trying",
+        "not now; still trying, what is shown is as of just now",
+        "the hub answers again, after a moment",
         "zurich: applying: starting",
         "zurich: succeeded: runs",
         "rollout spring: succeeded: as it is",
@@ -263,7 +264,7 @@ def test_watching_gives_up_in_time(logged_in: HubDouble) -> None:
             client,
             "spring",
             timeout_s=10,
-            say=lambda _: None,
+            display=Changes("spring", lambda _: None),
             clock=lambda: next(times),
             sleep=lambda _: None,
         )

@@ -91,7 +91,7 @@ PRESENCES: tuple[tuple[str, Presence], ...] = (("harbour", "online"), ("airport"
 SITES = [
     SiteView(
         name=name,
-        labels={},
+        labels={"region": "north"},
         document={},
         generation=1,
         hosts=1,
@@ -213,8 +213,8 @@ def test_a_preview_makes_deltas_only_when_it_is_told_to(
     command = ["rollout", "preview", "reader@2", "--sites", "region=north"]
     assert run([*command, "--limit", "2"]) == 0
     assert hub.requests == [
-        "GET /releases/reader@2/preview?selector=region%3Dnorth",
         "GET /sites?selector=region%3Dnorth",
+        "GET /releases/reader@2/preview?selector=region%3Dnorth",
         "GET /releases/reader@2/traffic?selector=region%3Dnorth",
     ]
     said = capsys.readouterr().out
@@ -229,7 +229,7 @@ def test_a_preview_makes_deltas_only_when_it_is_told_to(
     assert run([*command, "--make", "-o", "json"]) == 0
     assert "POST /releases/reader@2/deltas" in hub.requests
     told = json.loads(capsys.readouterr().out)
-    assert set(told) == {"fleet", "traffic", "waves"}
+    assert set(told) == {"fleet", "traffic", "waves", "hosts"}
     assert msgspec.convert(told["traffic"], TrafficPreview) == TRAFFIC
     assert msgspec.convert(told["fleet"], FleetPreview) == FLEET
 

@@ -14,10 +14,11 @@ from rich.cells import cell_len
 
 from skerry.cli import portraits
 from skerry.cli.diff import diff_lines
-from skerry.cli.explain import rollout_sentences, variant_sentences
+from skerry.cli.explain import variant_sentences
+from skerry.cli.explain_rollout import rollout_sentences
 from skerry.cli.output import Column, format_data, plain_table, terminal_table
 from skerry.cli.resources import RESOURCES, resource_of
-from skerry.cli.rollout import change_lines
+from skerry.cli.rollout_watching import change_line, changes_of
 from skerry.cli.text import age, clean, until
 from skerry.cli.wave_preview import default_name
 from skerry.kit.errors import Missing, Rejected
@@ -218,17 +219,27 @@ def test_a_rollout_is_explained_site_by_site() -> None:
         "bern has been offered the release, but no host there has said that it knows (as of just now)" in text
     )
     assert "Before, it ran reader@1.0.0." in text
-    assert len(list(rollout_sentences(ROLLOUT, "zurich", at=NOW))) == 1
+    assert list(rollout_sentences(ROLLOUT, "zurich", at=NOW)) == [
+        "zurich is at work on it: press-3: starting. Before, it ran reader@1.0.0.",
+        "Rollout spring is running: 1 applying, 1 offered.",
+    ]
     with pytest.raises(Missing, match="does not concern site basel"):
         list(rollout_sentences(ROLLOUT, "basel", at=NOW))
 
 
 def test_following_a_rollout_says_only_what_has_changed() -> None:
-    assert len(list(change_lines(None, ROLLOUT))) == 3
-    assert list(change_lines(ROLLOUT, ROLLOUT)) == []
+    assert len(list(changes_of(None, ROLLOUT, NOW))) == 3
+    assert list(changes_of(ROLLOUT, ROLLOUT, NOW)) == []
     bern = SiteProgress(state="succeeded", why="every host runs it")
     later = msgspec.structs.replace(ROLLOUT, sites={**ROLLOUT.sites, "bern": bern})
-    assert list(change_lines(ROLLOUT, later)) == ["bern: succeeded: every host runs it"]
+    (change,) = changes_of(ROLLOUT, later, NOW)
+    assert change_line(change) == "bern: succeeded: every host runs it"
+    assert (change.kind, change.before, change.at) == ("site", "offered", NOW)
+    zurich = msgspec.structs.replace(ROLLOUT.sites["zurich"], why="press-3: probing")
+    later = msgspec.structs.replace(ROLLOUT, sites={**ROLLOUT.sites, "zurich": zurich})
+    assert [change_line(one) for one in changes_of(ROLLOUT, later, NOW)] == [
+        "zurich: applying: press-3: probing"
+    ]
 
 
 @pytest.mark.parametrize(

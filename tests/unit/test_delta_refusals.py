@@ -114,21 +114,10 @@ def test_every_prefix_is_refused() -> None:
 def test_every_bit_flip_of_a_whole_delta_is_refused() -> None:
     old, _, delta = sample()
     for bit in range(8 * len(delta)):
-        _refuse_flip(old, delta, bit)
-
-
-@given(st.integers(0, 8 * len(sample()[2]) - 1))
-@settings(max_examples=200, deadline=None)
-def test_a_bit_flip_is_refused(bit: int) -> None:
-    old, _, delta = sample()
-    _refuse_flip(old, delta, bit)
-
-
-def _refuse_flip(old: bytes, delta: bytes, bit: int) -> None:
-    flipped = bytearray(delta)
-    flipped[bit // 8] ^= 1 << bit % 8
-    with pytest.raises(Untrusted):
-        applied(bytes(flipped), old)
+        flipped = bytearray(delta)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(Untrusted):
+            applied(bytes(flipped), old)
 
 
 @given(st.data())

@@ -20,7 +20,7 @@ from skerry.hub.api.app import API_PATH, operator_app
 from skerry.hub.api.door import AT_ONCE, FAILURE_RATE, FREE_LOGINS, SAFE_HEADERS, TOKEN_RATE
 from skerry.hub.api.refusals import FIRST_S, Refusals
 from skerry.hub.services import Hub
-from skerry.ports.hub_store import Audit, AuditRecord, TokenRecord
+from skerry.ports.hub_store import Audit, AuditRecord, HubStore, TokenRecord
 from skerry.spec.api import Role
 from skerry.testing.clock import SimulatedClock, settle
 from skerry.testing.hub_parts import memory_hub
@@ -35,9 +35,9 @@ Answer = httpx2.Response
 class World:
     """A hub with a token of each role, an expired one and a one-time secret, and its app in process."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: HubStore | None = None) -> None:
         self.clock = SimulatedClock()
-        self.hub: Hub = memory_hub(folder, self.clock)
+        self.hub: Hub = memory_hub(folder, self.clock, store=store)
         for role in ROLES:
             self.token(role, role)
         self.token("late", "admin", expires_in=timedelta(seconds=-1))

@@ -40,12 +40,18 @@ def harbour(tmp_path: Path) -> Iterator[Harbour]:
 
 
 def batch(
-    host: Member, sequence: int, total: int, *, key: SigningKey | None = None, name: str = ""
+    host: Member,
+    sequence: int,
+    total: int,
+    *,
+    key: SigningKey | None = None,
+    name: str = "",
+    release: str = "meter@1",
 ) -> JsonEnvelope:
     begin = host.clock.now().replace(second=0, microsecond=0)
     window = MetricWindow(
         application="meter",
-        release="meter@1",
+        release=release,
         component="main",
         metric="errors",
         begin=begin,
@@ -147,3 +153,42 @@ async def test_gates_reach_the_host_with_the_release_they_are_for_and_never_with
         desired = decode_document(base64.b64decode(issued.envelope["payload"]), DesiredState)
         (assignment,) = desired.hosts[host.name]
         assert (assignment.release, assignment.gates, assignment.judges) == (release, gates, judges)
+
+
+async def test_the_hub_keeps_no_more_than_it_has_room_for_and_refuses_nothing(harbour: Harbour) -> None:
+    host, room = await joined(harbour), harbour.backend.windows
+    room.keep, room.slack = 20, 5
+    spec = RolloutSpec(release="meter@2", sites="*")
+    record = msgspec.structs.replace(
+        rollout("spring", release="meter@2", previous="meter@1"),
+        document=encode_canonical(Rollout(metadata=Metadata(name="spring"), spec=spec)),
+    )
+    harbour.store.apply_documents(sites={}, rollouts=[record], audits=())
+
+    def kept(release: str) -> int:
+        return len(harbour.store.metric_windows("meter", (release,)))
+
+    sequence, most = 2, 0
+    for release, minutes in (("meter@1", 10), ("meter@0", 30), ("meter@2", 15)):
+        for _ in range(minutes):
+            harbour.clock.advance(60.0)
+            told = await tell(harbour, host, sequence, batch(host, sequence, 10, release=release))
+            assert told.metrics == sequence, "it is taken whatever there is"
+            sequence += 1
+            await settled(harbour)
+            most = max(most, sum(map(kept, ("meter@0", "meter@1", "meter@2"))))
+    assert most <= room.keep + room.slack
+    assert kept("meter@0") <= room.slack, "nobody judges by it"
+    assert kept("meter@2") == 15, "what came last is there"
+    await room.trim()
+    assert kept("meter@0") + kept("meter@1") + kept("meter@2") == 20
+    harbour.clock.advance(15 * 86400.0)
+    await room.trim()
+    assert kept("meter@2") == 0
+
+
+async def settled(harbour: Harbour) -> None:
+    """Wait until the hub has made room."""
+    trimming = harbour.backend.windows._trimming
+    if trimming is not None:
+        await trimming

@@ -17,9 +17,10 @@ from skerry.hub.judging import Judge
 from skerry.kit.canonical import encode_canonical
 from skerry.kit.digests import digest_of
 from skerry.ports.blobs import Blobs
-from skerry.ports.hub_store import RolloutRecord
+from skerry.ports.hub_store import HubStore, RolloutRecord
 from skerry.spec.api import ApplyAnswer, RolloutView
 from skerry.spec.api_policy import PolicyDecision
+from skerry.spec.application import Collected, MetricsEndpoint, Port, RateMetric
 from skerry.spec.evidence import Evidence, EvidenceKind
 from skerry.spec.problems import DocumentRejected
 from skerry.spec.release import Release
@@ -40,7 +41,10 @@ REASON = "the fire brigade waits for it"
 
 
 def made(version: str = "1") -> Release:
-    found = release(component(models=("eye",)), models={"eye": (variant("small"),)}, name="camera")
+    errors = Collected(name="errors", rate=RateMetric(bad="errors_total", total="requests_total"))
+    told = MetricsEndpoint(port="http", collect=(errors,))
+    eye = component(models=("eye",), ports=(Port(name="http"),), metrics=told)
+    found = release(eye, models={"eye": (variant("small"),)}, name="camera")
     spec = msgspec.structs.replace(found.application.spec, version=version)
     return msgspec.structs.replace(found, application=msgspec.structs.replace(found.application, spec=spec))
 
@@ -52,8 +56,8 @@ def subject(of: Release) -> Subject:
 class Guarded(World, Fleet):
     """A hub with two sites and a release that carries what a test attaches."""
 
-    def __init__(self, folder: Path) -> None:
-        World.__init__(self, folder)
+    def __init__(self, folder: Path, store: HubStore | None = None) -> None:
+        World.__init__(self, folder, store)
         self.publisher = Publisher().register(self.hub.repository, self.clock.now())
         for name in ("harbour", "pier"):
             self.site(name, labels={"region": "north"})

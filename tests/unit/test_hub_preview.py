@@ -53,8 +53,16 @@ class Fleet:
     def audit(self) -> Audit:
         return Audit(at=self.clock.now(), who="test", action="test", subject="test")
 
-    def site(self, name: str, *, labels: dict[str, str] | None = None, host_network: bool = False) -> None:
-        site = Site(metadata=Metadata(name, labels or {}), spec=SiteSpec(host_network=host_network))
+    def site(
+        self,
+        name: str,
+        *,
+        labels: dict[str, str] | None = None,
+        host_network: bool = False,
+        tolerance: str = "5m",
+    ) -> None:
+        spec = SiteSpec(host_network=host_network, offline_tolerance=tolerance)
+        site = Site(metadata=Metadata(name, labels or {}), spec=spec)
         self.hub.store.apply_documents(sites={name: encode_canonical(site)}, rollouts=[], audits=[])
 
     def host(

@@ -96,6 +96,65 @@ async def test_what_has_ended_is_not_steered_but_tried_again(world: Guarded) -> 
     assert set((await world.step()).values()) == {"camera@2"}
 
 
+async def test_a_dry_run_says_what_would_come_of_it_and_changes_nothing(world: Guarded) -> None:
+    await begun(world, {"size": "100%", "approval": "manual"})
+    before, audits = world.rollout("spring"), len(world.hub.store.audits(100))
+    for verb, control in (
+        ("pause", {"paused": "by operator"}),
+        ("approve", {"approved": [0]}),
+        ("abort", {"aborted": "revert"}),
+    ):
+        told = await steer(world, f"{verb}?dry_run=true")
+        assert (told["status"], told["control"]) == (200, control), verb
+    assert (await steer(world, "resume?dry_run=true"))["status"] == 200
+    assert (await steer(world, "retry?dry_run=true"))["code"] == "rollout.not_failed"
+    assert (await steer(world, "approve?dry_run=true", wave="none"))["code"] == "rollout.no_wave"
+    await steer(world, "abort", then="keep")
+    await world.step()
+    ended, audits = world.rollout("spring"), audits + 1
+    assert (await steer(world, "retry?dry_run=true"))["attempt"] == 2
+    assert (await steer(world, "pause?dry_run=true"))["code"] == "rollout.ended"
+    assert (before.state, ended.state) == ("running", "aborted")
+    assert world.rollout("spring") == ended
+    assert len(world.hub.store.audits(100)) == audits
+
+
+async def test_all_that_is_wrong_with_a_rollout_is_told_at_once(world: Guarded) -> None:
+    await world.attach(version="2")
+    blocking = {
+        "apiVersion": "skerry/v1",
+        "kind": "Policy",
+        "metadata": {"name": "production"},
+        "spec": {"require": ["sbom"]},
+    }
+    await world.applied("admin", blocking)
+    waves = ({"size": "1", "sites": "tier=test"}, {"size": "1", "sites": "x=("}, {"size": "100%"})
+    gates = [
+        {**GATE, "metric": "latency", "kind": "quantile", "quantile": 0.95},
+        {**GATE, "kind": "mean"},
+        {**GATE, "metric": "unknown", "no_data": "pass"},
+        GATE,
+    ]
+    refused = await world.apply("operator", rollout("spring", "2", *waves, gates=gates))
+    assert refused.status_code == 400
+    found = {problem["path"]: problem["message"] for problem in refused.json()["problems"]}
+    where = "Rollout spring: spec"
+    assert found == {
+        f"{where}.gates[0].metric": "no component of the release tells a metric latency",
+        f"{where}.gates[1].kind": "errors is not collected for kind: mean",
+        f"{where}.waves[0].sites": "no selected site matches 'tier=test'",
+        f"{where}.waves[1].sites": "not a selector: 'x=('",
+        f"{where}.release": found[f"{where}.release"],
+    }
+    assert "policy production requires sbom" in found[f"{where}.release"]
+    unknown = await world.apply("operator", rollout("spring", "9", sites="region=south"))
+    assert [problem["message"] for problem in unknown.json()["problems"]] == [
+        "there is no release camera@9",
+        "no site matches 'region=south'",
+    ]
+    assert world.hub.store.rollout("spring") is None
+
+
 async def test_viewers_steer_nothing(world: Guarded) -> None:
     await begun(world, {"size": "100%"})
     for verb in ("pause", "resume", "approve", "abort", "retry"):

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skerry.hub.issuing import Issuer
+from skerry.hub.leasing import Leases
 from skerry.hub.loops.rollouts import RolloutLoop
 from skerry.hub.notifier import Notifier
 from skerry.kit.canonical import encode_canonical
@@ -246,7 +247,8 @@ async def test_a_hub_that_starts_again_goes_on_where_it_was(harbour: Later) -> N
     await harbour.schedule(release("2"))
     before = await harbour.desired()
     issuer = Issuer(harbour.store, harbour.hub.keys.key, harbour.clock, Notifier())
-    loop = RolloutLoop(harbour.store, issuer, harbour.clock, harbour.hub.judge)
+    leases = Leases(harbour.store, harbour.clock, "hub")
+    loop = RolloutLoop(harbour.store, issuer, harbour.clock, harbour.hub.judge, leases)
     await issuer.renew_all()
     await issuer.mark_all()
     for _ in range(3):

@@ -66,7 +66,7 @@ def carrier_app(backend: CarrierBackend, *, limits: CarrierLimits | None = None)
     async def sync(request: Request) -> Response:
         body = await _read(request, SyncRequest)
         with guard(request, claimed_key(body.reports[0])):
-            answer = await backend.sync(body)
+            answer = await backend.sync(body, gone=partial(_cut, request))
         return Response(_encode(answer), media_type="application/json")
 
     async def deltas(request: Request) -> Response:
@@ -122,6 +122,12 @@ async def _read(request: Request, kind: type[T]) -> T:
         return msgspec.json.decode(body, type=kind)
     except UNREADABLE as error:
         raise Rejected("body.malformed", f"not a {kind.__name__}: {str(error)[:200]}") from error
+
+
+async def _cut(request: Request) -> None:
+    """Return when the connection of a request that has been read is cut."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _bearer(request: Request) -> str:

@@ -9,30 +9,15 @@ import click
 
 from skerry.cli.explain_choices import choice_now, choice_sentences, placement_sentences
 from skerry.cli.explain_delivery import delivery
+from skerry.cli.explain_history import show_history
 from skerry.cli.explain_policy import policy
+from skerry.cli.explain_rollout import only_site, rollout_sentences
 from skerry.cli.output import format_data, output_option
 from skerry.cli.session import connect
-from skerry.cli.text import age, clean, examples, now, plural
+from skerry.cli.text import age, clean, examples, now
 from skerry.kit.digests import short
 from skerry.kit.errors import Missing
-from skerry.spec.api import HostView, RolloutView
-from skerry.spec.api_rollout import SiteProgress
-
-_meanings = {
-    "pending": "has not been offered the release yet",
-    "offered": "has been offered the release, but no host there has said that it knows",
-    "downloading": "fetches and checks it",
-    "ready": "has it ready and waits for its turn there",
-    "waiting_window": "has it ready and waits for a maintenance window",
-    "held": "has it ready, and somebody there holds updates",
-    "applying": "is at work on it",
-    "soaking": "tries it",
-    "succeeded": "runs it for good",
-    "failed": "refused it and went back",
-    "rolled_back": "went back to what it had, as it was told to",
-    "unreachable": "has not been heard of for longer than its tolerance",
-    "superseded": "is no longer this rollout's business",
-}
+from skerry.spec.api import HostView
 
 
 @click.group(
@@ -80,16 +65,24 @@ def placement(application: str, site: str) -> None:
         click.echo(clean(line))
 
 
-@explain.command(epilog=examples("skerry explain rollout spring --site zurich"))
+@explain.command(
+    epilog=examples("skerry explain rollout spring --site zurich", "skerry explain rollout spring --history")
+)
 @click.argument("name")
 @click.option("--site", default="", help="Only this site.")
+@click.option("--history", is_flag=True, help="Show the decisions that led there instead, the newest last.")
 @output_option("table", "json", "yaml")
-def rollout(name: str, site: str, output: str) -> None:
-    """Say where a rollout and its waves stand, and why each site is where it is."""
+def rollout(name: str, site: str, output: str, *, history: bool) -> None:
+    """Say where a rollout and its waves stand, and why each site is where it is; or what was decided about it."""
+    if history:
+        if site:
+            raise click.UsageError("a decision is about all sites: leave out --site")
+        show_history(name, output)
+        return
     with connect() as client:
         view = client.rollout(name)
     if output in ("json", "yaml"):
-        click.echo(format_data(view, output))
+        click.echo(format_data(only_site(view, site), output))
         return
     for line in rollout_sentences(view, site, at=now()):
         click.echo(clean(line))
@@ -132,31 +125,3 @@ def variant_sentences(
         yield f"{key} failed its self-test there: {reason}"
     for digest, reason in sorted(seen.refused.items()):
         yield f"It refused release {short(digest)}: {reason}"
-
-
-def rollout_sentences(view: RolloutView, site: str, *, at: datetime) -> Iterator[str]:
-    """Yield why a rollout, or one site of it, stands where it does.
-
-    Raises:
-        Missing: the rollout does not concern the site.
-    """
-    if site and site not in view.sites:
-        hint = "its selector is " + str(view.document.get("spec", {}).get("sites", ""))
-        raise Missing("site.not_in_rollout", f"rollout {view.name} does not concern site {site}", hint=hint)
-    if not site:
-        ended = f", ended {age(view.ended_at, at)}" if view.ended_at else ""
-        started = f"started {age(view.created_at, at)} by {view.created_by}{ended}"
-        yield f"Rollout {view.name} brings {view.release} to {plural(len(view.sites), 'site')}; it was {started}."
-        yield f"It is {view.state}: {view.why}."
-        for wave in view.waves:
-            why = f": {wave.why}" if wave.why else ""
-            yield f"Wave {wave.name} ({plural(wave.members, 'site')}) is {wave.state}{why}."
-    for name, progress in sorted(view.sites.items()):
-        if site in ("", name):
-            yield _site_sentence(name, progress, at)
-
-
-def _site_sentence(name: str, progress: SiteProgress, at: datetime) -> str:
-    before = f" Before, it ran {progress.previous}." if progress.previous else ""
-    as_of = f" (as of {age(progress.as_of, at)})" if progress.as_of else ""
-    return f"{name} {_meanings[progress.state]}{as_of}: {progress.why}.{before}"

@@ -9,6 +9,7 @@ import click
 
 from skerry.cli.hub_backup import COMMANDS
 from skerry.cli.hub_keys import keys
+from skerry.cli.lasting import lasting
 from skerry.cli.leaving_out import DECORATION, left_out
 from skerry.cli.options import SIZE
 from skerry.cli.text import examples
@@ -47,7 +48,7 @@ def serve(data: Path, listen: str, url: str, *, delta_disk: int, delta_workers: 
 
     The first start makes a certificate authority and the hub's keys, and prints a one-time secret.
     """
-    with left_out(*DECORATION):
+    with lasting(), left_out(*DECORATION):
         from skerry.cli.logs import configure_logs
         from skerry.hub.deltas import DeltaLimits
         from skerry.hub.wiring import serve as run

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from types import ModuleType
 from typing import cast
 
-# structlog imports rich, and mako (of Alembic) pygments, to colour what no log of ours shows: some MB for ever.
+# structlog imports rich, and that pygments, to colour what no log of ours shows: some MB for ever.
 DECORATION = ("rich", "pygments")
 
 

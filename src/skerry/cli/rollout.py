@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -11,21 +9,14 @@ import click
 from skerry.cli.apply import print_changes
 from skerry.cli.describe import show_described
 from skerry.cli.explain import rollout as explain_rollout
-from skerry.cli.options import DURATION
 from skerry.cli.output import output_option
+from skerry.cli.rollout_document import make_rollout, refuse_wrong
 from skerry.cli.rollout_preview import preview
 from skerry.cli.rollout_steering import COMMANDS
+from skerry.cli.rollout_watch import watch
 from skerry.cli.session import connect
-from skerry.cli.text import clean, colour, examples, local_time, now
-from skerry.cli.wave_preview import default_name, wave_sizes
-from skerry.client.client import Client
-from skerry.kit.errors import Unavailable
-from skerry.spec.api import RolloutView
-from skerry.spec.metadata import API_VERSION
-from skerry.spec.parsing import parse_raw
-
-_POLL_S = 1.0
-ENDED = ("succeeded", "failed", "aborted", "superseded")
+from skerry.cli.text import clean, examples
+from skerry.cli.wave_preview import wave_sizes
 
 
 @click.group(epilog=examples("skerry rollout start meter-reader@1.1.0 --sites region=north"))
@@ -34,6 +25,7 @@ def rollout() -> None:
 
 
 rollout.add_command(preview)
+rollout.add_command(watch)
 rollout.add_command(explain_rollout, "explain")
 for _command in COMMANDS:
     rollout.add_command(_command)
@@ -95,27 +87,21 @@ for _command in COMMANDS:
 @output_option("table", "json", "yaml")
 def start(release: str, selector: str, name: str, output: str, *, dry_run: bool, **said: Any) -> None:
     """Bring RELEASE, APPLICATION@VERSION, to the sites a selector names."""
-    document = {
-        "apiVersion": API_VERSION,
-        "kind": "Rollout",
-        "metadata": {"name": name or default_name(release)},
-        "spec": {
-            "release": release,
-            "sites": selector,
-            "health": {name: said[name] for name in ("deadline", "soak")},
-        }
+    spec: dict[str, object] = (
+        {"sites": selector, "health": {name: said[name] for name in ("deadline", "soak")}}
         | {name: True for name in ("urgent", "prefetch") if said[name]}
         | ({"on_failure": said["on_failure"]} if said["on_failure"] != "rollback" else {})
         | ({"failure_budget": said["failure_budget"]} if said["failure_budget"] != "0" else {})
         | ({"waves": waves} if (waves := wave_sizes(said["waves"], said["wave_soak"])) else {})
-        | ({"begin_at": said["begin_at"].isoformat()} if said["begin_at"] else {}),
-    }
-    parse_raw(document)
+        | ({"begin_at": said["begin_at"].isoformat()} if said["begin_at"] else {})
+    )
+    document = make_rollout(release, name, spec)
     with connect() as client:
+        refuse_wrong(client, document)
         answer = client.apply([document], dry_run=dry_run, override_policy=said["override_policy"])
         print_changes(answer, output)
     if output == "table" and not dry_run:
-        click.echo(clean(f"follow it with: skerry rollout watch {name or default_name(release)}"), err=True)
+        click.echo(clean(f"follow it with: skerry rollout watch {document['metadata']['name']}"), err=True)
 
 
 @rollout.command(epilog=examples("skerry rollout status spring"))
@@ -124,69 +110,3 @@ def start(release: str, selector: str, name: str, output: str, *, dry_run: bool,
 def status(name: str, output: str) -> None:
     """Show where a rollout stands, site by site."""
     show_described("rollout", name, output)
-
-
-@rollout.command(epilog=examples("skerry rollout watch spring --timeout 30m"))
-@click.argument("name")
-@click.option("--timeout", type=DURATION, default=None, help="Give up after so long; exit code 69.")
-@click.pass_context
-def watch(context: click.Context, name: str, timeout: float | None) -> None:
-    """Follow a rollout until it ends: one line per change. The exit code is 0 if it succeeded, else 1."""
-    with connect() as client:
-        view = follow(client, name, timeout_s=timeout, say=click.echo)
-    context.exit(0 if view.state == "succeeded" else 1)
-
-
-def follow(
-    client: Client,
-    name: str,
-    *,
-    timeout_s: float | None,
-    say: Callable[[str], None],
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> RolloutView:
-    """Say every change of a rollout until it ends, and return it as it ended. A hub that is away is waited for.
-
-    Raises:
-        Unavailable: it has not ended after `timeout_s` seconds (`rollout.timeout`).
-    """
-    ends_at = clock() + timeout_s if timeout_s is not None else None
-    before: RolloutView | None = None
-    away = False
-    while True:
-        try:
-            view = client.rollout(name)
-        except Unavailable as error:
-            if not away:
-                say(_stamped(f"{error.message}; still trying"))
-            away = True
-        else:
-            away = False
-            for line in change_lines(before, view):
-                say(_stamped(line))
-            before = view
-            if view.state in ENDED:
-                return view
-        if ends_at is not None and clock() >= ends_at:
-            hint = "it goes on without you; `skerry rollout status` shows it"
-            raise Unavailable("rollout.timeout", f"rollout {name} has not ended yet", hint=hint)
-        sleep(_POLL_S)
-
-
-def change_lines(before: RolloutView | None, view: RolloutView) -> Iterator[str]:
-    """Yield one line for each thing that is not as it was."""
-    waves = {wave.name: wave for wave in before.waves} if before else {}
-    for wave in view.waves:
-        if wave.state != "waiting" and wave != waves.get(wave.name):
-            yield f"wave {wave.name}: {wave.state}: {wave.why}"
-    for site, progress in sorted(view.sites.items()):
-        past = before.sites.get(site) if before else None
-        if past is None or (past.state, past.why) != (progress.state, progress.why):
-            yield f"{site}: {progress.state}: {progress.why}"
-    if before is None or (before.state, before.why) != (view.state, view.why):
-        yield f"rollout {view.name}: {view.state}: {view.why}"
-
-
-def _stamped(line: str) -> str:
-    return f"{colour(local_time(now()), 'bright_black')}  {clean(line)}"

@@ -11,67 +11,85 @@ import msgspec
 from skerry.cli.delta_waiting import await_deltas, making_options
 from skerry.cli.output import Column, format_data, output_option, plain_table
 from skerry.cli.release_preview import preview_lines
+from skerry.cli.rollout_document import foresee, make_rollout, read_rollout
+from skerry.cli.rollout_hosts import HostChoice, host_choices, host_lines
 from skerry.cli.session import connect
 from skerry.cli.text import clean, examples, now, plural
-from skerry.cli.wave_preview import WaveMembers, default_name, preview_waves, wave_lines, wave_sizes
+from skerry.cli.wave_preview import SHOWN, WaveMembers, preview_waves, wave_lines, wave_sizes
 from skerry.kit.quantities import format_duration, format_size
-from skerry.spec.api import FleetPreview
+from skerry.spec.api import FleetPreview, JsonDocument
 from skerry.spec.api_delivery import DeltaOrder, SiteTraffic, TrafficPreview
-from skerry.spec.metadata import API_VERSION
-from skerry.spec.parsing import parse_raw
-from skerry.spec.rollout import Rollout
 
 
 class RolloutPreview(msgspec.Struct, frozen=True):
-    """What a rollout would come to: who gets what, and what travels."""
+    """What a rollout would come to: who gets what, what travels, and when; `hosts` one by one, where that is asked."""
 
     fleet: FleetPreview
     traffic: TrafficPreview
     waves: tuple[WaveMembers, ...] = ()
+    hosts: tuple[HostChoice, ...] = ()
 
 
 @click.command(
     epilog=examples(
         "skerry rollout preview meter-reader@1.1.0 --sites region=north",
         'skerry rollout preview meter-reader@1.1.0 --sites "*" --make --limit 0',
+        "skerry rollout preview -f rollout.yaml --hosts",
     )
 )
-@click.argument("release")
-@click.option("--sites", "selector", required=True, help="Which sites, by their labels; * for all.")
+@click.argument("release", required=False, default="")
+@click.option("--sites", "selector", default="", help="Which sites, by their labels; * for all.")
+@click.option(
+    "-f", "--file", default="", metavar="FILE|-", help="The rollout as a document, in place of these."
+)
+@click.option("--name", default="", help="Name of the rollout; who is in which wave depends on it.")
 @click.option("--waves", default="", metavar="SIZES", help="Sizes of the waves, as for skerry rollout start.")
+@click.option("--hosts", is_flag=True, help="Say of each host what it would run, and why.")
 @making_options(make=False)
 @click.option(
     "--limit", type=click.IntRange(0), default=20, show_default=True, help="Show so many sites; 0 for all."
 )
 @output_option("table", "json", "yaml")
-def preview(release: str, selector: str, output: str, **said: Any) -> None:
+def preview(output: str, **said: Any) -> None:
     """Say what bringing RELEASE to sites comes to: who gets it when, which variant, how many bytes, for how long.
 
     Nothing is started. The hub goes by what hosts last reported, and by each site's link budget as if nothing else
     flowed. Deltas that have not been made yet are counted in full, unless --make has them made.
     """
-    name, waves = default_name(release), wave_sizes(said["waves"], "")
-    spec: dict[str, object] = {"release": release, "sites": selector, "waves": waves}
-    document = parse_raw(
-        {"apiVersion": API_VERSION, "kind": "Rollout", "metadata": {"name": name}, "spec": spec}
-    )
-    assert isinstance(document, Rollout)
+    document = _document(said)
     with connect() as client:
-        fleet = client.preview(release, selector)
+        foreseen = foresee(client, document)
+        spec, name = foreseen.rollout.spec, foreseen.rollout.metadata.name
         if said["make"]:
-            await_deltas(client, release, DeltaOrder(selector=selector), timeout_s=said["timeout"])
-        drawn = preview_waves(name, document.spec, client.sites(selector))
-        view = RolloutPreview(fleet, client.traffic(release, selector), tuple(drawn))
+            await_deltas(client, spec.release, DeltaOrder(selector=spec.sites), timeout_s=said["timeout"])
+        waves = tuple(preview_waves(name, spec, foreseen.sites))
+        traffic = client.traffic(spec.release, spec.sites)
+        hosts = tuple(host_choices(client, spec.release, foreseen.sites, waves)) if said["hosts"] else ()
+    view = RolloutPreview(foreseen.fleet, traffic, waves, hosts)
     if output in ("json", "yaml"):
         click.echo(format_data(view, output))
         return
     lines = (
         *preview_lines(view.fleet, at=now()),
         *traffic_lines(view.traffic, said["limit"]),
-        *wave_lines(view.waves),
+        *wave_lines(view.waves, said["limit"] and SHOWN),
+        *(host_lines(view.hosts, said["limit"], at=now()) if said["hosts"] else ()),
     )
     for line in lines:
         click.echo(clean(line))
+
+
+def _document(said: dict[str, Any]) -> JsonDocument:
+    """Return the rollout that is meant: the one of a file, or one made of a release and sites."""
+    inline = [name for name in ("release", "selector", "name", "waves") if said[name]]
+    if said["file"]:
+        if inline:
+            raise click.UsageError("with --file, the document says release, sites, name and waves")
+        return read_rollout(said["file"])
+    if not said["release"] or not said["selector"]:
+        raise click.UsageError("name a RELEASE and its --sites, or a document with --file")
+    spec = {"sites": said["selector"], "waves": wave_sizes(said["waves"], "")}
+    return make_rollout(said["release"], said["name"], spec)
 
 
 def traffic_lines(view: TrafficPreview, limit: int) -> Iterator[str]:

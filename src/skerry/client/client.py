@@ -48,7 +48,7 @@ from skerry.spec.api import (
 from skerry.spec.api_delivery import DeltaOrder, DeltaOrdered, HostDelivery, ReleaseDiff, TrafficPreview
 from skerry.spec.api_policy import PolicyDecision, PolicyView
 from skerry.spec.api_recovery import ReleasedView
-from skerry.spec.api_rollout import AbortRequest, ApproveRequest, PauseRequest
+from skerry.spec.api_rollout import AbortRequest, ApproveRequest, DecisionView, PauseRequest
 from skerry.spec.publishing import MetadataRequest, MetadataView, PublisherView, PublishRequest
 
 Deletable = Literal["sites", "hosts", "releases", "rollouts", "policies"]
@@ -229,25 +229,29 @@ class Client:
         """Return a rollout."""
         return self._get(f"/rollouts/{_part(name)}", RolloutView)
 
-    def pause_rollout(self, name: str, why: str) -> RolloutView:
-        """Offer a rollout's release to no further site."""
-        return self._post(f"/rollouts/{_part(name)}/pause", PauseRequest(why=why), RolloutView)
+    def rollout_decisions(self, name: str, *, limit: int) -> list[DecisionView]:
+        """Return the newest decisions about a rollout, the newest first."""
+        return self._get(f"/rollouts/{_part(name)}/decisions", list[DecisionView], limit=str(limit))
 
-    def resume_rollout(self, name: str) -> RolloutView:
+    def pause_rollout(self, name: str, why: str, *, dry_run: bool = False) -> RolloutView:
+        """Offer a rollout's release to no further site. A dry run, here as below, returns what would be stored."""
+        return self._steer(name, "pause", PauseRequest(why=why), dry_run=dry_run)
+
+    def resume_rollout(self, name: str, *, dry_run: bool = False) -> RolloutView:
         """Go on with a paused rollout."""
-        return self._post(f"/rollouts/{_part(name)}/resume", None, RolloutView)
+        return self._steer(name, "resume", None, dry_run=dry_run)
 
-    def approve_rollout(self, name: str, wave: str) -> RolloutView:
+    def approve_rollout(self, name: str, wave: str, *, dry_run: bool = False) -> RolloutView:
         """Let a wave begin; empty: the next that waits for approval."""
-        return self._post(f"/rollouts/{_part(name)}/approve", ApproveRequest(wave=wave), RolloutView)
+        return self._steer(name, "approve", ApproveRequest(wave=wave), dry_run=dry_run)
 
-    def abort_rollout(self, name: str, asked: AbortRequest) -> RolloutView:
+    def abort_rollout(self, name: str, asked: AbortRequest, *, dry_run: bool = False) -> RolloutView:
         """End a rollout."""
-        return self._post(f"/rollouts/{_part(name)}/abort", asked, RolloutView)
+        return self._steer(name, "abort", asked, dry_run=dry_run)
 
-    def retry_rollout(self, name: str) -> RolloutView:
+    def retry_rollout(self, name: str, *, dry_run: bool = False) -> RolloutView:
         """Try a failed rollout again, on its sites that did not get there."""
-        return self._post(f"/rollouts/{_part(name)}/retry", None, RolloutView)
+        return self._steer(name, "retry", None, dry_run=dry_run)
 
     def delete(self, what: Deletable, name: str) -> None:
         """Delete a site, host, release, policy or ended rollout."""
@@ -300,10 +304,14 @@ class Client:
         _, body = self._connection.request("GET", f"/api/v1{path}", params=params)
         return decode_answer(body, kind)
 
-    def _post(self, path: str, request: msgspec.Struct | None, kind: type[T]) -> T:
+    def _post(self, path: str, request: msgspec.Struct | None, kind: type[T], **params: str) -> T:
         content = msgspec.json.encode(request) if request is not None else b""
-        _, body = self._connection.request("POST", f"/api/v1{path}", content=content)
+        _, body = self._connection.request("POST", f"/api/v1{path}", params=params, content=content)
         return decode_answer(body, kind)
+
+    def _steer(self, name: str, verb: str, request: msgspec.Struct | None, *, dry_run: bool) -> RolloutView:
+        path = f"/rollouts/{_part(name)}/{verb}"
+        return self._post(path, request, RolloutView, dry_run="true" if dry_run else "")
 
 
 def _part(name: str) -> str:

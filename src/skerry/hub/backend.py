@@ -17,9 +17,12 @@ from skerry.hub.deltas import DeltaShelf
 from skerry.hub.identities import Identities
 from skerry.hub.issuing import Issuer
 from skerry.hub.notifier import Notifier
+from skerry.hub.presence import PresenceNotes
 from skerry.hub.repository import Repository
+from skerry.hub.window_room import WindowRoom
 from skerry.kit.errors import Conflict, Missing, Unauthenticated, Unavailable, Untrusted
 from skerry.ports.blobs import ReadableBlobs
+from skerry.ports.carrier_backend import Gone
 from skerry.ports.clock import Clock
 from skerry.ports.host_identities import KeysRecord
 from skerry.ports.hub_store import AppliedReport, Audit, HostRecord, HubStore
@@ -87,6 +90,8 @@ class HubBackend:
         self._changing_keys = asyncio.Lock()
         self._reload_at = 0.0
         self.identities = Identities(store, clock)
+        self.presence = PresenceNotes(store, clock)
+        self.windows = WindowRoom(store, clock)
         self._verifiers = {keys.key.key_id: keys.key.verifier}
         self.on_news: Callable[[], None] = lambda: None
 
@@ -134,7 +139,7 @@ class HubBackend:
         _log.info("host.enrolled", host=record.name, site=record.site)
         return EnrollAnswer(site=record.site, host=record.name)
 
-    async def sync(self, request: SyncRequest) -> SyncAnswer:
+    async def sync(self, request: SyncRequest, *, gone: Gone | None = None) -> SyncAnswer:
         """Take reports in order, then answer with what is new, waiting for it up to `request.wait_s`."""
         host = await self._known(claimed_key(request.reports[0]))
         reports = [
@@ -171,7 +176,7 @@ class HubBackend:
             return SyncAnswer(
                 acknowledged=acknowledged, newest=self.identities.news_for(newest), metrics=taken
             )
-        answer = await self._answer(host, newest, request, acknowledged)
+        answer = await self._answer(host, newest, request, acknowledged, gone=gone)
         return msgspec.structs.replace(answer, metrics=taken) if taken else answer
 
     async def change_keys(self, request: KeyChangeRequest) -> KeyChangeAnswer:
@@ -220,9 +225,16 @@ class HubBackend:
         """Drop what is at hand of a removed host."""
         self._hosts = {key: host for key, host in self._hosts.items() if host.name != name}
         self.identities.forget(name)
+        self.presence.forget(name)
 
     async def _answer(
-        self, host: _KnownHost, newest: Report, request: SyncRequest, acknowledged: int
+        self,
+        host: _KnownHost,
+        newest: Report,
+        request: SyncRequest,
+        acknowledged: int,
+        *,
+        gone: Gone | None,
     ) -> SyncAnswer:
         wrong_clock = abs(newest.sent_at - self._clock.now()) > OFFSET_WORTH_CORRECTING
         if self._issuer.recovering.is_from_before(newest):
@@ -234,7 +246,8 @@ class HubBackend:
         hurry = wrong_clock or request.want_token or forgotten
         held = self._issuer.recovering.held(host.site) is not None
         if (issued.generation <= newest.generation or held) and request.wait_s > 0 and not hurry:
-            await self._notifier.wait(host.site, request.wait_s, also=_waiting_key(host))
+            with self.presence.waiting(host.name):
+                await self._notifier.wait(host.site, request.wait_s, also=_waiting_key(host), gone=gone)
             self.identities.refuse(host.name)
             if self._hosts.get(host.key.keyid) is not host:
                 raise _unknown()  # removed while it waited
@@ -267,6 +280,7 @@ class HubBackend:
         except (Untrusted, Unavailable) as error:
             _log.warning("metrics.refused", host=host.name, code=error.code, reason=error.message)
             return 0
+        self.windows.count(len(batch.windows))
         if batch.dropped:
             _log.warning("metrics.dropped", host=host.name, windows=batch.dropped)
         return batch.sequence

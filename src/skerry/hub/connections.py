@@ -9,7 +9,9 @@ others. Requests that are whole, long-polls among them, are not counted.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
+import socket
 from collections import OrderedDict
 from typing import Any, Protocol, cast
 
@@ -23,6 +25,8 @@ from skerry.carrier.limits import address_of
 _log = structlog.get_logger()
 
 HANDSHAKE_S = 10.0
+# Not every system has all of them.
+PROBES = {"TCP_KEEPIDLE": 90, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 3}
 
 
 class Patience(msgspec.Struct, frozen=True):
@@ -140,6 +144,7 @@ class HubProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a request soon."""
         super().connection_made(transport)
+        _probe(transport)
         self._address = address_of(self.client[0] if self.client else None)
         self._begin()
 
@@ -251,6 +256,22 @@ class HubProtocol(HttpToolsProtocol):
         if self._slow_reader is not None:
             self._slow_reader.cancel()
             self._slow_reader = None
+
+
+def _probe(transport: asyncio.BaseTransport) -> None:
+    """Have the kernel ask whether the other end is still there: one that vanished says no goodbye.
+
+    Who waits at the hub counts as there. It is found out within a bit more than two minutes; asked for less often than
+    hosts begin a new wait, so that it costs little.
+    """
+    found: socket.socket | None = transport.get_extra_info("socket")
+    if found is None or found.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    with contextlib.suppress(OSError):
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in PROBES.items():
+            if (option := getattr(socket, name, None)) is not None:
+                found.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def hub_protocol(patience: Patience | None = None) -> type[HubProtocol]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -26,6 +26,8 @@ from skerry.spec.api_rollout import RolloutState
 from skerry.spec.rollout import Rollout, RolloutSpec
 from skerry.spec.site import Site
 
+Freshen = Callable[[Sequence[HostRecord]], Sequence[HostRecord]]
+
 
 class Fleet(msgspec.Struct, frozen=True):
     """The sites a rollout selects, and what each of them is assigned of its application."""
@@ -41,15 +43,15 @@ class FleetFacts:
         self._store = store
         self._issuer = issuer
 
-    def load(self, record: RolloutRecord, now: datetime) -> Fleet:
-        """Return the fleet of a rollout as it is stored now."""
+    def load(self, record: RolloutRecord, now: datetime, fresh: Freshen) -> Fleet:
+        """Return the fleet of a rollout as it is stored now; `fresh` adds to hosts when they were last there."""
         rollout = msgspec.json.decode(record.document, type=Rollout)
         selector = parse_selector(rollout.spec.sites)
         waves = [_selector_of(wave.sites) for wave in waves_of(rollout.spec)]
         release = self._store.release(record.release)
         assigned = {a.site: a for a in self._store.assignments() if a.application == record.application}
         hosts: dict[str, list[HostRecord]] = {}
-        for host in self._store.hosts():
+        for host in fresh(self._store.hosts()):
             hosts.setdefault(host.site, []).append(host)
         taken = self._taken(record, now)
         sites: list[SiteFact] = []
@@ -71,6 +73,7 @@ class FleetFacts:
                 ),
                 labels=labels,
             )
+            self._issuer.catch_up(site.name, site.generation)
             where = self._issuer.where(site.name, record.application)
             reported = all(host.facts for host in there)
             sites.append(_placed(fact, where, record.release, reported=reported))

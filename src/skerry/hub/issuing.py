@@ -91,8 +91,10 @@ class Issuer:
     async def issue(self, site: str) -> bool:
         """Issue a new DesiredState if what the site shall be has changed, or the held one ages; tell whether it did."""
         async with self._locks[site]:
-            held = await self.issued(site)
-            made = await asyncio.to_thread(self._make, site, held)
+            try:
+                made = await asyncio.to_thread(self._make, site, await self.issued(site))
+            except Conflict:  # another replica has issued meanwhile: what is stored may be what is wanted
+                made = await asyncio.to_thread(self._make, site, await self.issued(site))
             if made is None:
                 return False
             self._issued[site] = made
@@ -141,6 +143,20 @@ class Issuer:
             # Nobody there is asked to do anything, so no rollout may conclude anything from what they do.
             return Where("", frozenset(), SitePlacement(count=1, hosts=()))
         return held.where.get(application)
+
+    def catch_up(self, site: str, generation: int) -> bool:
+        """Drop what is at hand of a site if another replica has issued a later one; tell whether. For any thread."""
+        held = self._issued.get(site)
+        if held is None or held.generation >= generation:
+            return False
+        self._issued.pop(site, None)
+        return True
+
+    async def follow_others(self) -> None:
+        """Find out what other replicas have issued, and wake who waits here for it."""
+        for site in await asyncio.to_thread(self._store.sites):
+            if self.catch_up(site.name, site.generation):
+                self._notifier.notify(site.name)
 
     async def renew_all(self) -> None:
         """Issue anew whatever expires before long; run now and then."""

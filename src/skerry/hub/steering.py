@@ -1,6 +1,7 @@
 """What people do with a rollout that is under way: pause, resume, approve, abort, and try again.
 
-Each is one change of the stored rollout under its version, with an audit entry; what follows is decided by the loop.
+Each is one change of the stored rollout under its version, with an audit entry; what follows is decided by the loop. A
+dry run stores nothing: it is refused as the change would be, and returns the rollout as it would be stored.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Change = Callable[[RolloutRecord], RolloutRecord]
 ATTEMPTS = 5
 
 
-def pause(store: HubStore, name: str, audit: Audit, why: str) -> RolloutRecord:
+def pause(store: HubStore, name: str, audit: Audit, why: str, *, dry_run: bool = False) -> RolloutRecord:
     """Offer the release to nobody until it is resumed; what has begun goes on.
 
     Raises:
@@ -30,10 +31,10 @@ def pause(store: HubStore, name: str, audit: Audit, why: str) -> RolloutRecord:
         Conflict: it has ended (`rollout.ended`).
     """
     said = why or f"by {audit.who}"
-    return _change(store, name, audit, lambda record: _controlled(record, paused=said))
+    return _change(store, name, audit, lambda record: _controlled(record, paused=said), dry_run=dry_run)
 
 
-def resume(store: HubStore, name: str, audit: Audit) -> RolloutRecord:
+def resume(store: HubStore, name: str, audit: Audit, *, dry_run: bool = False) -> RolloutRecord:
     """Go on with a paused rollout. Failures that paused it are accepted: they pause it no more.
 
     Raises:
@@ -48,10 +49,10 @@ def resume(store: HubStore, name: str, audit: Audit) -> RolloutRecord:
         steering = _replace(record.steering, halt=None)
         return _controlled(_replace(record, steering=steering), paused="", forgiven=failed)
 
-    return _change(store, name, audit, change)
+    return _change(store, name, audit, change, dry_run=dry_run)
 
 
-def approve(store: HubStore, name: str, audit: Audit, wave: str) -> RolloutRecord:
+def approve(store: HubStore, name: str, audit: Audit, wave: str, *, dry_run: bool = False) -> RolloutRecord:
     """Let a wave begin that waits for approval, or will.
 
     Raises:
@@ -64,19 +65,23 @@ def approve(store: HubStore, name: str, audit: Audit, wave: str) -> RolloutRecor
         approved = tuple(sorted({*record.steering.control.approved, number}))
         return _controlled(record, approved=approved)
 
-    return _change(store, name, audit, change)
+    return _change(store, name, audit, change, dry_run=dry_run)
 
 
-def abort(store: HubStore, name: str, audit: Audit, asked: AbortRequest) -> RolloutRecord:
+def abort(
+    store: HubStore, name: str, audit: Audit, asked: AbortRequest, *, dry_run: bool = False
+) -> RolloutRecord:
     """End a rollout, and keep the release where it is or take it back.
 
     Raises:
         Missing, Conflict: as `pause`.
     """
-    return _change(store, name, audit, lambda record: _controlled(record, aborted=asked.then))
+    return _change(
+        store, name, audit, lambda record: _controlled(record, aborted=asked.then), dry_run=dry_run
+    )
 
 
-def retry(store: HubStore, name: str, audit: Audit, now: datetime) -> RolloutRecord:
+def retry(store: HubStore, name: str, audit: Audit, now: datetime, *, dry_run: bool = False) -> RolloutRecord:
     """Offer the release again where it did not succeed; hosts that refused it take it once more.
 
     Raises:
@@ -99,11 +104,17 @@ def retry(store: HubStore, name: str, audit: Audit, now: datetime) -> RolloutRec
             steering=steering,
         )
 
-    return _change(store, name, audit, change, ended=True)
+    return _change(store, name, audit, change, ended=True, dry_run=dry_run)
 
 
 def _change(
-    store: HubStore, name: str, audit: Audit, change: Change, *, ended: bool = False
+    store: HubStore,
+    name: str,
+    audit: Audit,
+    change: Change,
+    *,
+    ended: bool = False,
+    dry_run: bool = False,
 ) -> RolloutRecord:
     """Store a change; the loop may have moved the rollout meanwhile, then it is made once more."""
     for attempt in range(ATTEMPTS):
@@ -114,6 +125,8 @@ def _change(
         if record.state in ENDED and not ended:
             raise Conflict("rollout.ended", f"rollout {name} has ended: it {record.state}")
         changed = change(record)
+        if dry_run:
+            return changed
         try:
             store.advance_rollout(changed, audit=audit)
         except Conflict as error:

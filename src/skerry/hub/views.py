@@ -10,6 +10,7 @@ import msgspec
 
 from skerry.hub.recovering import Running
 from skerry.kit.quantities import parse_duration
+from skerry.ports.deciding import DecisionRecord
 from skerry.ports.host_identities import LineageRecord
 from skerry.ports.hub_store import (
     AssignmentRecord,
@@ -35,7 +36,7 @@ from skerry.spec.api import (
 from skerry.spec.api_identity import QuarantineView
 from skerry.spec.api_policy import PolicyView
 from skerry.spec.api_recovery import HeldView
-from skerry.spec.api_rollout import RolloutState
+from skerry.spec.api_rollout import DecisionView, RolloutState
 from skerry.spec.policy import Policy
 from skerry.spec.publishing import Revocation
 from skerry.spec.release import Release
@@ -155,6 +156,18 @@ def view_rollout(record: RolloutRecord) -> RolloutView:
         halt=record.steering.halt,
         attempt=record.attempt,
         override=record.override,
+    )
+
+
+def view_decision(record: DecisionRecord) -> DecisionView:
+    """Return what was decided."""
+    return DecisionView(
+        number=record.number,
+        at=record.at,
+        state=msgspec.convert(record.state, RolloutState),
+        why=record.why,
+        inputs=record.inputs,
+        effects=record.effects,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import signal
 import socket
@@ -34,14 +35,16 @@ from skerry.hub.deltas import DeltaLimits, DeltaShelf
 from skerry.hub.issuing import Issuer
 from skerry.hub.judging import Judge
 from skerry.hub.keeping import HubKeys, open_keys, open_server_certificate
+from skerry.hub.leasing import Leases, replica_name
 from skerry.hub.loops.deltas import DeltaLoop
 from skerry.hub.loops.rollouts import RolloutLoop
 from skerry.hub.notifier import Notifier
+from skerry.hub.recording import DecisionFiles
 from skerry.hub.rekeying import finish_rekeying, install_root, make_next_keys
 from skerry.hub.repository import Repository
 from skerry.hub.restoring import begin_restored, check_keys, mark_of
 from skerry.hub.services import Hub
-from skerry.kit.errors import Bug, Conflict, Rejected, Unavailable, as_failure
+from skerry.kit.errors import Bug, Conflict, Rejected, SkerryError, Unavailable, as_failure
 from skerry.kit.ids import new_secret
 from skerry.kit.locking import hold
 from skerry.kit.structs import settle_structs
@@ -54,8 +57,8 @@ from skerry.trust.tokens import hash_secret
 _log = structlog.get_logger()
 
 KEEP_EVENTS = 200_000
-KEEP_WINDOWS = 1_000_000
-KEEP_METRICS = timedelta(days=14)
+RECORDINGS = "SKERRY_RECORD_DECISIONS"
+"""Names a directory into which decisions about rollouts are written, with all that goes into them."""
 KEEP_AUDITS = 50_000
 MAINTAIN_EVERY_S = 600.0
 ADMIN_SECRET_TTL = timedelta(days=1)
@@ -266,6 +269,7 @@ async def _serve(
     background = [
         asyncio.create_task(hub.rollouts.run_forever()),
         asyncio.create_task(hub.ahead.run_forever()),
+        asyncio.create_task(hub.backend.presence.run_forever()),
         asyncio.create_task(_maintain(data, hub, names, config.ssl)),
     ]
     _announce(hub, opened, say)
@@ -281,6 +285,9 @@ async def _serve(
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        with contextlib.suppress(SkerryError):  # then the leases end by themselves
+            await hub.rollouts.close()
+            await hub.backend.presence.flush()
     say("hub stopped")
 
 
@@ -298,7 +305,11 @@ def _assemble(data: Path, url: str, opened: _Opened, notifier: Notifier) -> Hub:
     repository = Repository(opened.store, opened.keys, opened.clock)
     backend = HubBackend(opened.store, deltas, repository, opened.clock, issuer=issuer, notifier=notifier)
     judge = Judge(opened.store, blobs)
-    rollouts = RolloutLoop(opened.store, issuer, opened.clock, judge)
+    leases = Leases(opened.store, opened.clock, replica_name(data))
+    rollouts = RolloutLoop(opened.store, issuer, opened.clock, judge, leases)
+    rollouts.fresh = backend.presence.fresh
+    if recordings := os.environ.get(RECORDINGS):
+        rollouts.recorder = DecisionFiles(Path(recordings))
     rollouts.revoked = repository.why_revoked
     backend.on_news = rollouts.wake
     ahead = DeltaLoop(opened.store, deltas)
@@ -340,8 +351,7 @@ async def _maintain(data: Path, hub: Hub, names: list[str], context: ssl.SSLCont
             await hub.issuer.renew_all()
             await asyncio.to_thread(hub.repository.renew)
             await asyncio.to_thread(hub.store.trim, keep_events=KEEP_EVENTS, keep_audits=KEEP_AUDITS)
-            too_old = hub.clock.now() - KEEP_METRICS
-            await asyncio.to_thread(hub.store.trim_metric_windows, too_old, keep=KEEP_WINDOWS)
+            await hub.backend.windows.trim()
             key, cert, renewed = await asyncio.to_thread(
                 open_server_certificate, data, names, hub.clock.now()
             )

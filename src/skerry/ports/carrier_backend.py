@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from skerry.ports.blobs import ReadableBlobs
@@ -15,6 +16,9 @@ from skerry.spec.carrier import (
     SyncAnswer,
     SyncRequest,
 )
+
+Gone = Callable[[], Awaitable[None]]
+"""Returns when whoever asked has gone, so that nobody takes the answer any more."""
 
 
 class CarrierBackend(Protocol):
@@ -41,8 +45,8 @@ class CarrierBackend(Protocol):
         """Put a host's new keys in the place of the old ones; again is fine. `Untrusted` unless both keys signed."""
         ...
 
-    async def sync(self, request: SyncRequest) -> SyncAnswer:
-        """Take reports, and answer with what is new, waiting up to `request.wait_s` for it."""
+    async def sync(self, request: SyncRequest, *, gone: Gone | None = None) -> SyncAnswer:
+        """Take reports, and answer with what is new; wait up to `request.wait_s` for it, or until the asker is gone."""
         ...
 
     def check_blob_token(self, token: str) -> str:

@@ -12,10 +12,12 @@ from typing import Protocol
 
 import msgspec
 
+from skerry.ports.deciding import Deciding, Turn
 from skerry.ports.host_identities import Audit as Audit  # noqa: PLC0414 - part of this port as well
 from skerry.ports.host_identities import HostIdentities
 from skerry.ports.metric_windows import MetricWindows
 from skerry.ports.policies import Policies, PolicyRecord
+from skerry.ports.presence import Presences
 from skerry.spec.api import Role
 from skerry.spec.api_rollout import SiteProgress, Steering
 from skerry.spec.backup import RestoreMark
@@ -215,7 +217,7 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str = "done"
 
 
-class HubStore(HostIdentities, Policies, MetricWindows, Protocol):
+class HubStore(HostIdentities, Policies, MetricWindows, Deciding, Presences, Protocol):
     """All methods raise `Unavailable` when the database is locked for too long, full or gone."""
 
     def close(self) -> None:
@@ -401,10 +403,12 @@ class HubStore(HostIdentities, Policies, MetricWindows, Protocol):
         assign: Sequence[AssignmentRecord] = (),
         unassign: Sequence[tuple[str, str]] = (),
         audit: Audit | None = None,
+        turn: Turn | None = None,
     ) -> None:
         """Store a decision: the rollout's new state, assignments set, and (site, application) pairs removed.
 
-        `Conflict` unless the stored version is `rollout.version`; the stored one then rises by one.
+        `Conflict` unless the stored version is `rollout.version`; the stored one then rises by one. `Conflict` as well
+        (`rollout.lease_lost`) when it is decided in a turn that is over: somebody else has taken the lease since.
         """
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -42,6 +42,12 @@ class MetricWindows(Protocol):
         """Return windows that end after `since`, of all sites or some, by site, host and time."""
         ...
 
-    def trim_metric_windows(self, before: datetime, *, keep: int) -> int:
-        """Forget windows received `before`, and the longest-held beyond `keep`; return how many went."""
+    def trim_metric_windows(
+        self, before: datetime, *, keep: int, needed: Collection[str] = (), most: int = 5000
+    ) -> int:
+        """Forget windows received `before`, and those beyond `keep`, about `most` at a time; return how many went.
+
+        Of those beyond, the ones of releases that nobody judges by go first, those that are not `needed`, and among
+        their like the longest-held. Call it again until nothing goes.
+        """
         ...

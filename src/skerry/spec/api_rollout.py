@@ -83,6 +83,31 @@ class Steering(Part, frozen=True, kw_only=True):
     halt: Halt | None = None
 
 
+class EffectView(Part, frozen=True, kw_only=True):
+    """What a decision did: so many `sites` were given a release, or with none lost the application.
+
+    `named` are the first of them.
+    """
+
+    release: str
+    sites: int
+    named: tuple[str, ...] = ()
+
+
+class DecisionView(Part, frozen=True, kw_only=True):
+    """A decision that changed something: its number in the rollout, where the rollout stood then, why, and its effects.
+
+    `inputs` is the digest of all that went into it: the same inputs give the same decision.
+    """
+
+    number: int
+    at: datetime
+    state: RolloutState
+    why: str
+    inputs: str
+    effects: tuple[EffectView, ...] = ()
+
+
 class PauseRequest(Part, frozen=True, kw_only=True):
     """Pause a rollout."""
 

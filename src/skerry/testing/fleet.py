@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,6 +25,7 @@ READY_S = 30.0
 COMMAND_S = 120.0
 SKERRY = (sys.executable, "-m", "skerry")
 PUBLISHER = "acme"
+_ENDING = 4  # at a time: they wait for applications to end more than they compute
 
 
 class CommandFailed(AssertionError):
@@ -84,6 +86,11 @@ class Process:
                 start_new_session=True,
             )
         return self._process
+
+    def ask_to_end(self) -> None:
+        """Send what `stop` sends, and do not wait."""
+        if self.running:
+            os.kill(self.pid, signal.SIGTERM)
 
     def stop(self) -> int:
         """Ask it to end, wait, and return its exit code."""
@@ -280,12 +287,18 @@ class Fleet:
     def close(self) -> None:
         """End agents, applications and hub; what is left of them is killed."""
         for agent in self.agents.values():
-            agent.stop()
+            agent.ask_to_end()
         for agent in self.agents.values():
-            self.try_run("agent", "down", "--data", str(agent.data))
+            agent.stop()
+        if self.agents:
+            with ThreadPoolExecutor(_ENDING) as pool:
+                list(pool.map(self._end_applications, self.agents.values()))
         self.hub.stop()
         for pid in fleet_processes(self.folder):
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
+
+    def _end_applications(self, agent: AgentProcess) -> None:
+        self.try_run("agent", "down", "--data", str(agent.data))

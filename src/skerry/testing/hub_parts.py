@@ -11,27 +11,41 @@ from skerry.hub.deltas import DeltaShelf
 from skerry.hub.issuing import Issuer
 from skerry.hub.judging import Judge
 from skerry.hub.keeping import HubKeys, open_keys
+from skerry.hub.leasing import Leases
 from skerry.hub.loops.deltas import DeltaLoop
 from skerry.hub.loops.rollouts import RolloutLoop
 from skerry.hub.notifier import Notifier
 from skerry.hub.repository import Repository
 from skerry.hub.services import Hub
 from skerry.ports.clock import Clock
+from skerry.ports.hub_store import HubStore
 from skerry.testing.clock import SimulatedClock
 from skerry.testing.memory import MemoryBlobs, MemoryLocalBlobs
 
 
-def memory_hub(folder: Path, clock: Clock | None = None, *, keys: HubKeys | None = None) -> Hub:
-    """Return the parts of a hub; must be called where an event loop runs if its loops are to be run."""
+def memory_hub(
+    folder: Path,
+    clock: Clock | None = None,
+    *,
+    keys: HubKeys | None = None,
+    store: HubStore | None = None,
+    replica: str = "hub",
+) -> Hub:
+    """Return the parts of a hub; must be called where an event loop runs if its loops are to be run.
+
+    Hubs with the same `keys` on one `store` are replicas of each other, if they have different names.
+    """
     clock = clock or SimulatedClock()
     keys = keys or open_keys(folder / "keys", clock.now())
-    store, notifier, blobs = SqlHubStore.open(None), Notifier(), MemoryBlobs()
+    store = store or SqlHubStore.open(None)
+    notifier, blobs = Notifier(), MemoryBlobs()
     deltas = DeltaShelf(store, blobs, MemoryBlobs(), DeltaWorkers(blobs, folder / "making", level=1), clock)
     issuer = Issuer(store, keys.key, clock, notifier)
     repository = Repository(store, keys, clock)
     backend = HubBackend(store, deltas, repository, clock, issuer=issuer, notifier=notifier)
     judge = Judge(store, blobs)
-    rollouts = RolloutLoop(store, issuer, clock, judge)
+    rollouts = RolloutLoop(store, issuer, clock, judge, Leases(store, clock, replica))
+    rollouts.fresh = backend.presence.fresh
     rollouts.revoked = repository.why_revoked
     backend.on_news = rollouts.wake
     ahead = DeltaLoop(store, deltas)

@@ -10,6 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _PAUSE_S = 0.01
+_LONGEST_PAUSE_S = 0.1
 
 
 async def eventually(
@@ -29,10 +30,17 @@ async def eventually(
 
 
 def eventually_sync(look: Callable[[], T | None], *, limit_s: float = 30.0, what: str = "the condition") -> T:
-    """Do the same as `eventually`, without an event loop; blocks."""
-    limit = time.monotonic() + limit_s
+    """Do the same as `eventually`, without an event loop; blocks.
+
+    A look that takes long, such as a command that is run, is taken less often, so that looking leaves what is awaited
+    most of the machine.
+    """
+    began = time.monotonic()
+    limit = began + limit_s
     while not (found := look()):
-        if time.monotonic() > limit:
+        now = time.monotonic()
+        if now > limit:
             raise AssertionError(f"{what} did not come true within {limit_s:g} s; last seen: {found!r}")
-        time.sleep(_PAUSE_S)
+        time.sleep(min(max(_PAUSE_S, now - began), _LONGEST_PAUSE_S))
+        began = time.monotonic()
     return found

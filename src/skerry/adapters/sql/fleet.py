@@ -11,7 +11,15 @@ import sqlalchemy as sa
 from skerry.adapters.sql import rows
 from skerry.adapters.sql.identities import add_replacement, note_event
 from skerry.adapters.sql.operators import add_audit
-from skerry.adapters.sql.schema import events, host_states, hosts, join_replacements, join_tokens, sites
+from skerry.adapters.sql.schema import (
+    Instant,
+    events,
+    host_states,
+    hosts,
+    join_replacements,
+    join_tokens,
+    sites,
+)
 from skerry.kit.errors import Bug, Conflict, Denied, Missing
 from skerry.ports.hub_store import AppliedReport, Audit, EventRecord, HostRecord, JoinTokenRecord, SiteRecord
 from skerry.spec.report import Event
@@ -36,6 +44,14 @@ _advance_host = (
         generation_held=sa.bindparam("generation"),
         clock_offset_s=sa.bindparam("offset_s"),
     )
+)
+_note_seen = (
+    sa.update(hosts)
+    .where(
+        hosts.c.name == sa.bindparam("host"),
+        hosts.c.last_seen_at.is_(None) | (hosts.c.last_seen_at < sa.bindparam("seen_at", type_=Instant)),
+    )
+    .values(last_seen_at=sa.bindparam("seen_at", type_=Instant))
 )
 _of_host = host_states.c.host == sa.bindparam("of")
 _put_observed = (
@@ -186,6 +202,12 @@ def apply_reports(connection: sa.Connection, reports: Sequence[AppliedReport]) -
             _apply_contents(connection, report)
             applied = report.sequence
     return applied or _stored_sequence(connection, reports[0].host)
+
+
+def note_seen(connection: sa.Connection, seen: Mapping[str, datetime]) -> None:
+    """Note when hosts were last there, unless something later is stored."""
+    if seen:
+        connection.execute(_note_seen, [{"host": host, "seen_at": at} for host, at in seen.items()])
 
 
 def load_events(connection: sa.Connection, site: str, host: str, limit: int) -> Sequence[EventRecord]:

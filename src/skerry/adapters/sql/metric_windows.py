@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
@@ -75,17 +76,46 @@ def load_windows(
     return sorted(windows, key=lambda one: (one.site, one.host, one.window.begin))
 
 
-def trim(connection: sa.Connection, before: datetime, keep: int) -> int:
-    """Forget what was received before an instant, and what was received longest ago beyond a number."""
-    gone = rows.changed(connection, sa.delete(table).where(table.c.received_at < before))
-    oldest_kept = (
-        sa.select(table.c.received_at)
-        .order_by(table.c.received_at.desc())
-        .offset(keep)
-        .limit(1)
-        .scalar_subquery()
-    )
-    return gone + rows.changed(connection, sa.delete(table).where(table.c.received_at <= oldest_kept))
+class Trimming(msgspec.Struct, frozen=True):
+    """Windows to forget: those received until an instant, of all releases or of all but some."""
+
+    until: datetime
+    but: tuple[str, ...] = ()
+
+
+def plan_trimming(
+    connection: sa.Connection, before: datetime, keep: int, *, needed: Collection[str], most: int
+) -> Trimming | None:
+    """Return what to forget next, about `most` windows; None when nothing is old or too much."""
+    received_at = table.c.received_at
+    if (until := _nth_oldest(connection, received_at < before, most)) is not None:
+        return Trimming(until)
+    too_many = connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one() - keep
+    if too_many <= 0:
+        return None
+    many = min(too_many, most)
+    others = table.c.release.not_in(needed)
+    if needed and (until := _nth_oldest(connection, others, many)) is not None:
+        return Trimming(until, tuple(needed))
+    until = _nth_oldest(connection, sa.true(), many)
+    return None if until is None else Trimming(until)
+
+
+def trim(connection: sa.Connection, trimming: Trimming) -> int:
+    """Forget windows; those that came together go together. Return how many went."""
+    some = table.c.received_at <= trimming.until
+    if trimming.but:
+        some &= table.c.release.not_in(trimming.but)
+    return rows.changed(connection, sa.delete(table).where(some))
+
+
+def _nth_oldest(connection: sa.Connection, of: sa.ColumnElement[bool], number: int) -> datetime | None:
+    """Return when the n-th oldest window of a kind was received, or the newest of fewer; None without any."""
+    oldest = sa.select(table.c.received_at).where(of).order_by(table.c.received_at)
+    found: datetime | None = connection.execute(oldest.offset(number - 1).limit(1)).scalar_one_or_none()
+    if found is None:
+        found = connection.execute(sa.select(sa.func.max(table.c.received_at)).where(of)).scalar_one()
+    return found
 
 
 def _window(row: sa.Row[tuple[object, ...]]) -> HostWindow:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from skerry.spec.api_rollout import SiteProgress, Steering
+from skerry.spec.api_rollout import EffectView, SiteProgress, Steering
 from skerry.spec.evidence import Evidence
 from skerry.spec.facts import HostFacts
 from skerry.spec.metrics import Value
@@ -242,6 +242,28 @@ rollouts = sa.Table(
     sa.Column("document", sa.LargeBinary, nullable=False),
     sa.Column("sites", Encoded(dict[str, SiteProgress]), nullable=False),
     sa.Column("steering", Encoded(Steering), nullable=False),
+)
+
+# No foreign key: tokens only ever rise, also those of a rollout that was removed and made again under its name.
+rollout_leases = sa.Table(
+    "rollout_leases",
+    metadata,
+    sa.Column("rollout", sa.Text, primary_key=True),
+    sa.Column("holder", sa.Text, nullable=False),
+    sa.Column("token", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", Instant, nullable=False),
+)
+
+decisions = sa.Table(
+    "decisions",
+    metadata,
+    sa.Column("rollout", sa.Text, sa.ForeignKey("rollouts.name", ondelete="CASCADE"), primary_key=True),
+    sa.Column("number", sa.BigInteger, primary_key=True),
+    sa.Column("at", Instant, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("inputs", sa.Text, nullable=False),
+    sa.Column("effects", Encoded(tuple[EffectView, ...]), nullable=False),
 )
 
 # Most rollouts need none.

@@ -5,7 +5,7 @@ What each method promises stands at the port; what it does, in `operators`, `fle
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import msgspec
 import sqlalchemy as sa
 
 from skerry.adapters.sql import (
+    deciding,
     deltas,
     fleet,
     identities,
@@ -24,6 +25,7 @@ from skerry.adapters.sql import (
 )
 from skerry.adapters.sql import policies as policy_rows
 from skerry.adapters.sql.database import Database, open_file, open_memory
+from skerry.ports.deciding import DecisionRecord, Lease, Turn
 from skerry.ports.host_identities import KeysRecord, LineageRecord
 from skerry.ports.hub_store import (
     AppliedReport,
@@ -178,6 +180,9 @@ class SqlHubStore(HubStore):
     def apply_reports(self, reports: Sequence[AppliedReport]) -> int:
         return self._database.write(lambda connection: fleet.apply_reports(connection, reports))
 
+    def note_seen(self, seen: Mapping[str, datetime]) -> None:
+        self._database.write(lambda connection: fleet.note_seen(connection, seen))
+
     def events(self, *, site: str = "", host: str = "", limit: int = 100) -> Sequence[EventRecord]:
         return self._database.read(lambda connection: fleet.load_events(connection, site, host, limit))
 
@@ -221,8 +226,11 @@ class SqlHubStore(HubStore):
         assign: Sequence[AssignmentRecord] = (),
         unassign: Sequence[tuple[str, str]] = (),
         audit: Audit | None = None,
+        turn: Turn | None = None,
     ) -> None:
         def advance(connection: sa.Connection) -> None:
+            if turn is not None:
+                deciding.use_turn(connection, turn)
             releases.advance_rollout(connection, rollout)
             releases.remove_assignments(connection, unassign)
             releases.put_assignments(connection, assign)
@@ -230,6 +238,24 @@ class SqlHubStore(HubStore):
                 operators.add_audit(connection, audit)
 
         self._database.write(advance)
+
+    def lease(self, rollout: str) -> Lease | None:
+        return self._database.read(lambda connection: deciding.load_lease(connection, rollout))
+
+    def take_lease(
+        self, rollout: str, holder: str, *, token: int, now: datetime, until: datetime
+    ) -> Lease | None:
+        wanted = Lease(rollout=rollout, holder=holder, token=token, expires_at=until)
+        latest = until + (until - now)
+        return self._database.write(
+            lambda connection: deciding.take_lease(connection, wanted, now, latest=latest)
+        )
+
+    def end_leases(self, holder: str, now: datetime) -> None:
+        self._database.write(lambda connection: deciding.end_leases(connection, holder, now))
+
+    def decisions(self, rollout: str, *, limit: int) -> Sequence[DecisionRecord]:
+        return self._database.read(lambda connection: deciding.load_decisions(connection, rollout, limit))
 
     def remove_rollout(self, name: str, audit: Audit) -> None:
         self._database.write(lambda connection: releases.remove_rollout(connection, name, audit))
@@ -274,8 +300,18 @@ class SqlHubStore(HubStore):
             lambda connection: metric_windows.load_windows(connection, application, releases, since, sites)
         )
 
-    def trim_metric_windows(self, before: datetime, *, keep: int) -> int:
-        return self._database.write(lambda connection: metric_windows.trim(connection, before, keep))
+    def trim_metric_windows(
+        self, before: datetime, *, keep: int, needed: Collection[str] = (), most: int = 5000
+    ) -> int:
+        # What to forget takes long to find among a million, and who writes meanwhile changes none of it.
+        found = self._database.read(
+            lambda connection: metric_windows.plan_trimming(
+                connection, before, keep, needed=needed, most=most
+            )
+        )
+        if found is None:
+            return 0
+        return self._database.write(lambda connection: metric_windows.trim(connection, found))
 
     # recovery
     def recoveries(self) -> Sequence[RecoveryRecord]:

@@ -40,6 +40,7 @@ ACCESS: Mapping[str, tuple[Needed, Scoping]] = {
     "show_release": ("viewer", "everybody"),
     "list_rollouts": ("viewer", "filtered"),
     "show_rollout": ("viewer", "filtered"),
+    "list_decisions": ("viewer", "inside"),
     "preview_release": ("viewer", "narrowed"),
     "preview_document": ("viewer", "narrowed"),
     "list_placements": ("viewer", "inside"),

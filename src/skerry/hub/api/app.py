@@ -13,11 +13,11 @@ from litestar.exceptions import HTTPException
 from litestar.middleware import DefineMiddleware
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 from skerry.carrier.limits import TooMany
 from skerry.hub.api import (
+    decisions,
     deltas,
     documents,
     fleet,
@@ -32,7 +32,7 @@ from skerry.hub.api import (
 )
 from skerry.hub.api.auth import TokenAuth, require_role
 from skerry.hub.api.door import Door, add_safe_headers
-from skerry.hub.api.openapi import relax_unions
+from skerry.hub.api.openapi import Rendered
 from skerry.hub.api.operators import ApiRequest
 from skerry.hub.api.scope import Seen
 from skerry.hub.services import Hub
@@ -76,6 +76,7 @@ def operator_app(hub: Hub) -> Litestar:
         *releases.HANDLERS,
         *metadata.HANDLERS,
         *documents.HANDLERS,
+        *decisions.HANDLERS,
         *preview.HANDLERS,
         *deltas.HANDLERS,
         *volumes.HANDLERS,
@@ -102,7 +103,7 @@ def operator_app(hub: Hub) -> Litestar:
             description="The operator API of a Skerry hub.",
             path="/api",
             use_handler_docstrings=True,
-            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+            render_plugins=[Rendered("/openapi.json")],
             components=Components(security_schemes={"token": SecurityScheme(type="http", scheme="bearer")}),
             security=[{"token": []}],
         ),
@@ -110,7 +111,6 @@ def operator_app(hub: Hub) -> Litestar:
         request_max_body_size=2 << 20,
         logging_config=None,
     )
-    relax_unions(app.openapi_schema)
     app.state["hub"] = hub
     app.state["door"] = Door(hub.store, hub.clock)
     return app

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
 from litestar import delete, get, post
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from skerry.hub import steering
 from skerry.hub.api.door import Door
@@ -19,15 +20,17 @@ from skerry.hub.views import as_json, view_rollout
 from skerry.kit.canonical import encode_canonical
 from skerry.kit.errors import Conflict, Denied, Missing, Rejected
 from skerry.kit.ids import split_release_name
-from skerry.matching.selector import Selector, parse_selector
+from skerry.matching.selecting import check_selected
 from skerry.ports.hub_store import Audit, RolloutRecord
 from skerry.ports.policies import PolicyRecord
 from skerry.spec.api import ApplyAnswer, ApplyRequest, Change, RolloutView
 from skerry.spec.api_rollout import AbortRequest, ApproveRequest, PauseRequest
+from skerry.spec.checks_gates import check_gates_told
 from skerry.spec.documents import AnyDocument, kind_of
 from skerry.spec.parsing import parse_raw
 from skerry.spec.policy import Policy
 from skerry.spec.problems import DocumentRejected, Problem
+from skerry.spec.release import Release
 from skerry.spec.rollout import Rollout
 from skerry.spec.site import Site
 
@@ -39,6 +42,7 @@ class _Planned(msgspec.Struct, frozen=True):
     sites: dict[str, bytes]
     rollouts: list[RolloutRecord]
     policies: list[PolicyRecord]
+    problems: list[Problem]
 
 
 @post("/apply", status_code=200, request_max_body_size=32 << 20)
@@ -99,11 +103,13 @@ async def _judge(
         if begun:
             hint = "start it once more under another name"
             raise Conflict("rollout.immutable", f"rollout {begun[0]} has begun already", hint=hint)
-    if problems := await asyncio.to_thread(check_keys, parsed):
+    problems = [*planned.problems, *await asyncio.to_thread(check_keys, parsed)]
+    told = {problem.path for problem in problems}
+    # Of a release that is not there policies have nothing to say.
+    known = [record for record in planned.rollouts if f"Rollout {record.name}: spec.release" not in told]
+    judged = await judge_rollouts(hub, known, parsed, who=request.user.name, reason=reason)
+    if problems := [*problems, *judged.problems]:
         raise DocumentRejected(problems)
-    judged = await judge_rollouts(hub, planned.rollouts, parsed, who=request.user.name, reason=reason)
-    if judged.problems:
-        raise DocumentRejected(judged.problems)
     return judged
 
 
@@ -132,44 +138,71 @@ async def remove_rollout(name: FromPath[str], hub: TheHub, seen: TheSeen, reques
 
 
 @post("/rollouts/{name:str}/retry", status_code=200)
-async def retry_rollout(name: FromPath[str], hub: TheHub, seen: TheSeen, request: ApiRequest) -> RolloutView:
+async def retry_rollout(
+    name: FromPath[str], hub: TheHub, seen: TheSeen, request: ApiRequest, *, dry_run: FromQuery[bool] = False
+) -> RolloutView:
     """Try a failed or aborted rollout again: hosts that refused the release take it once more."""
-    audit = await _steering_audit("retry", name, hub, seen, request)
-    return _steered(hub, await asyncio.to_thread(steering.retry, hub.store, name, audit, hub.clock.now()))
+    audit, now = await _steering_audit("retry", name, hub, seen, request), hub.clock.now()
+    steered = await asyncio.to_thread(steering.retry, hub.store, name, audit, now, dry_run=dry_run)
+    return _steered(hub, steered, dry_run=dry_run)
 
 
 @post("/rollouts/{name:str}/pause", status_code=200)
 async def pause_rollout(
-    name: FromPath[str], data: JSONBody[PauseRequest], hub: TheHub, seen: TheSeen, request: ApiRequest
+    name: FromPath[str],
+    data: JSONBody[PauseRequest],
+    hub: TheHub,
+    seen: TheSeen,
+    request: ApiRequest,
+    *,
+    dry_run: FromQuery[bool] = False,
 ) -> RolloutView:
     """Offer the release to nobody until the rollout is resumed; what has begun goes on."""
     audit = await _steering_audit("pause", name, hub, seen, request)
-    return _steered(hub, await asyncio.to_thread(steering.pause, hub.store, name, audit, data.why))
+    steered = await asyncio.to_thread(steering.pause, hub.store, name, audit, data.why, dry_run=dry_run)
+    return _steered(hub, steered, dry_run=dry_run)
 
 
 @post("/rollouts/{name:str}/resume", status_code=200)
-async def resume_rollout(name: FromPath[str], hub: TheHub, seen: TheSeen, request: ApiRequest) -> RolloutView:
+async def resume_rollout(
+    name: FromPath[str], hub: TheHub, seen: TheSeen, request: ApiRequest, *, dry_run: FromQuery[bool] = False
+) -> RolloutView:
     """Go on with a paused rollout; failures that paused it are accepted."""
     audit = await _steering_audit("resume", name, hub, seen, request)
-    return _steered(hub, await asyncio.to_thread(steering.resume, hub.store, name, audit))
+    steered = await asyncio.to_thread(steering.resume, hub.store, name, audit, dry_run=dry_run)
+    return _steered(hub, steered, dry_run=dry_run)
 
 
 @post("/rollouts/{name:str}/approve", status_code=200)
 async def approve_rollout(
-    name: FromPath[str], data: JSONBody[ApproveRequest], hub: TheHub, seen: TheSeen, request: ApiRequest
+    name: FromPath[str],
+    data: JSONBody[ApproveRequest],
+    hub: TheHub,
+    seen: TheSeen,
+    request: ApiRequest,
+    *,
+    dry_run: FromQuery[bool] = False,
 ) -> RolloutView:
     """Let a wave begin that waits for approval."""
     audit = await _steering_audit("approve", name, hub, seen, request)
-    return _steered(hub, await asyncio.to_thread(steering.approve, hub.store, name, audit, data.wave))
+    steered = await asyncio.to_thread(steering.approve, hub.store, name, audit, data.wave, dry_run=dry_run)
+    return _steered(hub, steered, dry_run=dry_run)
 
 
 @post("/rollouts/{name:str}/abort", status_code=200)
 async def abort_rollout(
-    name: FromPath[str], data: JSONBody[AbortRequest], hub: TheHub, seen: TheSeen, request: ApiRequest
+    name: FromPath[str],
+    data: JSONBody[AbortRequest],
+    hub: TheHub,
+    seen: TheSeen,
+    request: ApiRequest,
+    *,
+    dry_run: FromQuery[bool] = False,
 ) -> RolloutView:
     """End a rollout: sites keep the release, or it is taken back from them."""
     audit = await _steering_audit("abort", name, hub, seen, request)
-    return _steered(hub, await asyncio.to_thread(steering.abort, hub.store, name, audit, data))
+    steered = await asyncio.to_thread(steering.abort, hub.store, name, audit, data, dry_run=dry_run)
+    return _steered(hub, steered, dry_run=dry_run)
 
 
 async def _steering_audit(verb: str, name: str, hub: Hub, seen: Seen, request: ApiRequest) -> Audit:
@@ -177,8 +210,9 @@ async def _steering_audit(verb: str, name: str, hub: Hub, seen: Seen, request: A
     return audit_of(hub, request, f"rollout.{verb}", f"rollout:{name}")
 
 
-def _steered(hub: Hub, record: RolloutRecord) -> RolloutView:
-    hub.rollouts.wake()
+def _steered(hub: Hub, record: RolloutRecord, *, dry_run: bool) -> RolloutView:
+    if not dry_run:
+        hub.rollouts.wake()
     return view_rollout(record)
 
 
@@ -199,7 +233,7 @@ async def _note_scope(request: ApiRequest) -> None:
 
 
 def _plan(parsed: list[AnyDocument], hub: Hub, seen: Seen, who: str) -> _Planned:
-    """Check every document against what is there; collect all problems before anything is stored."""
+    """Check every document against what is there; collect all problems. Nothing is stored yet."""
     documents = [_narrow(document, seen) for document in parsed]
     changes: list[Change] = []
     sites: dict[str, bytes] = {}
@@ -234,9 +268,7 @@ def _plan(parsed: list[AnyDocument], hub: Hub, seen: Seen, who: str) -> _Planned
                 after=as_json(content),
             )
         )
-    if problems:
-        raise DocumentRejected(problems)
-    return _Planned(changes, sites, rollouts, policies)
+    return _Planned(changes, sites, rollouts, policies, problems)
 
 
 def _parse(data: ApplyRequest) -> list[AnyDocument]:
@@ -322,33 +354,17 @@ def _check_rollout(hub: Hub, rollout: Rollout, new_sites: list[Site]) -> list[Pr
                 f"{where}.release", f"there is no release {rollout.spec.release}", f"the newest here: {known}"
             )
         )
-    try:
-        selector = parse_selector(rollout.spec.sites)
-    except Rejected as error:
-        return [*problems, Problem(f"{where}.sites", error.message, error.hint)]
+    else:
+        application = msgspec.json.decode(release.document, type=Release).application
+        problems += _within(rollout, check_gates_told(rollout.spec.gates, application.spec))
     there = [msgspec.json.decode(site.document, type=Site) for site in hub.store.sites()]
-    problems += _check_waves(where, rollout, selector, [*there, *new_sites])
-    if not any(selector.matches(site.metadata.name, site.metadata.labels) for site in [*there, *new_sites]):
-        hint = "skerry get sites shows names and labels"
-        problems.append(Problem(f"{where}.sites", f"no site matches {rollout.spec.sites!r}", hint))
-    return problems
+    sites = {site.metadata.name: site.metadata.labels for site in [*there, *new_sites]}
+    return [*problems, *_within(rollout, check_selected(rollout.spec, sites))]
 
 
-def _check_waves(where: str, rollout: Rollout, selector: Selector, sites: list[Site]) -> list[Problem]:
-    """Return what is wrong with the selectors of waves: unreadable, or matching none of the rollout's sites."""
-    problems: list[Problem] = []
-    selected = [site for site in sites if selector.matches(site.metadata.name, site.metadata.labels)]
-    for number, wave in enumerate(rollout.spec.waves):
-        try:
-            of = parse_selector(wave.sites) if wave.sites else Selector()
-        except Rejected as error:
-            problems.append(Problem(f"{where}.waves[{number}].sites", error.message, error.hint))
-            continue
-        if selected and not any(of.matches(site.metadata.name, site.metadata.labels) for site in selected):
-            hint = "a wave's members are sites that the rollout selects"
-            what = f"no selected site matches {wave.sites!r}"
-            problems.append(Problem(f"{where}.waves[{number}].sites", what, hint))
-    return problems
+def _within(rollout: Rollout, problems: Iterable[Problem]) -> list[Problem]:
+    where = f"Rollout {rollout.metadata.name}"
+    return [msgspec.structs.replace(found, path=f"{where}: {found.path}") for found in problems]
 
 
 def _new_rollout(hub: Hub, document: Rollout, content: bytes, who: str) -> RolloutRecord:

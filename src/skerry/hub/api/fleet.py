@@ -88,7 +88,7 @@ def list_hosts(hub: TheHub, seen: TheSeen, site: FromQuery[str | None] = None) -
     now, quarantine = hub.clock.now(), hub.backend.identities.quarantine
     return [
         view_host(host, sites[host.site], now, quarantine=quarantine(host.name))
-        for host in hub.store.hosts(site)
+        for host in hub.backend.presence.fresh(hub.store.hosts(site))
         if host.site in sites
     ]
 
@@ -96,7 +96,7 @@ def list_hosts(hub: TheHub, seen: TheSeen, site: FromQuery[str | None] = None) -
 @get("/hosts/{name:str}", sync_to_thread=True)
 def show_host(name: FromPath[str], hub: TheHub, seen: TheSeen) -> HostView:
     """Show one host."""
-    host = seen.host(name)
+    (host,) = hub.backend.presence.fresh([seen.host(name)])
     quarantine = hub.backend.identities.quarantine(name)
     return view_host(host, seen.site(host.site), hub.clock.now(), quarantine=quarantine)
 
@@ -127,6 +127,7 @@ def list_events(
 
 def _site_views(hub: Hub, sites: Sequence[SiteRecord], hosts: Sequence[HostRecord]) -> list[SiteView]:
     now = hub.clock.now()
+    hosts = hub.backend.presence.fresh(hosts)
     assignments = hub.store.assignments()
     views: list[SiteView] = []
     for site in sites:
