@@ -112,12 +112,12 @@ class Stage(Fleet):
         self._shows = True
 
     def try_run(
-        self, *arguments: str, stdin: str = "", cwd: Path | None = None
+        self, *arguments: str, stdin: str = "", cwd: Path | None = None, prefix: Sequence[str] = ()
     ) -> subprocess.CompletedProcess[str]:
         """Run a command, and show it unless it is but a look."""
         if self._shows:
             self.say.command(arguments, "  # with the secret on standard input" if stdin else "")
-        return super().try_run(*arguments, stdin=stdin, cwd=cwd)
+        return super().try_run(*arguments, stdin=stdin, cwd=cwd, prefix=prefix)
 
     def show(self, *arguments: str, cwd: Path | None = None) -> str:
         """Run a command and show what it prints, too."""

@@ -20,7 +20,8 @@ import uvloop
 
 from skerry.agent.commands import join_site
 from skerry.agent.identity import Identity, load_identity
-from skerry.carrier.link import HttpLink, upstream_context
+from skerry.carrier.dialling import upstream_context
+from skerry.carrier.link import HttpLink
 from skerry.spec.carrier import SyncRequest
 from skerry.spec.desired import DesiredState
 from skerry.spec.report import REPORT_TYPE, Report

@@ -68,6 +68,8 @@ def test_reports_come_oldest_first(store: AgentStore) -> None:
     assert store.reports(2) == [QueuedReport(1, b"report 1"), QueuedReport(2, b"report 2")]
     assert sequences(store) == [1, 2, 3]
     assert store.reports(0) == []
+    assert [report.sequence for report in store.reports(1, above=1)] == [2]
+    assert store.reports(9, above=3) == []
 
 
 def test_a_report_can_be_replaced_until_it_was_sent(store: AgentStore) -> None:

@@ -17,9 +17,9 @@ import msgspec
 from skerry.adapters.sqlite_agent_store import SqliteAgentStore
 from skerry.adapters.system_clock import SystemClock
 from skerry.adapters.udp_datagrams import UdpDatagrams
-from skerry.agent.hub_trust import HubTrust
 from skerry.agent.identity import Identity, Place
 from skerry.agent.loops.neighbours import AppStatus, NeighbourLoop
+from skerry.carrier.hub_trust import HubTrust
 from skerry.kit.durable import write_file
 from skerry.spec.desired import DesiredState
 from skerry.testing.signing import SignedRepository

@@ -14,7 +14,6 @@ from skerry.agent.fetcher import Fetcher, FetchParts
 from skerry.agent.holding import Holds
 from skerry.agent.host_gates import GatedTrial, HostGates
 from skerry.agent.launching import Launcher, Site
-from skerry.agent.limiting import Limiter
 from skerry.agent.live_models import LiveModels
 from skerry.agent.loops.metrics import MetricsLoop
 from skerry.agent.loops.neighbours import NeighbourLoop
@@ -29,6 +28,7 @@ from skerry.agent.releases import Releases
 from skerry.agent.self_testing import SelfTests, TestBench
 from skerry.agent.volumes import Volumes
 from skerry.agent.vouching import Vouching, VouchingParts
+from skerry.carrier.limiting import Limiter
 from skerry.kit.canonical import encode_canonical
 from skerry.kit.digests import digest_of
 from skerry.kit.errors import SkerryError

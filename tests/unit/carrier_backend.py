@@ -23,6 +23,7 @@ from skerry.spec.carrier import (
     SyncAnswer,
     SyncRequest,
 )
+from skerry.spec.carrying import CarryAnswer, CarryRequest, RelayEnrollAnswer, RelayEnrollRequest
 from skerry.testing.memory import MemoryBlobs
 from skerry.trust.tokens import issue_blob_token, verify_blob_token
 from tests.unit.upstream import HOST, HUB, NOW, SIGNED, STRANGER, report_envelope
@@ -78,6 +79,12 @@ class Backend:
             self.waits.set()
             await asyncio.sleep(request.wait_s)
         return SyncAnswer(acknowledged=7)
+
+    async def enroll_relay(self, request: RelayEnrollRequest) -> RelayEnrollAnswer:
+        raise AssertionError
+
+    async def carry(self, request: CarryRequest) -> CarryAnswer:
+        raise AssertionError
 
     def check_blob_token(self, token: str) -> str:
         return verify_blob_token(token, {HUB.key_id: HUB.verifier}, NOW).host

@@ -11,7 +11,7 @@ from pathlib import Path
 from skerry.agent.fetcher import Fetcher, FetchParts, Priority
 from skerry.agent.fetching_progress import Fetched
 from skerry.agent.finding_ways import Bases
-from skerry.agent.limiting import Limiter
+from skerry.carrier.limiting import Limiter
 from skerry.delivery.relatives import Base
 from skerry.kit.digests import digest_of
 from skerry.ports.blobs import LocalBlobs

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from skerry.agent.hub_trust import HubTrust
 from skerry.agent.identity import Identity, Place
 from skerry.agent.keys import KeyFiles
 from skerry.agent.loops.sync import Syncer
 from skerry.agent.rotating import settle_keys
+from skerry.carrier.hub_trust import HubTrust
 from skerry.kit.errors import SkerryError
 from skerry.spec.carrier import (
     DeltaAnswer,
@@ -26,6 +26,7 @@ from skerry.spec.carrier import (
     SyncAnswer,
     SyncRequest,
 )
+from skerry.spec.carrying import CarryAnswer, CarryRequest, RelayEnrollAnswer, RelayEnrollRequest
 from skerry.spec.report import REPORT_TYPE, Report
 from skerry.testing.memory import MemoryAgentStore
 from skerry.trust.envelope import sign_document
@@ -59,6 +60,18 @@ class BackendLink:
         return DeltaAnswer()
 
     def metadata(self, name: str, *, token: str, max_bytes: int) -> bytes | None:
+        """Have none."""
+        return None
+
+    def enroll_relay(self, request: RelayEnrollRequest) -> RelayEnrollAnswer:
+        """Never used here."""
+        raise AssertionError
+
+    def carry(self, request: CarryRequest) -> CarryAnswer:
+        """Never used here."""
+        raise AssertionError
+
+    def blob_size(self, digest: str, *, token: str) -> int | None:
         """Have none."""
         return None
 

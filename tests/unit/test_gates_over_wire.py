@@ -12,11 +12,11 @@ import httpx2
 import msgspec
 import pytest
 
-from skerry.agent.hub_trust import HubTrust
 from skerry.agent.identity import Identity, Place
 from skerry.agent.loops.sync import Syncer
 from skerry.agent.measurements import Measurements
 from skerry.carrier.app import carrier_app
+from skerry.carrier.hub_trust import HubTrust
 from skerry.kit.errors import Unavailable
 from skerry.ports.hub_store import JoinTokenRecord
 from skerry.spec.carrier import EnrollRequest, SyncAnswer, SyncRequest

@@ -57,9 +57,9 @@ def replacing(harbour: Harbour, host: str, secret: str) -> str:
 
 
 def restart_hub(harbour: Harbour) -> None:
-    harbour.backend._hosts.clear()
-    harbour.backend._reload_at = 0.0
-    harbour.backend.identities = Identities(harbour.store, harbour.clock)
+    harbour.backend.hearing._hosts.clear()
+    harbour.backend.hearing._reload_at = 0.0
+    harbour.backend.hearing.identities = Identities(harbour.store, harbour.clock)
 
 
 async def is_waiting(harbour: Harbour) -> bool:
@@ -111,7 +111,7 @@ async def test_from_a_host_in_quarantine_nothing_is_taken_and_nothing_is_given_t
 ) -> None:
     edge = await joined(harbour, tmp_path / "edge")
     other = await joined(harbour, tmp_path / "other", "other")
-    token = harbour.backend._blob_token(harbour.backend._hosts[edge.files.load().key_id])
+    token = harbour.backend.hearing.blob_token(harbour.backend.hearing._hosts[edge.files.load().key_id])
     assert harbour.backend.check_blob_token(token) == "edge"
     copy = edge.copied(tmp_path / "copy")
     copy.start()

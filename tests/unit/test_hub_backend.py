@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from skerry.carrier.notifier import Notifier
 from skerry.hub.issuing import RENEW_BEFORE, VALID_FOR, Issuer
-from skerry.hub.notifier import Notifier
 from skerry.hub.services import Hub
 from skerry.kit.canonical import encode_canonical
 from skerry.kit.errors import Conflict, Denied, SkerryError, Unauthenticated, Untrusted

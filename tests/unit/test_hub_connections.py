@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from skerry.hub.connections import HubProtocol, Patience, hub_protocol
+from skerry.carrier.connections import Patience, PatientProtocol, patient_protocol
 from skerry.testing.waiting import eventually
 
 pytestmark = pytest.mark.trust
@@ -48,7 +48,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 class Served:
     """A server with little patience, and raw connections to it."""
 
-    def __init__(self, port: int, protocol: type[HubProtocol]) -> None:
+    def __init__(self, port: int, protocol: type[PatientProtocol]) -> None:
         self.port = port
         self.crowds = protocol.crowds
 
@@ -68,7 +68,7 @@ class Served:
 
 @contextlib.asynccontextmanager
 async def serve(asgi: ASGIApp, patience: Patience) -> AsyncGenerator[Served]:
-    protocol = hub_protocol(patience)
+    protocol = patient_protocol(patience)
     config = uvicorn.Config(
         asgi, http=protocol, ws="none", lifespan="off", log_config=None, access_log=False, loop="none"
     )

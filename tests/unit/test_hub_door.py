@@ -287,6 +287,7 @@ BODIES = {
     "POST /login": 4096,
     "POST /tokens": 2 << 20,
     "POST /sites/a/join-tokens": 2 << 20,
+    "POST /relays/a/tokens": 2 << 20,
     "POST /releases": 64 << 20,
     "POST /previews": 4 << 20,
     "POST /blobs/missing": 2 << 20,
@@ -296,6 +297,8 @@ BODIES = {
     "POST /rollouts/a/approve": 2 << 20,
     "POST /rollouts/a/abort": 2 << 20,
     "POST /releases/a@1/deltas": 2 << 20,
+    "POST /bundles": 8 << 20,
+    "POST /reports": 4 << 20,
 }
 
 

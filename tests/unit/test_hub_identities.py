@@ -38,7 +38,7 @@ def fleet(tmp_path: Path) -> Fleet:
     made.hub.store.put_lineage(
         LineageRecord(host="a", lineage=lineage, quarantined_at=made.clock.now(), why="a disk was copied")
     )
-    made.hub.backend.identities = Identities(made.hub.store, made.clock)
+    made.hub.backend.hearing.identities = Identities(made.hub.store, made.clock)
     return made
 
 

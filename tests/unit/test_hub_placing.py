@@ -11,12 +11,13 @@ import msgspec
 import pytest
 
 from skerry.hub.loops.rollouts import RolloutLoop
+from skerry.hub.placing import SiteWork, place_work
 from skerry.hub.services import Hub
 from skerry.kit.canonical import encode_canonical
 from skerry.ports.hub_store import Audit, HostRecord, JoinTokenRecord, RolloutRecord
 from skerry.spec.application import Application, ApplicationSpec, Bundle, Component, Placement
 from skerry.spec.carrier import JsonEnvelope, SyncRequest
-from skerry.spec.desired import DesiredState
+from skerry.spec.desired import DesiredState, SitePolicy
 from skerry.spec.facts import Fact, HostFacts
 from skerry.spec.hardware import Requirements
 from skerry.spec.metadata import Metadata
@@ -161,14 +162,26 @@ async def test_an_application_for_one_host_is_assigned_to_it_and_its_stand_by_al
     }
 
 
-async def test_hosts_know_nothing_of_each_other_where_nothing_is_placed(harbour: Harbour) -> None:
+async def test_hosts_know_each_other_also_where_nothing_is_placed(harbour: Harbour) -> None:
     harbour.site(host_network=True)
     await harbour.all_report_facts()
     await harbour.roll_out(release())
     desired = await harbour.desired()
-    assert (desired.placements, desired.neighbours) == ({}, {})
+    assert (desired.placements, set(desired.neighbours)) == ({}, set(harbour.keys))
+    before = await harbour.generation()
+    await harbour.report("edge-1", facts=facts(77))
+    assert (await harbour.desired()).neighbours["edge-1"].address == "10.0.0.77:7946"
+    assert await harbour.generation() == before + 1
     assert desired.policy.host_network
     assert await harbour.assigned() == sorted(harbour.keys)
+
+
+@pytest.mark.rule("SHARE-5")
+async def test_a_host_alone_at_its_site_has_no_neighbours(harbour: Harbour) -> None:
+    alone = tuple(harbour.store.hosts(SITE))[:1]
+    for releases in ({}, {APP: release(mode="one")}):
+        work = SiteWork(releases=releases, hosts=alone, policy=SitePolicy())
+        assert place_work(work).neighbours == {}
 
 
 @pytest.mark.rule("STANDBY-4")
@@ -246,7 +259,7 @@ async def test_each_goes_to_every_host_but_those_that_the_placement_excludes(har
         await harbour.report(f"edge-{number}", facts=facts(number, os=os))
     await harbour.roll_out(release(requires=Requirements(os=("debian",))))
     assert await harbour.assigned() == ["edge-0", "edge-1"]
-    assert ((await harbour.desired()).placements, (await harbour.desired()).neighbours) == ({}, {})
+    assert (await harbour.desired()).placements == {}
     # One that has it keeps it: it says itself what it lacks now.
     await harbour.report("edge-0", facts=facts(0, os="fedora"))
     await harbour.report("edge-2", facts=facts(2, os="debian"))

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from skerry.carrier.app import carrier_app
-from skerry.hub.connections import PROBES, HubProtocol, Patience
+from skerry.carrier.connections import PROBES, Patience, PatientProtocol
 from skerry.hub.presence import AT_ONCE, HEARTBEAT_S, PresenceNotes
 from skerry.ports.hub_store import HostRecord
 from skerry.spec.carrier import SyncRequest
@@ -146,7 +146,7 @@ async def test_the_kernel_asks_whether_who_waits_is_still_there(harbour: Harbour
         _, writer = await served.open()
         await until(lambda: len(served.crowds._unfinished) == 1)
         (connection,) = served.crowds._unfinished._members
-        assert isinstance(connection, HubProtocol)
+        assert isinstance(connection, PatientProtocol)
         found = connection.transport.get_extra_info("socket")
         assert found.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         assert found.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == PROBES["TCP_KEEPIDLE"]

@@ -15,7 +15,7 @@ import pytest
 
 from skerry.agent.fetcher import Fetcher, FetchParts, Priority
 from skerry.agent.fetching_progress import ProgressMeter
-from skerry.agent.limiting import Grant, Held, Limiter
+from skerry.carrier.limiting import Grant, Held, Limiter
 from skerry.carrier.link import HttpLink
 from skerry.kit.digests import digest_of
 from skerry.ports.agent_store import AgentStore

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skerry.agent.limiting import Limiter
+from skerry.carrier.limiting import Limiter
 from skerry.delivery.budget import (
     Bucket,
     BudgetState,

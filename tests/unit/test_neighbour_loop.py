@@ -11,10 +11,10 @@ import pytest
 
 from skerry.adapters.system_clock import SystemClock
 from skerry.adapters.udp_datagrams import UdpDatagrams
-from skerry.agent.hub_trust import HubTrust
 from skerry.agent.identity import Identity, Place
 from skerry.agent.loops.neighbours import NeighbourLoop, parse_lan_address
 from skerry.agent.neighbourhood import AppStatus
+from skerry.carrier.hub_trust import HubTrust
 from skerry.kit.errors import Rejected
 from skerry.ports.neighbours import Datagrams
 from skerry.spec.desired import DesiredState, Neighbour, SitePlacement

@@ -72,8 +72,8 @@ def restart(harbour: Harbour) -> None:
     fresh = Issuer(harbour.store, hub.keys.key, harbour.clock, harbour.notifier)
     hub.issuer.recovering = fresh.recovering
     hub.issuer._issued.clear()
-    hub.backend._hosts.clear()
-    hub.backend._reload_at = 0.0
+    hub.backend.hearing._hosts.clear()
+    hub.backend.hearing._reload_at = 0.0
 
 
 # ── what is lost ─────────────────────────────────────────────────────────────────────────────────────────

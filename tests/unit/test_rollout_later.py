@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skerry.carrier.notifier import Notifier
 from skerry.hub.issuing import Issuer
 from skerry.hub.leasing import Leases
 from skerry.hub.loops.rollouts import RolloutLoop
-from skerry.hub.notifier import Notifier
 from skerry.kit.canonical import encode_canonical
 from skerry.ports.hub_store import RolloutRecord
 from skerry.rollout.decide import decide_rollout, retry_rollout

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from skerry.adapters.directory_blobs import DirectoryBlobs
 from skerry.agent.fetcher import Fetcher, FetchParts
-from skerry.agent.limiting import Limiter
 from skerry.agent.releases import Releases
 from skerry.agent.storing import Storage
+from skerry.carrier.limiting import Limiter
 from skerry.kit.digests import digest_of
 from skerry.kit.errors import Unavailable
 from skerry.ports.blobs import LocalBlobs

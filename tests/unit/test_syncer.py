@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -130,6 +131,7 @@ async def test_a_desired_state_that_is_refused_is_not_stored_and_is_told_once(
 
 @pytest.mark.parametrize("failure", ("refused", "unavailable"))
 async def test_failures_are_retried_ever_more_slowly_and_never_in_a_hot_loop(failure: str) -> None:
+    random.seed(3)
     upstream, clock = Upstream(), SimulatedClock(NOW)
     if failure == "refused":
         upstream.desired = desired(1, key=STRANGER)
@@ -143,8 +145,8 @@ async def test_failures_are_retried_ever_more_slowly_and_never_in_a_hot_loop(fai
             waits.append(await elapse_until(clock, lambda asked=asked: upstream.asked > asked, 2.0))  # type: ignore[misc]
             # A change does not hasten a failing link.
             made.tell(observed("running" if asked % 2 else "soaking"), {})
-        assert waits[0] >= 0.5
-        assert waits[-1] >= 25
+        assert min(waits) >= 0.2
+        assert max(waits[4:]) >= 20
         assert max(waits) <= 66
         upstream.desired, upstream.error = desired(1), None
         assert await elapse_until(clock, lambda: made.desired, 2.0) <= 66
@@ -327,6 +329,17 @@ async def test_a_host_says_how_things_stand_only_when_that_changed() -> None:
     await made.exchange(0.0)
     await made.exchange(0.0)
     assert [newest.observed is not None for *_, newest in upstream.link.reports[3:]] == [True, True, False]
+
+
+async def test_what_was_noted_last_is_kept_when_an_agent_ends() -> None:
+    upstream, store = Upstream(), MemoryAgentStore()
+    made = syncer(upstream, store)
+    for number in range(450):
+        made.note("component.ended", f"number {number}")
+    made.settle()
+    again = syncer(upstream, store)
+    await again.exchange(0.0)
+    assert upstream.events() == [f"number {number}" for number in range(450)]
 
 
 async def test_the_one_who_wants_a_blob_token_gets_one_soon_and_another_when_it_is_refused() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from skerry.agent.hub_trust import HubTrust
 from skerry.agent.identity import Identity, Place
+from skerry.carrier.hub_trust import HubTrust
 from skerry.kit.errors import Denied, Missing, SkerryError, Unavailable
 from skerry.spec.carrier import (
     TIME_TYPE,
@@ -27,6 +27,7 @@ from skerry.spec.carrier import (
     SyncAnswer,
     SyncRequest,
 )
+from skerry.spec.carrying import CarryAnswer, CarryRequest, RelayEnrollAnswer, RelayEnrollRequest
 from skerry.spec.desired import DESIRED_STATE_TYPE, DesiredState
 from skerry.spec.report import REPORT_TYPE, Report
 from skerry.testing.signing import SignedRepository
@@ -108,6 +109,18 @@ class ScriptedLink:
         """Never used here."""
         raise AssertionError
 
+    def enroll_relay(self, request: RelayEnrollRequest) -> RelayEnrollAnswer:
+        """Never used here."""
+        raise AssertionError
+
+    def carry(self, request: CarryRequest) -> CarryAnswer:
+        """Never used here."""
+        raise AssertionError
+
+    def blob_size(self, digest: str, *, token: str) -> int | None:
+        """Have none."""
+        return None
+
     @contextmanager
     def blob(
         self, digest: str, *, offset: int, token: str, limit: int | None = None, rate: int | None = None
@@ -162,6 +175,11 @@ class BlobLink(ScriptedLink):
         if digest not in self.contents:
             raise Missing("blob.missing", f"there is no blob {digest}")
         yield self._chunks(self.contents[digest][offset:][:limit], self.cuts.pop(0) if self.cuts else None)
+
+    def blob_size(self, digest: str, *, token: str) -> int | None:
+        """Say how long a blob is that is served."""
+        content = self.contents.get(digest)
+        return None if content is None else len(content)
 
     def _chunks(self, content: bytes, cut_after: int | None) -> Iterator[bytes]:
         end = len(content) if cut_after is None else min(cut_after, len(content))

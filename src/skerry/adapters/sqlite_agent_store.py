@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
 import threading
 from collections.abc import Generator, Mapping, Sequence
@@ -17,14 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from skerry.adapters.durable_files import make_directory
-from skerry.adapters.durable_files import translated as translated_os
-from skerry.adapters.sqlite_files import is_corrupt, is_full, translated
-from skerry.kit.durable import sync_directory
+from skerry.adapters.sqlite_files import translated
+from skerry.adapters.sqlite_opening import open_database
 from skerry.kit.errors import Conflict
 from skerry.ports.agent_store import AgentStore, QueuedReport, WindowRow
 
-_companions = ("", "-wal", "-shm")
 _schema = (
     "CREATE TABLE documents (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
     "CREATE TABLE reports (sequence INTEGER PRIMARY KEY, envelope BLOB NOT NULL, sent INTEGER NOT NULL)",
@@ -67,17 +63,7 @@ class SqliteAgentStore(AgentStore):
         Raises:
             Unavailable: it cannot be opened now (`disk.full`, `database.locked`, `database.failed`).
         """
-        try:
-            make_directory(path.parent)
-            connection = _open_sound(path, patience_s)
-            set_aside = connection is None
-            if connection is None:
-                _set_aside(path)
-                connection = _connect(path, patience_s)
-        except sqlite3.Error as error:
-            raise translated(error, str(path)) or error from error
-        except OSError as error:
-            raise translated_os(error, path) from error
+        connection, set_aside = open_database(path, _steps, patience_s=patience_s)
         return cls(connection, str(path)), set_aside
 
     def load(self, key: str) -> bytes | None:
@@ -104,10 +90,10 @@ class SqliteAgentStore(AgentStore):
                 message = f"report {report.sequence} was sent and cannot change"
                 raise Conflict("report.sent", message, sequence=report.sequence)
 
-    def reports(self, limit: int) -> Sequence[QueuedReport]:
-        query = "SELECT sequence, envelope, sent FROM reports ORDER BY sequence LIMIT ?"
+    def reports(self, limit: int, *, above: int = -1) -> Sequence[QueuedReport]:
+        query = "SELECT sequence, envelope, sent FROM reports WHERE sequence > ? ORDER BY sequence LIMIT ?"
         with self._reading() as connection:
-            rows = connection.execute(query, (limit,)).fetchall()
+            rows = connection.execute(query, (above, limit)).fetchall()
         return [QueuedReport(sequence, bytes(envelope), bool(sent)) for sequence, envelope, sent in rows]
 
     def mark_sent(self, up_to: int) -> None:
@@ -201,62 +187,3 @@ def _name_of(window: WindowRow) -> tuple[str, str, str, str, int]:
 
 def _window(row: tuple[Any, ...]) -> WindowRow:
     return WindowRow(*row)
-
-
-def _open_sound(path: Path, patience_s: float) -> sqlite3.Connection | None:
-    """Return a connection to a sound file, or None when the file is damaged."""
-    connection: sqlite3.Connection | None = None
-    try:
-        connection = _connect(path, patience_s)
-        rows = connection.execute("PRAGMA quick_check(1)").fetchall()
-    except sqlite3.DatabaseError as error:
-        if connection is not None:
-            connection.close()
-        if is_corrupt(error):
-            return None
-        raise
-    if rows == [("ok",)]:
-        return connection
-    connection.close()
-    return None
-
-
-def _connect(path: Path, patience_s: float) -> sqlite3.Connection:
-    try:
-        return _prepare(path, patience_s, ())
-    except sqlite3.Error as error:
-        if not is_full(error):
-            raise
-        return _prepare(path, patience_s, ("PRAGMA locking_mode=EXCLUSIVE",))
-
-
-def _prepare(path: Path, patience_s: float, first: tuple[str, ...]) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=patience_s, isolation_level=None, check_same_thread=False)
-    try:
-        for pragma in first:
-            connection.execute(pragma)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA temp_store=MEMORY")
-        connection.execute("PRAGMA journal_size_limit=1048576")
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        for step in _steps[version:]:
-            connection.execute("BEGIN IMMEDIATE")
-            for statement in step:
-                connection.execute(statement)
-            connection.execute("COMMIT")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _set_aside(path: Path) -> None:
-    """Rename the damaged file and its companions to the first free number."""
-    targets = (Path(f"{path}.corrupt-{number}") for number in itertools.count(1))
-    target = next(target for target in targets if not target.exists())
-    for companion in _companions:
-        source = Path(f"{path}{companion}")
-        if source.exists():
-            source.rename(f"{target}{companion}")
-    sync_directory(path.parent)

@@ -6,7 +6,7 @@ from collections import OrderedDict, deque
 
 from skerry.reconcile.duty import HeardView
 from skerry.spec.desired import Neighbour
-from skerry.trust.heartbeat import Freshness, Heartbeat, Word, judge_freshness
+from skerry.trust.heartbeat import Freshness, Heartbeat, SharingDoor, Word, judge_freshness
 
 LEFT_SESSIONS = 16
 UNPROVEN_SESSIONS = 4
@@ -42,6 +42,8 @@ class Acquaintance:
         self.host = host
         self.stated = stated
         self.address = ""
+        self.found: tuple[str, ...] = ()
+        self.door: SharingDoor | None = None
         self.session = ""
         self.counter = 0
         self.heard_at: float | None = None
@@ -52,8 +54,9 @@ class Acquaintance:
         self._unproven: OrderedDict[str, int] = OrderedDict()
 
     def addresses(self) -> tuple[str, ...]:
-        """Return where to send: what it says itself, and what the hub says."""
-        return tuple(dict.fromkeys(place for place in (self.address, self.stated.address) if place))
+        """Return where to send: what it says itself, what the hub says, and until it is heard what was found."""
+        places = (self.address, self.stated.address, *(() if self.address else self.found))
+        return tuple(dict.fromkeys(place for place in places if place))
 
     def echo(self) -> tuple[str, int]:
         """Return the session and counter to repeat to it: its newest, or once, of a session that must prove itself.
@@ -82,6 +85,7 @@ class Acquaintance:
         if freshness in ("next", "first"):
             self.counter, self.heard_at = heartbeat.counter, now
             self.address = heartbeat.address or self.address
+            self.door = heartbeat.door
             for application, word in heartbeat.words.items():
                 self._note_word(application, word, heartbeat, knows_at=knows_at, now=now)
         return freshness

@@ -65,7 +65,7 @@ class Chores:
             await work()
         except Exception as caught:
             error = as_failure(caught)
-            wait_s = self._retries.setdefault(key, Retry()).next_wait_s()
+            wait_s = self._retries.setdefault(key, Retry()).next_wait_s(error)
             self._not_before[key] = self._clock.monotonic() + wait_s
             if self.troubles.get(key) != error.message:
                 # A failure is told when it begins, not each time it is met again.

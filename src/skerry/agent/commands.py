@@ -16,18 +16,27 @@ import structlog
 
 from skerry.agent.holding import read_holds
 from skerry.agent.identity import Place, load_identity, load_place, load_trust_root, save_place
-from skerry.agent.keys import KeyFiles
+from skerry.agent.keys import KeyFiles, StagedKeys
 from skerry.agent.measuring import Measurements
 from skerry.agent.rotating import RotationAnswer, answer_of, request_of, settle_keys
-from skerry.agent.wiring import lock_data, open_guard, open_runtime, this_machine
-from skerry.carrier.link import HttpLink, fetch_trust_root
+from skerry.agent.ways_up import load_way
+from skerry.agent.wiring import lock_data, open_guard, open_link, open_runtime, this_machine
+from skerry.carrier.link import HttpLink
+from skerry.carrier.ways_up import (
+    NOTHING_STATED,
+    StatedWay,
+    WayUp,
+    fetch_first_root,
+    load_dialling,
+    save_dialling,
+)
 from skerry.kit.canonical import UNREADABLE
 from skerry.kit.durable import write_file
 from skerry.kit.errors import Conflict, Missing, Rejected, Unavailable, Untrusted
 from skerry.kit.ids import is_name
 from skerry.kit.locking import is_held
 from skerry.ports.runtime import InstanceView
-from skerry.spec.carrier import EnrollRequest
+from skerry.spec.carrier import EnrollRequest, JoinToken
 from skerry.spec.report import REPORT_TYPE, Report
 from skerry.trust.envelope import sign_document
 from skerry.trust.timekeeping import TimeTrust, trusted_now
@@ -41,26 +50,36 @@ KeyChoice = Literal["auto", "tpm", "file"]
 """Where new private keys are kept: in files, sealed by the TPM or not."""
 
 
-def join_site(data: Path, token_text: str, *, host: str = "", keys: KeyChoice = "auto") -> Place:
+def join_site(
+    data: Path,
+    token_text: str,
+    *,
+    host: str = "",
+    keys: KeyChoice = "auto",
+    stated: StatedWay = NOTHING_STATED,
+) -> Place:
     """Make this host part of the site that the token names.
 
     The hub is not trusted before its trust root has the digest that the token pins. The private keys are made
     here and stay here. Joining again after a cut connection is safe. With a token that replaces a host, a directory
     that has joined as that host gets new keys; what else is in it stays.
 
+    The upstreams that are `stated` are asked in the place of the one that the token names, in order until one answers,
+    and are kept together with how they are dialled.
+
     Raises:
-        Rejected: the token or the host's name is malformed, or there is no TPM for `keys` to be in (`key.no_tpm`).
+        Rejected: the token or the host's name is malformed, the token is for a relay (`join.for_relay`), the way up can
+            never work, or there is no TPM for `keys` to be in (`key.no_tpm`).
         Conflict: this directory has joined another site, or the name is taken.
         Denied: the token is used up, expired or unknown.
         Untrusted: the upstream is not the hub the token names.
     """
     token = parse_join_token(token_text)
-    name = host or token.host or socket.gethostname().split(".")[0].lower()
-    if not is_name(name):
-        hint = "lower-case letters, digits and hyphens, 63 at most; give one with --name"
-        raise Rejected("host.bad_name", f"{name!r} cannot be a host's name", hint=hint)
+    name = _name_for(token, host)
     with lock_data(data):
         held = load_place(data)
+        way = WayUp(stated.upstreams or (token.hub,), stated.dialling.over(load_dialling(data)))
+        way.check()
         taken = Conflict(
             "agent.joined",
             f"this host has joined site {held.site} as {held.host}" if held else "",
@@ -68,33 +87,49 @@ def join_site(data: Path, token_text: str, *, host: str = "", keys: KeyChoice = 
         )
         if held is not None and (held.site, held.host) != (token.site, name):
             raise taken
-        root, raw = fetch_trust_root(token.hub, token.root)
+        upstream, root, raw = fetch_first_root(way, token.root)
         # A hub's later tokens pin its later roots.
         if held is not None and held.root != token.root and load_trust_root(data, held).hub != root.hub:
             raise taken
         files = open_keys(data, keys)
         # New keys beside the old: the hub may have taken them when the answer is lost, or not.
         anew = bool(token.host) and held is not None
-        made = files.stage() if anew else files.make()
-        now = datetime.now(UTC)
-        report = Report(host=name, site=token.site, sequence=1, sent_at=now, clock=now)
-        request = EnrollRequest(
-            secret=token.secret,
-            host=name,
-            sign_key=made.sign.public,
-            seal_key=made.seal_public,
-            proof=sign_document(report, REPORT_TYPE, made.sign),
-        )
-        link = HttpLink(token.hub, root.ca_pem)
+        link = HttpLink(upstream, root.ca_pem, dialling=way.dialling)
         try:
-            answer = link.enroll(request)
+            answer = link.enroll(_request(token, name, files.stage() if anew else files.make()))
         finally:
             link.close()
-        place = Place(host=answer.host, site=answer.site, upstream=token.hub, root=token.root)
+        place = Place(answer.host, answer.site, way.upstreams[0], token.root, way.upstreams)
+        if way.dialling != load_dialling(data):
+            save_dialling(data, way.dialling)
         save_place(data, place, raw)
         if anew:
             files.promote()
     return place
+
+
+def _name_for(token: JoinToken, host: str) -> str:
+    """Return the name to join by, for a token that is for a host."""
+    if token.relay:
+        hint = "use it with skerry relay join; for hosts, skerry site token makes one"
+        raise Rejected("join.for_relay", f"this token is for relay {token.relay}", hint=hint)
+    name = host or token.host or socket.gethostname().split(".")[0].lower()
+    if not is_name(name):
+        hint = "lower-case letters, digits and hyphens, 63 at most; give one with --name"
+        raise Rejected("host.bad_name", f"{name!r} cannot be a host's name", hint=hint)
+    return name
+
+
+def _request(token: JoinToken, name: str, made: StagedKeys) -> EnrollRequest:
+    now = datetime.now(UTC)
+    report = Report(host=name, site=token.site, sequence=1, sent_at=now, clock=now)
+    return EnrollRequest(
+        secret=token.secret,
+        host=name,
+        sign_key=made.sign.public,
+        seal_key=made.seal_public,
+        proof=sign_document(report, REPORT_TYPE, made.sign),
+    )
 
 
 def open_keys(data: Path, keys: KeyChoice) -> KeyFiles:
@@ -133,7 +168,7 @@ def rotate_keys(data: Path, *, timeout_s: float, keys: KeyChoice = "auto") -> st
     with lock_data(data):
         identity = load_identity(data, open_guard())
         files = open_keys(data, keys)
-        link = HttpLink(identity.place.upstream, identity.trust_root.ca_pem)
+        link = open_link(data, identity)
         try:
             return settle_keys(files, identity.place, link).key_id
         finally:
@@ -174,6 +209,7 @@ def read_status(data: Path) -> dict[str, Any]:
     return {
         "agent_running": is_held(data / "agent.lock"),
         "upstream": place.upstream,
+        "upstreams": [{"url": url, "in_use": False} for url in load_way(data, place).upstreams],
         "keys": files.kind or "lost",
         "keys_pending": files.pending,
         "machine": this_machine(),

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
@@ -17,9 +18,9 @@ import structlog
 
 from skerry.agent.fetching_progress import Fetched, ProgressMeter
 from skerry.agent.finding_ways import Bases, WayFinder
-from skerry.agent.limiting import Held
 from skerry.agent.retrying import Retry
-from skerry.agent.transfer import Download, FetchParts, HeldBack, Priority, Transfer
+from skerry.agent.transfer import Download, FetchParts, HeldBack, NotYet, Priority, Transfer
+from skerry.carrier.limiting import Held
 from skerry.delivery.ways import Way, WaysPlan
 from skerry.kit.digests import short
 from skerry.kit.errors import Denied, SkerryError, Unavailable
@@ -38,6 +39,9 @@ LOOK_AGAIN_S = 30.0
 """Who is held back asks again this often at the latest: clocks are set, and budgets change."""
 ASK_AGAIN_S = 15.0
 MAX_STREAMS = 4
+LOOK_NEAR_S = 0.3
+"""Who waits for a neighbour to begin looks again this often."""
+_ORDER = {"above": 0, "near": 1, "later": 2}
 NEAR_S = 0.05
 """What answers within this time gains nothing by being asked for several things at once."""
 
@@ -168,9 +172,7 @@ class Fetcher:
         while missing := [
             (digest, size) for digest, size in wanted.blobs if not self._parts.blobs.has(digest)
         ]:
-            if wanted.bases:
-                await self._in_thread(self._transfer.check, download)
-            plan = await self._in_thread(self._ways.plan, missing, wanted.bases)
+            plan = await self._in_thread(self._ways.plan, missing, wanted.bases, download)
             self._begin(plan, dict(missing), download.meter)
             if plan.ways:
                 ways = self._reserve(plan.ways, download)
@@ -194,22 +196,42 @@ class Fetcher:
         meter.begin(sizes | waits, left, full=missing, by_delta=by_delta)
 
     async def _take_all(self, ways: Sequence[Way], download: Download) -> None:
-        """Take ways, several at a time where each answer is long in coming; the first failure ends it."""
-        queue, failures = iter(ways), list[Exception]()
+        """Take ways, several at a time where each answer is long in coming; the first failure ends it.
+
+        What no neighbour is about to bring goes first. After a failure of the link, what neighbours give is taken.
+        """
+        failures = list[Exception]()
         streams = min(MAX_STREAMS, len(ways), 1 + int(self._transfer.latency_s / NEAR_S))
-        await asyncio.gather(*(self._take_some(queue, download, failures) for _ in range(streams)))
+        sizes = {way.delta or way.blob.digest: way.delta_bytes or way.blob.size_bytes for way in ways}
+        with self._parts.sharing.wanting(sizes):
+            sources = await self._in_thread(self._parts.sharing.survey, sizes)
+            order = {digest: _ORDER[source.kind] for digest, source in sources.items()}
+            queue = deque(sorted(ways, key=lambda way: order.get(way.delta or way.blob.digest, 0)))
+            await asyncio.gather(*(self._take_some(queue, download, failures) for _ in range(streams)))
         if failures:
             raise failures[0]
 
-    async def _take_some(self, ways: Iterator[Way], download: Download, failures: list[Exception]) -> None:
-        for way in ways:
+    async def _take_some(self, queue: deque[Way], download: Download, failures: list[Exception]) -> None:
+        in_vain = 0
+        while queue and (not failures or download.near_only):
+            way = queue.popleft()
             try:
-                if not failures and not self._parts.blobs.has(way.blob.digest):
+                if not self._parts.blobs.has(way.blob.digest):
                     await self._in_thread(self._ways.take, way, download)
+                in_vain = 0
+            except NotYet:
+                if download.near_only:
+                    continue  # it is tried again with the next attempt
+                queue.append(way)
+                in_vain += 1
+                if in_vain >= len(queue):
+                    in_vain = 0
+                    await self._parts.clock.sleep(LOOK_NEAR_S)
             except Exception as error:
+                if self._parts.blobs.has(way.blob.digest):
+                    continue  # another download, that was forgotten while it was at it, has brought it
                 failures.append(error)  # raised by `_take_all`
-            if failures:
-                return
+                download.near_only = self._parts.sharing.active and _link_fails(error)
 
     async def _in_thread(self, call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         loop = asyncio.get_running_loop()
@@ -226,7 +248,7 @@ class Fetcher:
     def _fail(self, release: str, error: SkerryError) -> None:
         if isinstance(error, Denied):
             self._parts.token(renew=True)
-        wait_s = self._retries.setdefault(release, Retry()).next_wait_s()
+        wait_s = self._retries.setdefault(release, Retry()).next_wait_s(error)
         self._not_before[release] = (self._parts.clock.monotonic() + wait_s, -1)
         if self.troubles.get(release) != error.message:
             _log.warning("fetch.failed", release=short(release), code=error.code, reason=error.message)
@@ -264,3 +286,8 @@ class Fetcher:
         if free < needed + SPARE_BYTES:
             message = f"disk full: {format_size(needed)} to fetch, {format_size(free)} free"
             raise Unavailable("disk.full", message)
+
+
+def _link_fails(error: Exception) -> bool:
+    """Tell whether only what comes from above is hindered."""
+    return isinstance(error, HeldBack) or (isinstance(error, SkerryError) and error.code.startswith("link."))

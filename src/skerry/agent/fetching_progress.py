@@ -19,12 +19,16 @@ _SAMPLE_S = 1.0
 
 
 class Fetched(msgspec.Struct, frozen=True):
-    """What a release takes: files, how many of them by delta, the bytes to fetch, and what they would be without."""
+    """What a release takes: files, how many of them by delta, the bytes to fetch, and what they would be without.
+
+    `near_bytes` came from neighbours.
+    """
 
     files: int
     by_delta: int
     size_bytes: int
     full_bytes: int
+    near_bytes: int = 0
 
 
 class ProgressMeter:
@@ -36,6 +40,7 @@ class ProgressMeter:
         self._by_delta: set[str] = set()
         self._left = 0
         self._came = 0
+        self._near = 0
         self._lock = threading.Lock()
         self._samples: deque[tuple[float, int]] = deque()
         self._told: FetchProgress | None = None
@@ -61,12 +66,13 @@ class ProgressMeter:
     def fetched(self) -> Fetched:
         """What the release takes in all."""
         full = sum(self._full.values())
-        return Fetched(len(self._sizes), len(self._by_delta), sum(self._sizes.values()), full)
+        return Fetched(len(self._sizes), len(self._by_delta), sum(self._sizes.values()), full, self._near)
 
-    def note(self, size: int) -> None:
-        """Note bytes that came."""
+    def note(self, size: int, *, near: bool = False) -> None:
+        """Note bytes that came; `near`: from a neighbour."""
         with self._lock:
             self._came += size
+            self._near += size if near else 0
 
     def tell(self, now: float, *, flowing: bool) -> FetchProgress:
         """Return what to tell at a monotonic time: the same as before until there is news worth a report."""

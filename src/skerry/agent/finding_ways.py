@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
+import msgspec
 import structlog
 
 from skerry.agent.transfer import Download, FetchParts, Transfer
@@ -49,14 +50,35 @@ class WayFinder:
         self._waited_s: dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def plan(self, missing: Sequence[tuple[str, int]], bases: Bases) -> WaysPlan:
+    def plan(self, missing: Sequence[tuple[str, int]], bases: Bases, download: Download) -> WaysPlan:
         """Return how to get blobs (digest, size), asking the upstream where there is something to ask. Blocking.
 
+        What a neighbour has, or fetches in full, comes from there.
+
         Raises:
+            HeldBack: the upstream would have to be asked, and the download may not go on now.
             Unavailable: the upstream cannot be reached, or has given no leave to fetch yet.
         """
         blobs = self._parts.blobs
         wanted = [WantedBlob(digest, size, min(size, blobs.partial_size(digest))) for digest, size in missing]
+        sources = self._parts.sharing.survey([blob.digest for blob in wanted])
+        near = {digest for digest, source in sources.items() if source.kind == "near"}
+        if not near:
+            return self._plan(wanted, bases, download)
+        rest = [blob for blob in wanted if blob.digest not in near]
+        plan = self._plan(rest, bases, download) if rest else WaysPlan(())
+        by_digest = {way.blob.digest: way for way in plan.ways}
+        by_digest |= {
+            blob.digest: Way(blob, blob.size_bytes - blob.held_bytes, why="from a neighbour")
+            for blob in wanted
+            if blob.digest in near
+        }
+        ways = tuple(by_digest[blob.digest] for blob in wanted if blob.digest in by_digest)
+        return msgspec.structs.replace(plan, ways=ways)
+
+    def _plan(self, wanted: Sequence[WantedBlob], bases: Bases, download: Download) -> WaysPlan:
+        if bases:
+            self._transfer.check(download)
         with self._lock:
             refused = dict(self._refused)
         bad = Counter(refused.values())

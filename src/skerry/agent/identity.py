@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from skerry.agent.hub_trust import HubTrust
 from skerry.agent.keys import KeyFiles
+from skerry.carrier.hub_trust import HubTrust
 from skerry.kit.canonical import UNREADABLE
 from skerry.kit.digests import digest_of
 from skerry.kit.durable import write_file
@@ -22,12 +22,16 @@ from skerry.trust.keys import SigningKey
 
 
 class Place(msgspec.Struct, frozen=True):
-    """What enrolment fixed: names, the upstream's address, and the digest of the trust root."""
+    """What enrolment fixed: names, the upstream's address, and the digest of the trust root.
+
+    `upstreams` are all there are, in the order of preference, `upstream` the first of them; empty when that is all.
+    """
 
     host: str
     site: str
     upstream: str
     root: str
+    upstreams: tuple[str, ...] = ()
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -42,6 +46,11 @@ class Identity(msgspec.Struct, frozen=True):
 def save_place(data: Path, place: Place, trust_root: bytes) -> None:
     """Store what enrolment fixed; the place last, so that a power cut leaves the host not enrolled."""
     write_file(data / "trust-root.json", trust_root)
+    write_place(data, place)
+
+
+def write_place(data: Path, place: Place) -> None:
+    """Store another place beside the trust root that is there."""
     write_file(data / "identity.json", msgspec.json.encode(place))
 
 

@@ -2,7 +2,8 @@
 
 No I/O and no clock: bytes and monotonic seconds go in, bytes, duties and the next instant come out.
 
-- Heartbeats go only to hosts that share a placed application with this one, one signed datagram for each.
+- Heartbeats go to hosts that share a placed application with this one, and where it shares blobs to all of its site,
+  one signed datagram for each.
 - A change of what this host says goes out at once, and so does the answer to a claim or to a new session.
 - A host whose turn ends says that it runs the application until it has looked: a start may be under way.
 - Before the agent has told how its applications stand, nothing is sent and nothing decided: what runs, runs.
@@ -29,11 +30,21 @@ from skerry.reconcile.duty import (
     timing_of,
 )
 from skerry.spec.desired import DesiredState, SitePlacement
-from skerry.trust.heartbeat import Heartbeat, Verifier, Word, key_tag, sign_heartbeat, verify_heartbeat
+from skerry.trust.heartbeat import (
+    Heartbeat,
+    SharingDoor,
+    Verifier,
+    Word,
+    key_tag,
+    sign_heartbeat,
+    verify_heartbeat,
+)
 from skerry.trust.keys import SigningKey, public_key
 
 PROMPT_GAP_S = 0.05
 VERIFIED_PER_S = 200.0
+CALM_PER_S = 8.0
+MAX_FOUND = 4
 
 Hearing = Literal["heard", "silent", "unknown"]
 
@@ -52,7 +63,10 @@ class AppStatus(msgspec.Struct, frozen=True, kw_only=True):
 class Neighbourhood:
     """One host's side of the conversation. `version` rises whenever a duty or a neighbour's hearing changes."""
 
-    def __init__(self, *, host: str, site: str, key: SigningKey, session: str) -> None:
+    def __init__(self, *, host: str, site: str, key: SigningKey, session: str, shares: bool = False) -> None:
+        """`shares`: this host talks with all of its site, because they share blobs."""
+        self._shares = shares
+        self._door: SharingDoor | None = None
         self._host, self._site, self._key, self._session = host, site, key, session
         self._retired: SigningKey | None = None
         self._sent = SentLog()
@@ -110,6 +124,20 @@ class Neighbourhood:
             self._unseen.clear()
             self.decide(now, seen=True)
 
+    def share(self, door: SharingDoor | None) -> None:
+        """Say from now on where this host shares blobs."""
+        self._door = door
+        for known in self._known.values():
+            known.due = float("-inf")
+
+    def find(self, tag: bytes, address: str) -> None:
+        """Try an address that somebody announced for the neighbour with that key; nothing of it is believed."""
+        verifier = self._verifiers.get(tag)
+        known = self._known.get(verifier.host) if verifier is not None else None
+        if known is not None and address not in known.addresses():
+            known.found = (address, *known.found)[:MAX_FOUND]
+            known.due = float("-inf")
+
     # ── what comes in ────────────────────────────────────────────────────────────────────────────────
 
     def receive(self, datagram: bytes, now: float) -> str:
@@ -144,7 +172,7 @@ class Neighbourhood:
                 continue
             applications = self._shared(known)
             beats = [timing_of(self._placements()[name].takeover_s).beat_s for name in applications]
-            known.due, known.sent_at = now + min(beats, default=BEAT_MOST_S), now
+            known.due, known.sent_at = now + min(beats, default=self._calm_beat_s()), now
             for datagram in self._datagrams(known, applications, now):
                 sending += [(address, datagram) for address in known.addresses()]
         return sending
@@ -158,6 +186,14 @@ class Neighbourhood:
     def needed(self) -> bool:
         """Whether there is anybody to talk with."""
         return bool(self._peers())
+
+    def doors(self, now: float) -> dict[str, tuple[str, SharingDoor | None]]:
+        """Return where the neighbours that are heard share, as (host of its address, door); None: it does not."""
+        return {
+            known.host: (known.address.rpartition(":")[0], known.door)
+            for known in self._peers()
+            if known.address and self._hearing(known, now) == "heard"
+        }
 
     @property
     def views(self) -> Mapping[str, Hearing]:
@@ -217,7 +253,7 @@ class Neighbourhood:
     def _hearing(self, known: Acquaintance, now: float) -> Hearing:
         assert self._began is not None
         shared = [timing_of(self._placements()[name].takeover_s).silent_s for name in self._shared(known)]
-        silent_s = max(shared, default=BEAT_MOST_S * 4)
+        silent_s = max(shared, default=self._calm_beat_s() * 4)
         if known.heard_at is None:
             return "unknown" if now - self._began <= silent_s else "silent"
         return "heard" if now - known.heard_at <= silent_s else "silent"
@@ -236,6 +272,7 @@ class Neighbourhood:
             heard_session=session,
             heard_counter=counter,
             words={name: self._word(known, name) for name in applications},
+            door=self._door,
         )
         datagram = sign_heartbeat(heartbeat, self._key)
         if datagram is not None:
@@ -278,7 +315,11 @@ class Neighbourhood:
     def _peers(self) -> list[Acquaintance]:
         if self._statuses is None:
             return []
-        return [known for known in self._known.values() if self._shared(known)]
+        return [known for known in self._known.values() if self._shares or self._shared(known)]
+
+    def _calm_beat_s(self) -> float:
+        """Return how often to say that there is nothing to say: seldom where there are many to say it to."""
+        return max(BEAT_MOST_S, len(self._known) / CALM_PER_S)
 
     def _hasten(self, known: Acquaintance, now: float) -> None:
         known.due = min(known.due, max(now, known.sent_at + PROMPT_GAP_S))

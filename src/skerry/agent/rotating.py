@@ -94,7 +94,7 @@ class KeyRotation:
                 if failure.code != self._troubled:
                     _log.warning("keys.failing", code=failure.code, reason=str(failure))
                 self._troubled = failure.code
-                wait_s = retry.next_wait_s()
+                wait_s = retry.next_wait_s(failure)
             await self._clock.sleep(wait_s)
 
     async def look(self) -> None:

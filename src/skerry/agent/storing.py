@@ -14,6 +14,7 @@ from pathlib import Path
 
 import structlog
 
+from skerry.agent.carried import spared_blobs
 from skerry.agent.releases import Releases
 from skerry.delivery.keeping import Keeping, Named, Room, plan_keeping
 from skerry.kit.errors import Unavailable
@@ -98,9 +99,15 @@ class Storage:
             if record.previous:
                 previous += sorted(self._releases.blobs_of(record.previous) - {record.previous})
                 good.add(record.previous)
+        candidate |= spared_blobs(self._root, self._settled())
         for digest in self._ahead:
             candidate |= self._releases.blobs_of(digest)
         return Named(good=good, candidate=candidate, bases=(*layers, *previous))
+
+    def _settled(self) -> set[str]:
+        """Return the releases that this host knows and has begun, or refused: what they need is kept or not by that."""
+        known = {d for r in self._records for d in (r.good, r.previous, r.candidate, *r.refused) if d}
+        return known | self._ahead
 
     def _size(self, digest: str) -> int:
         try:

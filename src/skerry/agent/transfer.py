@@ -1,6 +1,7 @@
-"""Brings the bytes of one blob over the link: from the byte where they stopped, paced, and verified at the end.
+"""Brings the bytes of one blob, from above or from a neighbour: from where they stopped, verified at the end.
 
 Blocking, for worker threads. Who is held back by the link's budget, or by a more urgent download, holds no connection.
+What comes from a neighbour is no matter of the link's budget.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import msgspec
 import structlog
 
 from skerry.agent.fetching_progress import ProgressMeter
-from skerry.agent.limiting import LONGEST_PAUSE_S, Held, Limiter
+from skerry.agent.sharing import Sharing
+from skerry.carrier.limiting import LONGEST_PAUSE_S, Held, Limiter
 from skerry.kit.digests import short
-from skerry.kit.errors import Unavailable, Untrusted
+from skerry.kit.errors import Denied, SkerryError, Unavailable, Untrusted
 from skerry.ports.blobs import LocalBlobs
 from skerry.ports.clock import Clock
 from skerry.ports.link import Link
@@ -25,6 +27,8 @@ _log = structlog.get_logger()
 
 _LATEST = 0.3
 """How much the newest measurement counts."""
+TOLD_BYTES = 1 << 20
+"""Of smaller blobs the log does not say where they come from."""
 _SPEED_BYTES = 64 << 10
 """Less says nothing about how fast a link is."""
 
@@ -47,6 +51,7 @@ class FetchParts(msgspec.Struct, frozen=True):
     token: Callable[..., str]
     root: Path
     limiter: Limiter
+    sharing: Sharing = msgspec.field(default_factory=lambda: Sharing(""))
     pause: Callable[[threading.Event, float], object] = threading.Event.wait
 
 
@@ -54,6 +59,7 @@ class Download(msgspec.Struct):
     """One release under way.
 
     `stop` ends it from any thread; `flowing` are the blobs that come now, `uses` all that must not be removed.
+    `near_only`: nothing comes from above at the moment, and what neighbours give still does.
     """
 
     priority: Priority
@@ -61,6 +67,7 @@ class Download(msgspec.Struct):
     stop: threading.Event = msgspec.field(default_factory=threading.Event)
     flowing: set[str] = msgspec.field(default_factory=set[str])
     uses: frozenset[str] = frozenset()
+    near_only: bool = False
 
 
 class HeldBack(Exception):
@@ -68,6 +75,13 @@ class HeldBack(Exception):
 
     def __init__(self, held: Held) -> None:
         self.held = held
+
+
+class NotYet(Exception):
+    """A neighbour is to fetch a blob and has not begun; look again in a moment. That is no failure."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
 
 
 class Transfer:
@@ -87,6 +101,7 @@ class Transfer:
 
         Raises:
             HeldBack: it may not go on now.
+            NotYet: a neighbour is to fetch it.
             Unavailable: it was cut off, the disk is full, or there is no leave to fetch yet.
             Untrusted: what came is not the blob; it is removed.
         """
@@ -94,14 +109,82 @@ class Transfer:
         if size == 0:
             blobs.put(digest, b"")
             return
-        offset = blobs.partial_size(digest)
-        while offset < size:
-            offset = self._fetch_part(digest, offset, size, download)
+        while not self._bring(digest, size, download):
+            pass
+
+    def _bring(self, digest: str, size: int, download: Download) -> bool:
+        """Bring a blob, or what its source of now gives of it; tell whether it is here."""
+        sharing = self._parts.sharing
+        offset = self._parts.blobs.partial_size(digest)
+        if offset >= size:
+            return self._finish(digest)
+        if download.near_only:
+            sharing.step_back(digest)
+        source = sharing.source(digest)
+        if source.kind == "later":
+            raise NotYet(source.why)
+        if sharing.active and size >= TOLD_BYTES:
+            _log.info("blob.source", blob=short(digest), source=source.kind, why=source.why, offset=offset)
+        if source.kind == "near":
+            return self._fetch_near(source.host, digest, size, download) >= size and self._finish(digest)
         try:
-            blobs.finish(digest)
+            if download.near_only:
+                raise NotYet(source.why)
+            while offset < size:
+                offset = self._fetch_part(digest, offset, size, download)
+            return self._finish(digest)
+        except (HeldBack, Unavailable, Denied):
+            sharing.step_back(digest)
+            raise
+        finally:
+            sharing.settle(digest)
+
+    def _finish(self, digest: str) -> bool:
+        """Verify what came; False when it was wrong and a neighbour gave some of it: then it is begun again."""
+        try:
+            self._parts.blobs.finish(digest)
         except Untrusted:
             _log.error("blob.mismatch", digest=digest)
+            if self._parts.sharing.blame(digest):
+                return False
             raise
+        self._parts.sharing.complete(digest)
+        return True
+
+    def _fetch_near(self, host: str, digest: str, size: int, download: Download) -> int:
+        """Fetch from a neighbour what it gives, and return the new offset; that it failed is noted."""
+        parts, came = self._parts, _Came()
+        offset = parts.blobs.partial_size(digest)
+        if download.stop.is_set():
+            raise Unavailable("fetch.stopped", "nobody wants it any more")
+        if self._outranked(download):
+            raise HeldBack(Held(1.0, "waiting for a more urgent download"))
+        download.flowing.add(digest)
+        try:
+            chunks = self._counted(host, digest, size, offset, download=download, came=came)
+            offset = parts.blobs.append(digest, chunks, offset=offset, limit=size)
+        finally:
+            download.flowing.discard(digest)
+        return offset
+
+    def _counted(
+        self, host: str, digest: str, size: int, offset: int, *, download: Download, came: _Came
+    ) -> Iterator[bytes]:
+        """Yield what a neighbour gives, to the end or until it fails: then there is another source."""
+        sharing = self._parts.sharing
+        try:
+            with sharing.open(host, digest, offset=offset, size=size) as chunks:
+                for chunk in chunks:
+                    sharing.gave(host, digest)
+                    came.size += len(chunk)
+                    download.meter.note(len(chunk), near=True)
+                    yield chunk
+                    if download.stop.is_set() or self._outranked(download):
+                        return
+        except SkerryError as error:
+            if not error.code.startswith("near."):
+                raise
+            sharing.failed(host, digest, error, came=came.size)
 
     def check(self, download: Download) -> None:
         """Return when a download may go on now, so that nobody asks for what may not be fetched; else `HeldBack`."""

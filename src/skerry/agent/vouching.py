@@ -14,9 +14,9 @@ from datetime import datetime
 import msgspec
 import structlog
 
-from skerry.agent.hub_trust import HubTrust
 from skerry.agent.retrying import Retry
-from skerry.agent.waking import sleep_unless_woken
+from skerry.carrier.hub_trust import HubTrust
+from skerry.carrier.waking import sleep_unless_woken
 from skerry.kit.canonical import UNREADABLE
 from skerry.kit.errors import Denied, SkerryError, Untrusted, as_failure
 from skerry.ports.agent_store import AgentStore
@@ -123,8 +123,9 @@ class Vouching:
                 await self.step()
                 retry.reset()
             except Exception as caught:
-                self._fail(as_failure(caught))
-                wait_s = retry.next_wait_s()
+                failure = as_failure(caught)
+                self._fail(failure)
+                wait_s = retry.next_wait_s(failure)
             await sleep_unless_woken(self._parts.clock, wait_s, self._wake)
             if not self._wake.is_set():
                 self._asked = frozenset()

@@ -16,6 +16,8 @@ import structlog
 
 from skerry.adapters.directory_blobs import DirectoryBlobs
 from skerry.adapters.facts import HostDetector, override_facts, read_facts
+from skerry.adapters.lan_door import LanDoor
+from skerry.adapters.lan_near import LanNear
 from skerry.adapters.machine_mark import machine_mark
 from skerry.adapters.net_metrics import NetMetrics
 from skerry.adapters.net_prober import NetProber
@@ -23,6 +25,7 @@ from skerry.adapters.process_runtime import ProcessRuntime
 from skerry.adapters.sqlite_agent_store import SqliteAgentStore
 from skerry.adapters.system_clock import SystemClock
 from skerry.adapters.udp_datagrams import UdpDatagrams
+from skerry.agent.carried import Carried, CarriedParts
 from skerry.agent.engine import EngineFinder, Found
 from skerry.agent.facts import FactsKeeper
 from skerry.agent.fetcher import Fetcher, FetchParts
@@ -32,7 +35,6 @@ from skerry.agent.host_runtime import HostRuntime
 from skerry.agent.identity import Identity, load_identity
 from skerry.agent.keys import KeyFiles, key_facts
 from skerry.agent.launching import Launcher, Site
-from skerry.agent.limiting import Limiter
 from skerry.agent.live_models import LiveModels
 from skerry.agent.loops.metrics import MetricsLoop
 from skerry.agent.loops.neighbours import NeighbourLoop
@@ -46,14 +48,22 @@ from skerry.agent.preparing import Preparer
 from skerry.agent.releases import Releases
 from skerry.agent.rotating import KeyRotation
 from skerry.agent.self_testing import SelfTests, TestBench
+from skerry.agent.sharing import Sharing, SharingParts
+from skerry.agent.sharing_door import DoorKeeper, DoorParts, parse_share
+from skerry.agent.sharing_serving import Passes, Shelf
 from skerry.agent.volumes import Volumes
 from skerry.agent.vouching import Vouching, VouchingParts
-from skerry.carrier.link import HttpLink
+from skerry.agent.ways_up import WayFollower, load_way
+from skerry.carrier.limiting import Limiter
+from skerry.carrier.upstreams import Upstreams
+from skerry.carrier.ways_up import NOTHING_STATED, StatedWay, open_upstreams
 from skerry.kit.durable import write_file
 from skerry.kit.errors import Conflict, Unavailable
 from skerry.kit.locking import hold
 from skerry.kit.structs import settle_structs
 from skerry.ports.agent_store import AgentStore
+from skerry.ports.blobs import LocalBlobs
+from skerry.ports.discovery import Discovery
 from skerry.ports.key_guard import KeyGuard
 from skerry.spec.facts import HostFacts
 from skerry.trust.keys import SigningKey
@@ -64,10 +74,17 @@ TPM_DEVICE = Path("/dev/tpmrm0")
 
 
 class Stated(msgspec.Struct, frozen=True):
-    """What a person stated at the start: facts by name, and where heartbeats go (`host`, `host:port`, `:port`)."""
+    """What a person stated at the start.
+
+    Facts by name; where heartbeats go (`host`, `host:port`, `:port`); whether and where blobs are shared with the
+    site (`auto`, `off`, a port); whether neighbours are looked for by multicast; and the way up.
+    """
 
     facts: Mapping[str, str] = {}
     lan_address: str = ""
+    share: str = "auto"
+    discover: bool = False
+    way: StatedWay = NOTHING_STATED
 
 
 def run_agent(data: Path, stated: Stated) -> None:
@@ -91,6 +108,23 @@ def open_guard() -> KeyGuard | None:
     from skerry.adapters.tpm_guard import TpmGuard
 
     return TpmGuard.find(os.environ, TPM_DEVICE)
+
+
+def open_blobs(data: Path) -> LocalBlobs:
+    """Return the blobs of a data directory, whether its agent runs or not."""
+    return DirectoryBlobs(data / "blobs")
+
+
+def open_store(data: Path) -> AgentStore:
+    """Return what the agent of a data directory remembers; its lock must be held."""
+    return SqliteAgentStore.open(data / "agent.db")[0]
+
+
+def open_link(data: Path, identity: Identity, stated: StatedWay = NOTHING_STATED) -> Upstreams:
+    """Return the link up, as the files of a data directory and what is stated say."""
+    way = load_way(data, identity.place, stated)
+    way.check()
+    return open_upstreams(way, identity.trust_root, SystemClock())
 
 
 def this_machine() -> str:
@@ -163,13 +197,14 @@ def lock_data(data: Path) -> contextlib.AbstractContextManager[None]:
 async def _run(data: Path, identity: Identity, stated: Stated) -> None:
     clock = SystemClock()
     store, fresh = SqliteAgentStore.open(data / "agent.db")
-    link = HttpLink(identity.place.upstream, identity.trust_root.ca_pem)
+    link = open_link(data, identity, stated.way)
     syncer = Syncer(identity, store, link, clock, session=f"{this_machine()}-{secrets.token_hex(8)}")
     if fresh:
         syncer.note(
             "agent.database_lost", "the database was damaged and set aside; beginning with an empty one"
         )
     syncer.note("agent.started")
+    syncer.upstreams = link.view
     host = _wire(data, identity, stated, syncer, store, link)
     # Variants are chosen by facts: better late than by half of them.
     await host.engine.look()
@@ -178,7 +213,8 @@ async def _run(data: Path, identity: Identity, stated: Stated) -> None:
     await host.parts.vouching.begin()
     reconciler = Reconciler(host.parts, host=identity.place.host, site=identity.place.site, data=data)
     host.facts.on_change = reconciler.wake
-    await _until_stopped(host, reconciler, link)
+    follower = WayFollower(data, identity.trust_root, link, clock, fixed=stated.way != NOTHING_STATED)
+    await _until_stopped(host, reconciler, link, follower, carried=_carried(data, identity, syncer))
 
 
 class _Host(msgspec.Struct, frozen=True):
@@ -192,7 +228,7 @@ class _Host(msgspec.Struct, frozen=True):
 
 
 def _wire(
-    data: Path, identity: Identity, stated: Stated, syncer: Syncer, store: AgentStore, link: HttpLink
+    data: Path, identity: Identity, stated: Stated, syncer: Syncer, store: AgentStore, link: Upstreams
 ) -> _Host:
     clock, prober = SystemClock(), NetProber()
     runtime = HostRuntime(ProcessRuntime(data / "instances"))
@@ -205,7 +241,7 @@ def _wire(
     tests = SelfTests(releases, TestBench(releases, launcher, runtime, clock), store)
     preparer = Preparer(releases, blobs, clock)
     engine = EngineFinder(lambda: find_container_engine(data), runtime, preparer, store, clock)
-    neighbours = NeighbourLoop(identity, UdpDatagrams(), store, clock, stated=stated.lan_address)
+    sharing, neighbours = _sharing(data, identity, stated, syncer, store, blobs)
     files = KeyFiles(data, open_guard())
     facts = open_facts(
         data,
@@ -215,7 +251,7 @@ def _wire(
     tests.on_change = facts.merge
     limiter = Limiter(store, clock, syncer.now)
     link.on_traffic = limiter.count
-    fetching = FetchParts(blobs, link, clock, syncer.token, data, limiter)
+    fetching = FetchParts(blobs, link, clock, syncer.token, data, limiter, sharing)
     fetcher, measuring = Fetcher(fetching), Fetcher(fetching)
     measurer = Measurer(
         data / "measure",
@@ -253,6 +289,48 @@ def _wire(
     return _Host(parts, facts, engine, measuring, _rotation(files, identity, parts, link))
 
 
+def _carried(data: Path, identity: Identity, syncer: Syncer) -> Carried:
+    parts = CarriedParts(
+        identity=identity,
+        clock=SystemClock(),
+        now=syncer.now,
+        desired=lambda: syncer.desired,
+        take=syncer.take_carried,
+        reports=syncer.reports_to_carry,
+        note=syncer.note,
+    )
+    return Carried(data, parts)
+
+
+def _sharing(
+    data: Path, identity: Identity, stated: Stated, syncer: Syncer, store: AgentStore, blobs: LocalBlobs
+) -> tuple[Sharing, NeighbourLoop]:
+    clock, host, port = SystemClock(), identity.place.host, parse_share(stated.share)
+
+    def loop(doors: DoorKeeper | None) -> NeighbourLoop:
+        return NeighbourLoop(identity, UdpDatagrams(), store, clock, stated=stated.lan_address, doors=doors)
+
+    if port is None:
+        return Sharing(host), loop(None)
+    passes = Passes(host, identity.place.site, identity.key, syncer.now)
+    sharing = Sharing(host, SharingParts(LanNear(), blobs, clock, passes.own))
+    parts = DoorParts(
+        sharing=sharing,
+        passes=passes,
+        door=LanDoor(data, host),
+        served=Shelf(sharing, passes, blobs, clock),
+        clock=clock,
+        discovery=_discovery() if stated.discover else None,
+    )
+    return sharing, loop(DoorKeeper(parts, host=host, key=identity.key, port=port))
+
+
+def _discovery() -> Discovery:
+    from skerry.adapters.zeroconf_discovery import ZeroconfDiscovery
+
+    return ZeroconfDiscovery()
+
+
 def _metering(
     syncer: Syncer, store: AgentStore, *, releases: Releases, live: LiveModels, host: str
 ) -> Metering:
@@ -272,7 +350,7 @@ def _metering(
     return Metering(loop, gates, measurements=measurements, fact_of=releases.fact, live=live, host=host)
 
 
-def _rotation(files: KeyFiles, identity: Identity, parts: Parts, link: HttpLink) -> KeyRotation:
+def _rotation(files: KeyFiles, identity: Identity, parts: Parts, link: Upstreams) -> KeyRotation:
     def take_key(key: SigningKey) -> None:
         parts.syncer.take_key(key)
         parts.neighbours.take_key(key)
@@ -282,7 +360,9 @@ def _rotation(files: KeyFiles, identity: Identity, parts: Parts, link: HttpLink)
     )
 
 
-async def _until_stopped(host: _Host, reconciler: Reconciler, link: HttpLink) -> None:
+async def _until_stopped(
+    host: _Host, reconciler: Reconciler, link: Upstreams, follower: WayFollower, *, carried: Carried
+) -> None:
     parts = host.parts
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -298,6 +378,8 @@ async def _until_stopped(host: _Host, reconciler: Reconciler, link: HttpLink) ->
             host.facts.run_forever(),
             host.engine.run_forever(),
             host.rotation.run_forever(),
+            follower.run_forever(),
+            carried.run_forever(),
             parts.runtime.watch(reconciler.wake),
             parts.syncer.poll_forever(),
             parts.vouching.run_forever(),
@@ -317,6 +399,7 @@ async def _until_stopped(host: _Host, reconciler: Reconciler, link: HttpLink) ->
     await reconciler.close()
     await asyncio.gather(*tasks, stopping, return_exceptions=True)
     await parts.metering.loop.close()
+    parts.syncer.settle()
     parts.store.close()
     for task in done - {stopping}:
         # A loop never ends by itself: this is a bug, and the service manager starts us again.

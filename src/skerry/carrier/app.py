@@ -7,8 +7,8 @@ ranges; who asks too often is told when to ask again; nothing else is decided he
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -26,6 +26,7 @@ from skerry.kit.digests import parse_digest
 from skerry.kit.errors import Bug, Missing, Rejected, SkerryError, Unauthenticated
 from skerry.ports.carrier_backend import CarrierBackend
 from skerry.spec.carrier import MAX_BODY_BYTES, DeltaRequest, EnrollRequest, KeyChangeRequest, SyncRequest
+from skerry.spec.carrying import MAX_CARRY_BYTES, CarryRequest, RelayEnrollRequest
 from skerry.spec.problem_details import PROBLEM_MEDIA_TYPE, problem_of
 from skerry.trust.report import claimed_key
 from skerry.trust.tokens import hash_secret
@@ -40,6 +41,7 @@ T = TypeVar("T")
 def carrier_app(backend: CarrierBackend, *, limits: CarrierLimits | None = None) -> Starlette:
     """Return the app; mount it at the root, its paths begin with `/v1/`. Without `limits` all may ask as they like."""
     guard = partial(_guard, limits)
+    exchange = partial(_exchange, guard)
 
     async def trust_root(request: Request) -> Response:
         with guard(request):
@@ -52,16 +54,6 @@ def carrier_app(backend: CarrierBackend, *, limits: CarrierLimits | None = None)
             backend.check_blob_token(token)
         content = await backend.metadata(request.path_params["name"])
         return Response(content, media_type="application/octet-stream")
-
-    async def enroll(request: Request) -> Response:
-        with guard(request):
-            answer = await backend.enroll(await _read(request, EnrollRequest))
-        return Response(_encode(answer), media_type="application/json")
-
-    async def change_keys(request: Request) -> Response:
-        with guard(request):
-            answer = await backend.change_keys(await _read(request, KeyChangeRequest))
-        return Response(_encode(answer), media_type="application/json")
 
     async def sync(request: Request) -> Response:
         body = await _read(request, SyncRequest)
@@ -84,10 +76,12 @@ def carrier_app(backend: CarrierBackend, *, limits: CarrierLimits | None = None)
     return Starlette(
         routes=[
             Route("/v1/sync", sync, methods=["POST"]),
+            exchange("/v1/carry", CarryRequest, backend.carry, lambda body: claimed_key(body.relay)),
+            exchange("/v1/enroll-relay", RelayEnrollRequest, backend.enroll_relay),
             Route("/v1/blobs/{digest}", blob, methods=["GET", "HEAD"]),
             Route("/v1/deltas", deltas, methods=["POST"]),
-            Route("/v1/enroll", enroll, methods=["POST"]),
-            Route("/v1/keys", change_keys, methods=["POST"]),
+            exchange("/v1/enroll", EnrollRequest, backend.enroll),
+            exchange("/v1/keys", KeyChangeRequest, backend.change_keys),
             Route("/v1/metadata/{name}", metadata, methods=["GET"]),
             Route("/v1/trust-root", trust_root, methods=["GET"]),
         ],
@@ -97,6 +91,29 @@ def carrier_app(backend: CarrierBackend, *, limits: CarrierLimits | None = None)
             Exception: _answer_bug,
         },
     )
+
+
+def _exchange(
+    guard: Callable[..., AbstractContextManager[None]],
+    path: str,
+    kind: type[T],
+    answer: Callable[[T], Awaitable[msgspec.Struct]],
+    claim: Callable[[T], str] | None = None,
+) -> Route:
+    """Return the route of one message and its answer; `claim` is who the sender says it is."""
+    max_bytes = MAX_CARRY_BYTES if kind is CarryRequest else MAX_BODY_BYTES
+
+    async def endpoint(request: Request) -> Response:
+        if claim is None:
+            with guard(request):  # a stranger's body is read only when it may come now
+                found = await answer(await _read(request, kind, max_bytes))
+        else:
+            body = await _read(request, kind, max_bytes)
+            with guard(request, claim(body)):
+                found = await answer(body)
+        return Response(_encode(found), media_type="application/json")
+
+    return Route(path, endpoint, methods=["POST"])
 
 
 @contextmanager
@@ -109,13 +126,13 @@ def _guard(limits: CarrierLimits | None, request: Request, claim: str = "") -> G
         yield
 
 
-async def _read(request: Request, kind: type[T]) -> T:
+async def _read(request: Request, kind: type[T], max_bytes: int = MAX_BODY_BYTES) -> T:
     body = bytearray()
     try:
         async for chunk in request.stream():
             body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                raise Rejected("body.too_large", f"a body may have {MAX_BODY_BYTES} bytes at most")
+            if len(body) > max_bytes:
+                raise Rejected("body.too_large", f"a body may have {max_bytes} bytes at most")
     except ClientDisconnect as error:
         raise Rejected("body.cut", "the body did not arrive whole") from error
     try:

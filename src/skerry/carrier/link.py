@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
 import socket
 import ssl
@@ -16,6 +17,8 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -23,8 +26,15 @@ import msgspec
 import urllib3
 from urllib3.connection import HTTPSConnection
 
+from skerry.carrier.dialling import (
+    Dialling,
+    open_pool,
+    proxy_for,
+    unverified_context,
+    upstream_context,
+)
 from skerry.kit.canonical import UNREADABLE
-from skerry.kit.errors import Missing, Rejected, SkerryError, Unavailable, Untrusted
+from skerry.kit.errors import Denied, Missing, Rejected, SkerryError, Unauthenticated, Unavailable, Untrusted
 from skerry.spec.carrier import (
     DeltaAnswer,
     DeltaRequest,
@@ -36,69 +46,95 @@ from skerry.spec.carrier import (
     SyncRequest,
     TrustRoot,
 )
+from skerry.spec.carrying import CarryAnswer, CarryRequest, RelayEnrollAnswer, RelayEnrollRequest
 from skerry.spec.problem_details import error_of
 
-CONNECT_TIMEOUT_S = 10.0
-ANSWER_TIMEOUT_S = 30.0
 BODY_TIMEOUT_S = 60.0
 MAX_ANSWER_BYTES = 8 << 20
 CHUNK_BYTES = 256 << 10
+PROBES = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 3}
+"""In seconds, and how many: a connection that is gone is found out within a bit more than a minute and a half."""
 MIN_CHUNK_BYTES = 256
 HEAD_BYTES = 1024
 """What the heads of a request and its answer take, roughly; bodies are counted exactly."""
 _RECEIVE_BYTES = tuple(1 << power for power in range(13, 22))
 """Receive buffers for slow readers: what the upstream may send ahead of being read crosses the link at full speed."""
-_X509_V_FLAG_NO_CHECK_TIME = 0x200000  # OpenSSL's x509_vfy.h; the ssl module has no name for it
+_WAITS = -1
+"""Key of the connections of calls that wait for news, so that these can be cut alone."""
 
 T = TypeVar("T")
-
-
-def upstream_context(ca_pem: str) -> ssl.SSLContext:
-    """Return a context that trusts one CA and nothing else, whatever the local clock says."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.verify_flags |= _X509_V_FLAG_NO_CHECK_TIME
-    try:
-        context.load_verify_locations(cadata=ca_pem)
-    except ssl.SSLError as error:
-        raise Untrusted("trust_root.bad_ca", "the trust root holds no usable CA certificate") from error
-    return context
 
 
 class HttpLink:
     """A `Link` over HTTPS."""
 
-    def __init__(self, url: str, ca_pem: str, *, body_limit_s: float = BODY_TIMEOUT_S) -> None:
-        parts = urlsplit(url)
-        if parts.scheme != "https" or not parts.hostname:
-            raise Rejected("link.bad_address", f"not an https address: {url[:200]!r}")
-        self._prefix = parts.path.rstrip("/")
+    def __init__(
+        self,
+        url: str,
+        ca_pem: str,
+        *,
+        dialling: Dialling | None = None,
+        body_limit_s: float = BODY_TIMEOUT_S,
+    ) -> None:
+        """Dial nothing as yet.
+
+        Raises:
+            Rejected: the address is none of HTTPS (`link.bad_address`), or what it is dialled by is wrong.
+            Untrusted: there is no usable CA (`trust_root.bad_ca`).
+        """
+        self._dialling = dialling or Dialling()
+        self._host, self._port, self._prefix = parse_upstream(url)
+        self._proxy = proxy_for(self._host, self._port, self._dialling, os.environ)
         self._body_limit_s = body_limit_s
         self._connections: set[HTTPSConnection] = set()
+        self._waiting: set[HTTPSConnection] = set()
         self._lock = threading.Lock()
         self._closed = False
         self.on_traffic: Callable[[int], None] = lambda _: None
-        self._host, self._port = parts.hostname, parts.port or 443
-        self._context = upstream_context(ca_pem)
+        self._context = upstream_context(ca_pem, self._dialling.ca_pem)
         self._pools: dict[int, urllib3.HTTPSConnectionPool] = {}
         self._pool = self._pool_for(None)
 
+    @property
+    def proxy(self) -> str:
+        """The proxy it dials by, without name and password; empty when it dials straight."""
+        return self._proxy.url if self._proxy else ""
+
+    def reach(self) -> None:
+        """Find out whether the upstream answers and is the one it should be."""
+        response = self._request("GET", "/v1/trust-root")
+        try:
+            body = _read_bounded(response, self._body_limit_s)
+        finally:
+            response.release_conn()
+        self.on_traffic(len(body) + HEAD_BYTES)
+        if response.status >= 500:
+            raise _error_of(response, body)
+
     def enroll(self, request: EnrollRequest) -> EnrollAnswer:
         """Ask to belong to a site."""
-        return self._exchange("/v1/enroll", request, EnrollAnswer, ANSWER_TIMEOUT_S)
+        return self._exchange("/v1/enroll", request, EnrollAnswer)
 
     def change_keys(self, request: KeyChangeRequest) -> KeyChangeAnswer:
         """Ask that new keys take the place of the old ones."""
-        return self._exchange("/v1/keys", request, KeyChangeAnswer, ANSWER_TIMEOUT_S)
+        return self._exchange("/v1/keys", request, KeyChangeAnswer)
 
     def sync(self, request: SyncRequest) -> SyncAnswer:
         """Hand over reports and wait up to `request.wait_s` for news."""
-        return self._exchange("/v1/sync", request, SyncAnswer, request.wait_s + ANSWER_TIMEOUT_S)
+        return self._exchange("/v1/sync", request, SyncAnswer, wait_s=request.wait_s)
+
+    def enroll_relay(self, request: RelayEnrollRequest) -> RelayEnrollAnswer:
+        """Ask to be the relay that a token names."""
+        return self._exchange("/v1/enroll-relay", request, RelayEnrollAnswer)
+
+    def carry(self, request: CarryRequest) -> CarryAnswer:
+        """Hand over what is below a relay and wait up to `request.wait_s` for news."""
+        return self._exchange("/v1/carry", request, CarryAnswer, wait_s=request.wait_s)
 
     def deltas(self, request: DeltaRequest, *, token: str) -> DeltaAnswer:
         """Ask which deltas there are."""
         try:
-            return self._exchange("/v1/deltas", request, DeltaAnswer, ANSWER_TIMEOUT_S, token=token)
+            return self._exchange("/v1/deltas", request, DeltaAnswer, token=token)
         except Missing:
             return DeltaAnswer()
 
@@ -114,8 +150,24 @@ class HttpLink:
         if response.status == 404:
             return None
         if response.status != 200:
-            raise _error_of(response.status, body)
+            raise _error_of(response, body)
         return body
+
+    def blob_size(self, digest: str, *, token: str) -> int | None:
+        """Return how long a blob is, None when there is none of that digest."""
+        headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
+        response = self._request("HEAD", f"/v1/blobs/{digest}", headers=headers)
+        response.release_conn()
+        self.on_traffic(HEAD_BYTES)
+        length = response.headers.get("content-length", "")
+        if response.status == 200 and length.isdecimal() and len(length) < 19:
+            return int(length)
+        if response.status == 404:
+            return None
+        # The answer to HEAD has no body that would say why.
+        families: dict[int, type[SkerryError]] = {401: Unauthenticated, 403: Denied}
+        family = families.get(response.status, Unavailable)
+        raise family("link.no_size", f"the upstream answered HTTP {response.status} to HEAD of a blob")
 
     @contextlib.contextmanager
     def blob(
@@ -132,7 +184,7 @@ class HttpLink:
             if response.status == 416:
                 yield iter(())
             elif response.status not in (200, 206):
-                raise _error_of(response.status, _read_bounded(response, self._body_limit_s))
+                raise _error_of(response, _read_bounded(response, self._body_limit_s))
             else:
                 # An upstream that ignores Range sends all; skip what is held already.
                 skip = offset if response.status == 200 else 0
@@ -147,27 +199,33 @@ class HttpLink:
             self._closed = True
             connections = list(self._connections)
         for connection in connections:
-            if connection.sock is not None:
-                with contextlib.suppress(OSError):
-                    connection.sock.shutdown(socket.SHUT_RDWR)
+            _cut(connection)
         for pool in list(self._pools.values()):
             pool.close()
 
+    def cut_waits(self) -> None:
+        """Cut the connections of calls that wait for news; they end with `Unavailable`."""
+        with self._lock:
+            connections = list(self._waiting)
+        for connection in connections:
+            _cut(connection)
+
     def _exchange(
-        self, path: str, message: msgspec.Struct, answer: type[T], timeout_s: float, *, token: str = ""
+        self, path: str, message: msgspec.Struct, answer: type[T], *, wait_s: float = 0.0, token: str = ""
     ) -> T:
         sent = msgspec.json.encode(message)
         headers = {"Content-Type": "application/json"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        response = self._request("POST", path, sent, headers=headers, timeout_s=timeout_s)
+        pool = self._pool_for(None, waits=True) if wait_s > 0 else None
+        response = self._request("POST", path, sent, headers=headers, wait_s=wait_s, pool=pool)
         try:
             body = _read_bounded(response, self._body_limit_s)
         finally:
             response.release_conn()
         self.on_traffic(len(sent) + len(body) + HEAD_BYTES)
         if response.status != 200:
-            raise _error_of(response.status, body)
+            raise _error_of(response, body)
         try:
             return msgspec.json.decode(body, type=answer)
         except UNREADABLE as error:
@@ -182,12 +240,12 @@ class HttpLink:
         body: bytes | None = None,
         *,
         headers: dict[str, str] | None = None,
-        timeout_s: float = ANSWER_TIMEOUT_S,
+        wait_s: float = 0.0,
         pool: urllib3.HTTPSConnectionPool | None = None,
     ) -> urllib3.BaseHTTPResponse:
         if self._closed:
             raise Unavailable("link.closed", "the link is closed")
-        timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=timeout_s)
+        timeout = urllib3.Timeout(connect=self._dialling.connect_s, read=wait_s + self._dialling.answer_s)
         try:
             return (pool or self._pool).urlopen(
                 method,
@@ -202,31 +260,31 @@ class HttpLink:
             if isinstance(_root_of(error), ssl.SSLCertVerificationError):
                 message = f"the upstream at {self._host} is not trusted: {_reason(error)}"
                 raise Untrusted("link.tls", message) from error
-            message = f"cannot reach {self._host}:{self._port}: {_reason(error)}"
+            by = f" by the proxy {self._proxy.url}" if self._proxy else ""
+            message = f"cannot reach {self._host}:{self._port}{by}: {_reason(error)}"
             raise Unavailable("link.unreachable", message) from error
 
-    def _pool_for(self, rate: int | None) -> urllib3.HTTPSConnectionPool:
+    def _pool_for(self, rate: int | None, *, waits: bool = False) -> urllib3.HTTPSConnectionPool:
         """Return the connections for a reader of that rate: their receive buffer holds about a second of it."""
         size = next((size for size in _RECEIVE_BYTES if size >= (rate or 0)), 0) if rate else 0
+        key = _WAITS if waits else size
         with self._lock:
-            pool = self._pools.get(size)
+            pool = self._pools.get(key)
             if pool is None:
-                options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]  # as urllib3 does by itself
+                options = [
+                    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+                    *_probes(),
+                ]  # the first as urllib3 does
                 if size:
                     # Set before it connects: it bounds the window from the first byte.
                     options.append((socket.SOL_SOCKET, socket.SO_RCVBUF, size))
-                pool = self._pools[size] = urllib3.HTTPSConnectionPool(
-                    self._host,
-                    self._port,
-                    maxsize=4,
-                    ssl_context=self._context,
-                    retries=False,
-                    socket_options=options,
-                )
-                pool.ConnectionCls = self._connection_class()  # pyright: ignore[reportAttributeAccessIssue]
+                address, more = (self._host, self._port), self._dialling.ca_pem
+                pool = open_pool(address, self._context, self._proxy, options=options, more_ca_pem=more)
+                pool.ConnectionCls = self._connection_class(waits=waits)  # pyright: ignore[reportAttributeAccessIssue]
+                self._pools[key] = pool
             return pool
 
-    def _connection_class(self) -> type[HTTPSConnection]:
+    def _connection_class(self, *, waits: bool) -> type[HTTPSConnection]:
         link = self
 
         class TrackedConnection(HTTPSConnection):
@@ -236,6 +294,8 @@ class HttpLink:
                 super().connect()
                 with link._lock:
                     link._connections.add(self)
+                    if waits:
+                        link._waiting.add(self)
                 if link._closed:
                     # `close` came while we connected and could not see us.
                     self.close()
@@ -244,13 +304,46 @@ class HttpLink:
             def close(self) -> None:
                 with link._lock:
                     link._connections.discard(self)
+                    link._waiting.discard(self)
                 super().close()
 
         return TrackedConnection
 
 
+def parse_upstream(url: str) -> tuple[str, int, str]:
+    """Return host, port and path of an upstream's address; the host of an IPv6 address is without brackets.
+
+    Raises:
+        Rejected: it is none of HTTPS (`link.bad_address`).
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or 443
+    except ValueError:
+        parts, host, port = urlsplit(""), "", 0
+    if parts.scheme != "https" or not host or "@" in parts.netloc:
+        raise Rejected("link.bad_address", f"not an https address: {_without_secrets(url)!r}")
+    return host, port, parts.path.rstrip("/")
+
+
+def _without_secrets(url: str) -> str:
+    return re.sub(r"//[^/]*@", "//", url)[:200]
+
+
+def _probes() -> list[tuple[int, int, int]]:
+    """Return the options by which the kernel finds out, while we wait for news, that the other end knows of us no more.
+
+    A firewall that forgets a connection, or cuts it, tells nobody who is silent.
+    """
+    found = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    for name, value in PROBES.items():
+        if (option := getattr(socket, name, None)) is not None:
+            found.append((socket.IPPROTO_TCP, option, value))
+    return found
+
+
 def fetch_trust_root(
-    url: str, root_digest: str, *, body_limit_s: float = BODY_TIMEOUT_S
+    url: str, root_digest: str, *, dialling: Dialling | None = None, body_limit_s: float = BODY_TIMEOUT_S
 ) -> tuple[TrustRoot, bytes]:
     """Fetch the trust root from a hub or relay and check it against the digest that a join token pins.
 
@@ -260,27 +353,25 @@ def fetch_trust_root(
         Untrusted: the document has another digest (`trust_root.mismatch`).
         Unavailable: the upstream cannot be reached.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    parts = urlsplit(url)
-    if parts.scheme != "https" or not parts.hostname:
-        raise Rejected("link.bad_address", f"not an https address: {url[:200]!r}")
-    timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=ANSWER_TIMEOUT_S)
-    pool = urllib3.HTTPSConnectionPool(parts.hostname, parts.port or 443, ssl_context=context, retries=False)
+    dialling = dialling or Dialling()
+    host, port, prefix = parse_upstream(url)
+    proxy = proxy_for(host, port, dialling, os.environ)
+    timeout = urllib3.Timeout(connect=dialling.connect_s, read=dialling.answer_s)
+    pool = open_pool((host, port), unverified_context(), proxy, more_ca_pem=dialling.ca_pem)
     try:
         with warnings.catch_warnings():
             # Unverified on purpose: nobody who joins a host should be told that this is dangerous.
             warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
             response = pool.urlopen(
                 "GET",
-                f"{parts.path.rstrip('/')}/v1/trust-root?digest={root_digest}",
+                f"{prefix}/v1/trust-root?digest={root_digest}",
                 timeout=timeout,
                 preload_content=False,
             )
         body = _read_bounded(response, body_limit_s)
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise Unavailable("link.unreachable", f"cannot reach {url}: {_reason(error)}") from error
+        by = f" by the proxy {proxy.url}" if proxy else ""
+        raise Unavailable("link.unreachable", f"cannot reach {url}{by}: {_reason(error)}") from error
     finally:
         pool.close()
     if "sha256:" + hashlib.sha256(body).hexdigest() != root_digest:
@@ -312,11 +403,46 @@ def _read_bounded(
     return bytes(body)
 
 
-def _error_of(status: int, body: bytes) -> SkerryError:
-    strange = Unavailable(
-        "link.strange_answer", f"the upstream answered HTTP {status} without a problem document"
-    )
-    return error_of(body) or strange
+def _cut(connection: HTTPSConnection) -> None:
+    # In TLS to a proxy there is another TLS, and that has no end to shut.
+    sock = getattr(connection.sock, "socket", connection.sock)
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+
+
+def _error_of(response: urllib3.BaseHTTPResponse, body: bytes) -> SkerryError:
+    error = error_of(body)
+    if error is None and response.status == 429:
+        error = Unavailable("rate.limited", "the upstream asks to come again later")
+    if error is None:
+        message = f"the upstream answered HTTP {response.status} without a problem document"
+        error = Unavailable("link.strange_answer", message)
+    wait_s = _asked_wait_s(response) if response.status in (429, 503) else None
+    if wait_s is not None and "retry_after_s" not in error.facts:
+        error.facts = {**error.facts, "retry_after_s": wait_s}
+    return error
+
+
+def _asked_wait_s(response: urllib3.BaseHTTPResponse) -> float | None:
+    """Return how long `Retry-After` asks to wait (RFC 9110, 10.2.3); None when it is not there or no such thing."""
+    asked = response.headers.get("retry-after", "").strip()
+    if asked.isdecimal() and len(asked) < 10:
+        return float(asked)
+    then = _http_date(asked)
+    if then is None:
+        return None
+    # By the clock of who says so, if it tells that: ours may be years off.
+    now = _http_date(response.headers.get("date", "")) or datetime.now(UTC)
+    return max(0.0, (then - now).total_seconds())
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        found = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _chunk_bytes(rate: int | None) -> int:

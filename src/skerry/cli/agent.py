@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 import click
 
+from skerry.cli.agent_bundle import export_reports, import_
 from skerry.cli.agent_facts import facts
 from skerry.cli.agent_hold import hold, release_hold
 from skerry.cli.agent_measure import measure
 from skerry.cli.agent_options import data_option, parse_stated, stated_option
+from skerry.cli.agent_ways import upstream_in_use, upstream_lines, upstreams, way_options
 from skerry.cli.leaving_out import DECORATION, left_out
 from skerry.cli.options import DURATION
 from skerry.cli.text import clean, download, examples
@@ -37,8 +39,11 @@ def agent() -> None:
 
 agent.add_command(facts)
 agent.add_command(measure)
+agent.add_command(upstreams)
 agent.add_command(hold)
 agent.add_command(release_hold)
+agent.add_command(import_)
+agent.add_command(export_reports)
 
 
 @agent.command(
@@ -48,12 +53,13 @@ agent.add_command(release_hold)
 @_data
 @click.option("--name", default="", help="The host's name; its host name if not given.")
 @_keys
-def join(token: str, data: Path, name: str, keys: KeyChoice) -> None:
+@way_options()
+def join(token: str, data: Path, name: str, keys: KeyChoice, way: Any) -> None:
     """Make this host part of a site. TOKEN is what skerry site token printed; - reads it from standard input."""
     from skerry.agent.commands import join_site
 
     text = sys.stdin.read() if token == "-" else token  # noqa: S105
-    place = join_site(data.absolute(), text, host=name, keys=keys)
+    place = join_site(data.absolute(), text, host=name, keys=keys, stated=way)
     click.echo(f"joined site {place.site} as {place.host}; now run: skerry agent run --data {data}")
 
 
@@ -66,16 +72,28 @@ def join(token: str, data: Path, name: str, keys: KeyChoice) -> None:
     metavar="HOST[:PORT]",
     help="Where the site's other hosts reach this one; found by itself if not given.",
 )
+@click.option(
+    "--share",
+    default="auto",
+    show_default=True,
+    metavar="auto|off|PORT",
+    help="Whether this host shares what it fetches with the others of its site, and at which TCP port.",
+)
+@click.option("--discover", is_flag=True, help="Look for the site's other hosts by multicast DNS as well.")
 @click.option("--log-json", is_flag=True, help="Write the log as JSON lines.")
-def run(data: Path, stated: tuple[str, ...], lan_address: str, log_json: bool) -> None:
-    """Run the agent. Applications it started outlive it and are found again."""
+@way_options()
+def run(data: Path, stated: tuple[str, ...], *, log_json: bool, way: Any, **near: Any) -> None:
+    """Run the agent. Applications it started outlive it and are found again.
+
+    What is said here of the way up counts for this run; skerry agent upstreams set changes it for good.
+    """
     with left_out(*DECORATION):
         from skerry.agent.wiring import Stated, run_agent
         from skerry.cli.logs import configure_logs
 
     overrides = parse_stated(stated)
     configure_logs(json=log_json)
-    run_agent(data.absolute(), Stated(overrides, lan_address))
+    run_agent(data.absolute(), Stated(overrides, way=way, **near))
 
 
 @agent.command(epilog=examples("skerry agent status --data /var/lib/skerry-agent"))
@@ -91,7 +109,8 @@ def status(data: Path, output: str) -> None:
     if output == "json":
         click.echo(json.dumps(found, indent=2))
         return
-    click.echo(f"host {found['host']} at site {found['site']}, upstream {found['upstream']}")
+    click.echo(f"host {found['host']} at site {found['site']}, upstream {upstream_in_use(found)}")
+    click.echo("".join(f"{line}\n" for line in upstream_lines(found)), nl=False)
     click.echo(f"agent: {'running' if found['agent_running'] else 'NOT running'}")
     click.echo(f"last contact: {found.get('last_contact') or 'never'}")
     pending = ", new ones wait for the hub" if found["keys_pending"] else ""

@@ -1,4 +1,4 @@
-"""`skerry delete`: sites, hosts, releases, policies and ended rollouts, by name or by the documents that made them."""
+"""`skerry delete`: sites, hosts, relays and more, by name or by the documents that made them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from skerry.kit.errors import Rejected
 from skerry.kit.ids import release_name
 from skerry.spec.application import Application
 from skerry.spec.policy import Policy
+from skerry.spec.relay import Relay
 from skerry.spec.rollout import Rollout
 from skerry.spec.site import Site
 
@@ -24,6 +25,7 @@ _deletable: dict[str, Deletable] = {
     "release": "releases",
     "rollout": "rollouts",
     "policy": "policies",
+    "relay": "relays",
 }
 Target = tuple[str, str]
 """Kind in the singular, and name."""
@@ -40,7 +42,7 @@ Target = tuple[str, str]
 def delete(
     kind: Resource | None, names: tuple[str, ...], files: tuple[str, ...], dry_run: bool, yes: bool
 ) -> None:
-    """Delete sites, hosts, releases, policies or ended rollouts."""
+    """Delete sites, hosts, releases, policies, relays or ended rollouts."""
     if bool(files) == bool(kind) or (kind and not names):
         raise click.UsageError("write either KIND NAME..., or -f FILE")
     targets = [(kind.singular, name) for name in names] if kind else _named_by(files)
@@ -68,12 +70,16 @@ def _named_by(files: tuple[str, ...]) -> list[Target]:
                 targets.append(("rollout", rollout.metadata.name))
             case Policy() as policy:
                 targets.append(("policy", policy.metadata.name))
+            case Relay() as relay:
+                targets.append(("relay", relay.metadata.name))
             case _:
                 pass
     if not targets:
         raise Rejected("delete.nothing", "these documents made nothing that can be deleted by itself")
     # What refers to others goes before what it refers to.
-    return sorted(targets, key=lambda target: ("rollout", "release", "policy", "site").index(target[0]))
+    return sorted(
+        targets, key=lambda target: ("rollout", "release", "policy", "relay", "site").index(target[0])
+    )
 
 
 def _check_all_there(client: Client, targets: list[Target]) -> None:

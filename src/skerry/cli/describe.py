@@ -11,6 +11,7 @@ import msgspec
 from skerry.cli import portraits
 from skerry.cli.output import format_data, output_option
 from skerry.cli.proofs import policy_lines
+from skerry.cli.relay_portraits import relay_lines
 from skerry.cli.resources import AnyView, Query, Resource, ResourceType, resource_of
 from skerry.cli.session import connect
 from skerry.cli.text import examples, now, painted
@@ -33,11 +34,13 @@ class Described(msgspec.Struct, frozen=True):
         "skerry describe release meter-reader@1.1.0",
     )
 )
-@click.argument("what", type=ResourceType("site", "host", "app", "model", "release", "rollout", "policy"))
+@click.argument(
+    "what", type=ResourceType("site", "host", "app", "model", "release", "rollout", "policy", "relay")
+)
 @click.argument("name")
 @output_option("table", "json", "yaml")
 def describe(what: Resource, name: str, output: str) -> None:
-    """Show a site, host, app, model, release, rollout or policy with everything that is known about it."""
+    """Show a site, host, app, model, release, rollout, policy or relay with everything that is known about it."""
     show_described(what.singular, name, output)
 
 
@@ -91,6 +94,11 @@ def _policy(client: Client, name: str, at: datetime) -> Described:
     return Described(view, policy_lines(view, at=at))
 
 
+def _relay(client: Client, name: str, at: datetime) -> Described:
+    view = client.relay(name)
+    return Described(view, relay_lines(view, at=at))
+
+
 def _only(singular: str, client: Client, name: str) -> list[AnyView]:
     resource = resource_of(singular)
     assert resource is not None
@@ -105,4 +113,5 @@ _describers: dict[str, Callable[[Client, str, datetime], Described]] = {
     "release": _release,
     "rollout": _rollout,
     "policy": _policy,
+    "relay": _relay,
 }

@@ -10,6 +10,7 @@ import click
 from skerry.cli.explain_choices import choice_now, choice_sentences, placement_sentences
 from skerry.cli.explain_delivery import delivery
 from skerry.cli.explain_history import show_history
+from skerry.cli.explain_path import path
 from skerry.cli.explain_policy import policy
 from skerry.cli.explain_rollout import only_site, rollout_sentences
 from skerry.cli.output import format_data, output_option
@@ -27,6 +28,7 @@ from skerry.spec.api import HostView
         "skerry explain rollout spring",
         "skerry explain delivery meter-reader@1.1.0 --host press-3",
         "skerry explain policy meter-reader@1.1.0",
+        "skerry explain path zurich",
     )
 )
 def explain() -> None:
@@ -34,6 +36,7 @@ def explain() -> None:
 
 
 explain.add_command(delivery)
+explain.add_command(path)
 explain.add_command(policy)
 
 

@@ -32,9 +32,10 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
         release="Push releases to the hub, show them, and follow who vouches for them.",
         rollout="Bring a release to sites, and follow it there.",
         host="Let a host go on that is in quarantine.",
+        bundle="Carry releases to sites without a link, on a stick.",
     ),
     "Look": _commands(
-        get="List what there is: sites, hosts, apps, models, releases, rollouts, policies, events.",
+        get="List what there is: sites, hosts, relays, apps, models, releases, rollouts, policies, events.",
         describe="Show one thing with everything that is known about it.",
         simulate="Run a rollout on virtual time, over a described fleet or as a forecast of the hub's.",
         explain="Say in sentences why a variant or a host was chosen, or a rollout or release stands where it does.",
@@ -43,7 +44,7 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
         **_commands(
             apply="Store documents on the hub, all or none.",
             diff="Show what applying documents would change.",
-            delete="Delete sites, hosts, releases, policies or ended rollouts.",
+            delete="Delete sites, hosts, releases, policies, relays or ended rollouts.",
             volume="List the volumes of applications, and empty them.",
         ),
         "schema": LazyCommand("skerry.cli.schema_command", "Print the JSON Schema of the documents."),
@@ -51,6 +52,7 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
     "Run": _commands(
         hub="Run a hub.",
         agent="Join a site as a host, and run the agent.",
+        relay="Make tokens for relays, join as one, and serve.",
         token="Create, list and revoke API tokens.",  # noqa: S106 - a help text
         publisher="Say who may sign releases, and with which keys.",
         root="Look after the root of trust: offline keys, and the keys the hub signs with.",

@@ -26,6 +26,7 @@ from skerry.spec.api import (
     TokenView,
 )
 from skerry.spec.api_policy import PolicyView
+from skerry.spec.api_relay import RelayStanding
 
 AnyView = Any
 """A view of `skerry.spec.api`; which one, the resource knows."""
@@ -195,6 +196,23 @@ def _policy_columns(at: datetime) -> list[Column[PolicyView]]:
     ]
 
 
+def _relays(client: Client, query: Query) -> Sequence[RelayStanding]:
+    return [client.relay(query.name)] if query.name else client.relays()
+
+
+def _relay_columns(at: datetime) -> list[Column[RelayStanding]]:
+    return [
+        Column("NAME", lambda v: v.name),
+        Column("STATE", lambda v: v.presence),
+        Column("LAST SEEN", lambda v: age(v.last_seen_at, at), 1),
+        Column("SITES", lambda v: str(len(v.sites))),
+        Column("QUEUE", lambda v: str(v.view.queue.reports) if v.view else "", 1),
+        Column("CACHE", lambda v: format_size(v.view.cache.used_bytes) if v.view else "", 2),
+        Column("BELOW", lambda v: ", ".join(v.below), 2),
+        Column("ADDRESS", lambda v: str(v.document.get("spec", {}).get("addresses", [""])[0]), 3),
+    ]
+
+
 def _event_columns(_: datetime) -> list[Column[EventView]]:
     return [
         Column("AT", lambda v: local_time(v.event.at)),
@@ -250,6 +268,7 @@ RESOURCES: tuple[Resource, ...] = (
     ),
     Resource("rollout", "rollouts", _rollouts, _rollout_columns, lambda v: f"rollout/{v.name}"),
     Resource("policy", "policies", _policies, _policy_columns, lambda v: f"policy/{v.name}"),
+    Resource("relay", "relays", _relays, _relay_columns, lambda v: f"relay/{v.name}"),
     Resource(
         "event",
         "events",

@@ -49,7 +49,9 @@ def create(name: str, labels: tuple[str, ...], time_zone: str, output: str) -> N
 
 @site.command(
     epilog=examples(
-        "skerry site token zurich --ttl 2h --uses 10", "skerry site token zurich --replace press-1"
+        "skerry site token zurich --ttl 2h --uses 10",
+        "skerry site token zurich --replace press-1",
+        "skerry site token zurich --via plant-l3",
     )
 )
 @click.argument("name")
@@ -63,15 +65,19 @@ def create(name: str, labels: tuple[str, ...], time_zone: str, output: str) -> N
     metavar="HOST",
     help="For one machine that takes the place of this host, with new keys.",
 )
+@click.option(
+    "--via", default="", metavar="RELAY|URL", help="Where it shall ask to join; the hub if not given."
+)
 @output_option("table", "json", "yaml")
-def token(name: str, ttl: float, uses: int, replace: str, output: str) -> None:
+def token(name: str, ttl: float, *, uses: int, replace: str, via: str, output: str) -> None:
     """Print a token with which hosts join a site: `skerry agent join TOKEN`.
 
     The token alone is printed to standard output; it is shown this once. Once a host was replaced, the keys it had are
     refused.
     """
     with connect() as client:
-        answer = client.join_token(name, JoinTokenRequest(ttl_s=ttl, uses=uses, replaces=replace))
+        request = JoinTokenRequest(ttl_s=ttl, uses=uses, replaces=replace, via=via)
+        answer = client.join_token(name, request)
     print_view(answer, [answer.token], output)
     if output == "table":
         who = f"the machine that replaces host {replace}" if replace else plural(answer.uses, "host")

@@ -48,10 +48,12 @@ from skerry.spec.api import (
 from skerry.spec.api_delivery import DeltaOrder, DeltaOrdered, HostDelivery, ReleaseDiff, TrafficPreview
 from skerry.spec.api_policy import PolicyDecision, PolicyView
 from skerry.spec.api_recovery import ReleasedView
+from skerry.spec.api_relay import RelayStanding, RelayTokenAnswer, RelayTokenRequest, SitePath
 from skerry.spec.api_rollout import AbortRequest, ApproveRequest, DecisionView, PauseRequest
+from skerry.spec.bundle import BundleAnswer, BundleRequest, CarriedAnswer, CarriedReports
 from skerry.spec.publishing import MetadataRequest, MetadataView, PublisherView, PublishRequest
 
-Deletable = Literal["sites", "hosts", "releases", "rollouts", "policies"]
+Deletable = Literal["sites", "hosts", "releases", "rollouts", "policies", "relays"]
 T = TypeVar("T")
 
 
@@ -201,6 +203,14 @@ class Client:
         """Return where in a site its applications are placed."""
         return self._get(f"/sites/{_part(site)}/placements", list[PlacementView])
 
+    def make_bundle(self, request: BundleRequest) -> BundleAnswer:
+        """Return what is to be carried to some sites by hand, for `skerry.client.bundles` to put together."""
+        return self._post("/bundles", request, BundleAnswer)
+
+    def import_reports(self, reports: CarriedReports) -> CarriedAnswer:
+        """Hand over reports that were carried by hand; again changes nothing."""
+        return self._post("/reports", reports, CarriedAnswer)
+
     def volumes(self, site: str = "") -> list[VolumesView]:
         """Return the volumes of the applications assigned to a site, or to all."""
         return self._get("/volumes", list[VolumesView], site=site)
@@ -254,12 +264,28 @@ class Client:
         return self._steer(name, "retry", None, dry_run=dry_run)
 
     def delete(self, what: Deletable, name: str) -> None:
-        """Delete a site, host, release, policy or ended rollout."""
+        """Delete a site, host, release, policy, relay or ended rollout."""
         self._connection.request("DELETE", f"/api/v1/{what}/{_part(name)}")
 
     def join_token(self, site: str, request: JoinTokenRequest) -> JoinTokenAnswer:
         """Return a fresh join token of a site."""
         return self._post(f"/sites/{_part(site)}/join-tokens", request, JoinTokenAnswer)
+
+    def relays(self) -> list[RelayStanding]:
+        """Return the relays, by name."""
+        return self._get("/relays", list[RelayStanding])
+
+    def relay(self, name: str) -> RelayStanding:
+        """Return a relay."""
+        return self._get(f"/relays/{_part(name)}", RelayStanding)
+
+    def relay_token(self, relay: str, request: RelayTokenRequest) -> RelayTokenAnswer:
+        """Return a fresh token with which a relay joins."""
+        return self._post(f"/relays/{_part(relay)}/tokens", request, RelayTokenAnswer)
+
+    def site_path(self, site: str) -> SitePath:
+        """Return which way the blobs and reports of a site's hosts take."""
+        return self._get(f"/sites/{_part(site)}/path", SitePath)
 
     def tokens(self) -> list[TokenView]:
         """Return the API tokens, without their secrets."""

@@ -17,7 +17,6 @@ from skerry.ports.hub_store import (
     HubStore,
     ReleaseRecord,
     RolloutRecord,
-    SiteRecord,
 )
 from skerry.rollout.facts import HostFact, RolloutFact, SiteFact, Verdict
 from skerry.rollout.reading import read_amount, read_waves, waves_of
@@ -61,20 +60,22 @@ class FleetFacts:
             if not selector.matches(site.name, labels):
                 continue
             there = hosts.get(site.name, ())
+            self._issuer.catch_up(site.name, site.generation)
+            where = self._issuer.where(site.name, record.application)
+            offered = where.since if where is not None and where.release == record.release else 0
             fact = SiteFact(
                 name=site.name,
-                hosts=_host_facts(site, there, record, release),
+                hosts=_host_facts(there, record, release, offered=offered or site.generation),
                 assigned=assigned[site.name].release if site.name in assigned else "",
                 assigned_by=assigned[site.name].rollout if site.name in assigned else "",
                 taken_by=taken.get(site.name, ""),
                 reachable=any(presence(host, document, now) == "online" for host in there),
+                by_hand=document.spec.reached_by == "bundle",
                 waves=sum(
                     1 << n for n, of in enumerate(waves) if of is None or of.matches(site.name, labels)
                 ),
                 labels=labels,
             )
-            self._issuer.catch_up(site.name, site.generation)
-            where = self._issuer.where(site.name, record.application)
             reported = all(host.facts for host in there)
             sites.append(_placed(fact, where, record.release, reported=reported))
         return Fleet(sites, assigned)
@@ -159,8 +160,9 @@ def _placed(site: SiteFact, where: Where | None, release: str, *, reported: bool
 
 
 def _host_facts(
-    site: SiteRecord, hosts: Sequence[HostRecord], record: RolloutRecord, release: ReleaseRecord | None
+    hosts: Sequence[HostRecord], record: RolloutRecord, release: ReleaseRecord | None, *, offered: int
 ) -> tuple[HostFact, ...]:
+    """Return what hosts say of a rollout's application; it counts from the generation on that it was `offered` in."""
     facts: list[HostFact] = []
     for host in hosts:
         observed = host.observed
@@ -168,7 +170,7 @@ def _host_facts(
         facts.append(
             HostFact(
                 name=host.name,
-                holds_offer=observed is not None and observed.generation >= site.generation,
+                holds_offer=observed is not None and observed.generation >= offered,
                 running=view.release if view else "",
                 candidate=view.candidate if view else "",
                 refused=view.refused.get(release.digest, "") if view and release else "",

@@ -56,6 +56,12 @@ class Identities:
         newest = record.lineage.newest if record is not None else None
         return newest.name if newest is not None and report.session not in ("", newest.session) else ""
 
+    def newest(self, host: str) -> str:
+        """Return the name of the newest stretch of a host's reports; empty when there is none."""
+        record = self._records.get(host)
+        newest = record.lineage.newest if record is not None else None
+        return newest.name if newest is not None else ""
+
     async def look(self, reports: Sequence[Report]) -> bool:
         """Take note of the sessions of one host's new reports; True when another session has begun.
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 import msgspec
 import structlog
 
+from skerry.carrier.notifier import Notifier
 from skerry.delivery.budget import site_policy
-from skerry.hub.notifier import Notifier
 from skerry.hub.placing import SiteWork, place_work, restricts
 from skerry.hub.recovering import Recovering
 from skerry.kit.errors import Conflict
@@ -48,11 +48,15 @@ RENEW_BEFORE = timedelta(days=30)
 
 
 class Where(msgspec.Struct, frozen=True):
-    """Where an application of a site was issued to: its release and hosts, and its placement if it has one."""
+    """Where an application of a site was issued to: its release and hosts, and its placement if it has one.
+
+    `since` is the generation that first had it; 0 when only the newest is known to.
+    """
 
     release: str
     hosts: frozenset[str]
     placement: SitePlacement | None = None
+    since: int = 0
 
 
 class Issued(msgspec.Struct, frozen=True):
@@ -77,6 +81,7 @@ class Issuer:
         self._marked: set[str] = set()
         self._upcoming: Mapping[str, Mapping[str, str]] = {}
         self.recovering = Recovering(store, clock)
+        self.on_issued: Callable[[str], None] = lambda _: None
         self._immovable: set[str] = set()  # sites where nothing depends on what hosts report of themselves
 
     async def issued(self, site: str) -> Issued:
@@ -100,6 +105,7 @@ class Issuer:
             self._issued[site] = made
         _log.info("desired.issued", site=site, generation=made.generation)
         self._notifier.notify(site)
+        self.on_issued(site)
         return True
 
     def mark(self, site: str) -> None:
@@ -191,6 +197,8 @@ class Issuer:
         desired = self._gather(record, generation, now, before)
         if before is not None and held.envelope is not None and not decided:
             ageing = held.expires_at is None or held.expires_at - now < RENEW_BEFORE
+            # A bundle lasts as long as it is carried. Another generation would make what its hosts report outdated.
+            ageing = ageing and not _by_hand(record)
             # Hosts believe the keys of the newest root alone.
             ageing = ageing or claimed_key(held.envelope) != self._key.key_id
             if not ageing and _same(before, desired):
@@ -240,10 +248,13 @@ class Issuer:
                 gates=_gates(rollout, assigned.release),
                 judges=self._judges(assigned, rollout, len(hosts)),
             )
+        if site.spec.reached_by == "bundle":
+            assignments = _with_since(assignments, before, generation)
         policy = site_policy(site.spec, hosts=len(hosts))
         work = SiteWork(releases=documents, hosts=hosts, policy=policy, before=before)
         placed = place_work(work)
-        moves = any(restricts(release) for release in documents.values())
+        # Hosts that have neighbours are told where those are.
+        moves = len(hosts) > 1 or any(restricts(release) for release in documents.values())
         (self._immovable.discard if moves else self._immovable.add)(record.name)
         upcoming = self._ahead(record.name, placed.applications, refs)
         return DesiredState(
@@ -299,6 +310,27 @@ class Issuer:
         return msgspec.json.decode(rollout.document, type=Rollout) if rollout else None
 
 
+def _with_since(
+    assignments: Mapping[str, Assignment], before: DesiredState | None, generation: int
+) -> dict[str, Assignment]:
+    """Note which generation brought each offer first: what comes back by hand is of an older one than the newest."""
+    held = {one.application: one for host in (before.hosts.values() if before else ()) for one in host}
+    since = {
+        name: held[name].since
+        if name in held and (held[name].release, held[name].attempt) == (one.release, one.attempt)
+        else generation
+        for name, one in assignments.items()
+    }
+    return {
+        name: msgspec.structs.replace(one, since=since[name] or generation)
+        for name, one in assignments.items()
+    }
+
+
+def _by_hand(record: SiteRecord) -> bool:
+    return msgspec.json.decode(record.document, type=Site).spec.reached_by == "bundle"
+
+
 def _ref(release: ReleaseRecord) -> ReleaseRef:
     return ReleaseRef(digest=release.digest, size_bytes=len(release.document), publisher=release.publisher)
 
@@ -347,11 +379,15 @@ def _content(desired: DesiredState) -> tuple[object, ...]:
 def _where(desired: DesiredState) -> dict[str, Where]:
     hosts: dict[str, set[str]] = {name: set() for name in desired.placements}
     releases: dict[str, str] = {}
+    since: dict[str, int] = {}
     for host, assignments in desired.hosts.items():
         for assignment in assignments:
             hosts.setdefault(assignment.application, set()).add(host)
             releases[assignment.application] = assignment.release
+            since[assignment.application] = assignment.since
     return {
-        name: Where(releases.get(name, ""), frozenset(names), desired.placements.get(name))
+        name: Where(
+            releases.get(name, ""), frozenset(names), desired.placements.get(name), since.get(name, 0)
+        )
         for name, names in hosts.items()
     }

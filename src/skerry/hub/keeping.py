@@ -101,6 +101,33 @@ def open_server_certificate(data: Path, names: Sequence[str], now: datetime) -> 
     return key, cert, True
 
 
+def relay_certificate(data: Path, tls_key: str, names: Sequence[str], now: datetime, *, held: str) -> str:
+    """Return the certificate, as PEM, of a relay's port for these names: `held` while it is good, else a new one.
+
+    Raises:
+        Rejected: the key is none (`tls_key.malformed`).
+    """
+    from skerry.trust.certificates import is_of_key, is_server_good, issue_server_for, port_key
+
+    key = port_key(tls_key)
+    if held and is_of_key(held.encode(), key) and is_server_good(held.encode(), names, now):
+        return held
+    ca = data / "tls"
+    ca_key, ca_cert = (ca / "ca.key").read_bytes(), (ca / "ca.pem").read_bytes()
+    return issue_server_for(key, ca_key, ca_cert, names, now).decode()
+
+
+def check_port_key(tls_key: str) -> None:
+    """Raise unless a text is the public key of a port.
+
+    Raises:
+        Rejected: it is not (`tls_key.malformed`).
+    """
+    from skerry.trust.certificates import port_key
+
+    port_key(tls_key)
+
+
 def _make_keys(data: Path, now: datetime) -> None:
     from skerry.trust.certificates import make_ca
 

@@ -31,7 +31,7 @@ class SiteWork(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlacedWork(msgspec.Struct, frozen=True, kw_only=True):
-    """The applications of every host, the placements, and the neighbours if any placement needs them."""
+    """The applications of every host, the placements, and the neighbours where there is more than one host."""
 
     applications: dict[str, list[str]]
     placements: dict[str, SitePlacement] = {}
@@ -43,7 +43,8 @@ def place_work(work: SiteWork) -> PlacedWork:
     applications: dict[str, list[str]] = {host.name: [] for host in work.hosts}
     placements: dict[str, SitePlacement] = {}
     if not any(restricts(release) for release in work.releases.values()):
-        return PlacedWork(applications={host: sorted(work.releases) for host in applications})
+        everywhere = {host: sorted(work.releases) for host in applications}
+        return PlacedWork(applications=everywhere, neighbours=_neighbours(work.hosts))
     state = SiteState(
         hosts={host.name: host.facts for host in work.hosts},
         policy=work.policy,
@@ -59,10 +60,7 @@ def place_work(work: SiteWork) -> PlacedWork:
             hosts = list(placements[name].hosts)
         for host in hosts:
             applications[host].append(name)
-    # Also for a single host: one that ran it before tells it when it has ended.
-    meet = len(work.hosts) > 1 and any(placement.hosts for placement in placements.values())
-    neighbours = _neighbours(work.hosts) if meet else {}
-    return PlacedWork(applications=applications, placements=placements, neighbours=neighbours)
+    return PlacedWork(applications=applications, placements=placements, neighbours=_neighbours(work.hosts))
 
 
 def placement_of(release: Release) -> Placement:
@@ -96,6 +94,9 @@ def _site_placement(answer: Placed | Unplaced, wanted: Placement) -> SitePlaceme
 
 
 def _neighbours(hosts: Sequence[HostRecord]) -> dict[str, Neighbour]:
+    """Return the hosts of a site for each other: they share what they fetch, and take turns."""
+    if len(hosts) < 2:
+        return {}
     found: dict[str, Neighbour] = {}
     for host in hosts:
         fact = host.facts.get("lan_address")

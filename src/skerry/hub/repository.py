@@ -11,7 +11,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 import structlog
@@ -26,6 +26,7 @@ from skerry.spec.publishing import MetadataView, PublisherView, Revocation, Role
 from skerry.trust.acceptance import Accepted, OwnKeys, accept
 from skerry.trust.publishers import Shelf, bin_names, custom_of
 from skerry.trust.repository import (
+    ONLINE_VALID,
     RENEW_ONLINE_BEFORE,
     first_targets,
     make_snapshot,
@@ -44,6 +45,8 @@ _log = structlog.get_logger()
 _file_re = re.compile(r"^(?:([1-9][0-9]{0,11})\.)?([a-z0-9][a-z0-9-]{0,127})\.json$")
 
 MAX_PARSED = 64
+SPARE_VALID = timedelta(days=1)
+"""What is signed for a carrier is good for so much longer, so that the next bundle of that day needs no other."""
 
 
 class Published(msgspec.Struct, frozen=True):
@@ -116,14 +119,17 @@ class Repository:
             self._note_trust_root()
         return published
 
-    def renew(self) -> None:
-        """Sign snapshot and timestamp anew when they age; run now and then."""
+    def renew(self, valid: timedelta = RENEW_ONLINE_BEFORE) -> None:
+        """Sign snapshot and timestamp anew when they are not good for as long; run now and then.
+
+        What is carried by hand may need longer than others: then everybody gets what is good for so long.
+        """
         with self._lock:
             content = self.load("timestamp")
             now = self._clock.now()
-            if content is None or _expiry(content, Timestamp) - now > RENEW_ONLINE_BEFORE:
+            if content is None or _expiry(content, Timestamp) - now > valid:
                 return
-            self._store.publish(self._publication({}, now))
+            self._store.publish(self._publication({}, now, max(ONLINE_VALID, valid + SPARE_VALID)))
         _log.info("metadata.renewed")
 
     def revoked(self, release: ReleaseRecord) -> Revocation | None:
@@ -252,7 +258,9 @@ class Repository:
             after.update(read_as(content, Targets).signed.targets)
         return {path for path, target in before.items() if after.get(path) != target}
 
-    def _publication(self, roles: Mapping[str, tuple[int, bytes]], now: datetime) -> Publication:
+    def _publication(
+        self, roles: Mapping[str, tuple[int, bytes]], now: datetime, valid: timedelta = ONLINE_VALID
+    ) -> Publication:
         """Return a publication of roles with the next snapshot and timestamp."""
         versions, after, timestamp = dict[str, int](), 0, 0
         if (held := self.load("snapshot")) is not None:
@@ -264,8 +272,8 @@ class Repository:
         base = restored.base if restored else 0
         next_snapshot, next_timestamp = max(after, base) + 1, max(timestamp, base) + 1
         signer = self.keys.online.signer
-        made = make_snapshot(versions, version=next_snapshot, now=now)
-        stamp = make_timestamp(next_snapshot, version=next_timestamp, now=now)
+        made = make_snapshot(versions, version=next_snapshot, now=now, valid=valid)
+        stamp = make_timestamp(next_snapshot, version=next_timestamp, now=now, valid=valid)
         online = {
             "snapshot": (next_snapshot, sign(made, [signer])),
             "timestamp": (next_timestamp, sign(stamp, [signer])),

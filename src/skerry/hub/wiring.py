@@ -27,10 +27,11 @@ from skerry.adapters.object_blobs import ObjectBlobs
 from skerry.adapters.sql.store import SqlHubStore
 from skerry.adapters.system_clock import SystemClock
 from skerry.carrier.app import carrier_app
+from skerry.carrier.connections import allow_many_files, new_loop, patient_protocol
 from skerry.carrier.limits import CarrierLimits
+from skerry.carrier.notifier import Notifier
 from skerry.hub.api.app import operator_app
 from skerry.hub.backend import HubBackend
-from skerry.hub.connections import allow_many_files, hub_protocol, new_loop
 from skerry.hub.deltas import DeltaLimits, DeltaShelf
 from skerry.hub.issuing import Issuer
 from skerry.hub.judging import Judge
@@ -38,7 +39,6 @@ from skerry.hub.keeping import HubKeys, open_keys, open_server_certificate
 from skerry.hub.leasing import Leases, replica_name
 from skerry.hub.loops.deltas import DeltaLoop
 from skerry.hub.loops.rollouts import RolloutLoop
-from skerry.hub.notifier import Notifier
 from skerry.hub.recording import DecisionFiles
 from skerry.hub.rekeying import finish_rekeying, install_root, make_next_keys
 from skerry.hub.repository import Repository
@@ -246,7 +246,7 @@ async def _serve(
     key, cert, _ = open_server_certificate(data, names, opened.clock.now())
     config = uvicorn.Config(
         _dispatch(carrier_app(hub.backend, limits=CarrierLimits(opened.clock)), operator_app(hub)),
-        http=hub_protocol(),
+        http=patient_protocol(),
         ws="none",
         ssl_keyfile=str(key),
         ssl_certfile=str(cert),
@@ -266,10 +266,12 @@ async def _serve(
     await asyncio.to_thread(hub.repository.renew)
     await hub.issuer.renew_all()
     await hub.issuer.mark_all()
+    hub.backend.relays.issuing.mark_all()
     background = [
         asyncio.create_task(hub.rollouts.run_forever()),
         asyncio.create_task(hub.ahead.run_forever()),
         asyncio.create_task(hub.backend.presence.run_forever()),
+        asyncio.create_task(hub.backend.relays.issuing.run_forever()),
         asyncio.create_task(_maintain(data, hub, names, config.ssl)),
     ]
     _announce(hub, opened, say)
@@ -349,6 +351,7 @@ async def _maintain(data: Path, hub: Hub, names: list[str], context: ssl.SSLCont
     while True:
         try:
             await hub.issuer.renew_all()
+            await hub.backend.relays.renew()
             await asyncio.to_thread(hub.repository.renew)
             await asyncio.to_thread(hub.store.trim, keep_events=KEEP_EVENTS, keep_audits=KEEP_AUDITS)
             await hub.backend.windows.trim()

@@ -53,8 +53,8 @@ class AgentStore(Protocol):
         """
         ...
 
-    def reports(self, limit: int) -> Sequence[QueuedReport]:
-        """Return the oldest reports, in order."""
+    def reports(self, limit: int, *, above: int = -1) -> Sequence[QueuedReport]:
+        """Return the oldest reports above a sequence, in order."""
         ...
 
     def mark_sent(self, up_to: int) -> None:

@@ -68,6 +68,13 @@ class LocalBlobs(Protocol):
         """Return how many bytes of a partial blob are there."""
         ...
 
+    def read_part(self, digest: str, offset: int, size: int) -> bytes:
+        """Return at most so many bytes of a blob, or of its partial file; nothing past the end of what is there.
+
+        What comes of a partial file is not verified.
+        """
+        ...
+
     def append(self, digest: str, chunks: Iterable[bytes], *, offset: int, limit: int) -> int:
         """Append to a partial blob and return its size; what arrived before an error is kept.
 

@@ -16,6 +16,7 @@ from skerry.spec.carrier import (
     SyncAnswer,
     SyncRequest,
 )
+from skerry.spec.carrying import CarryAnswer, CarryRequest, RelayEnrollAnswer, RelayEnrollRequest
 
 Gone = Callable[[], Awaitable[None]]
 """Returns when whoever asked has gone, so that nobody takes the answer any more."""
@@ -49,8 +50,19 @@ class CarrierBackend(Protocol):
         """Take reports, and answer with what is new; wait up to `request.wait_s` for it, or until the asker is gone."""
         ...
 
+    async def enroll_relay(self, request: RelayEnrollRequest) -> RelayEnrollAnswer:
+        """Let a relay be the one its token names; `Denied` when the token is not good."""
+        ...
+
+    async def carry(self, request: CarryRequest) -> CarryAnswer:
+        """Take what is below a relay, and answer with what is new for it, waiting up to `request.wait_s`.
+
+        What is wrong with one host's reports is said in its answer, and matters to no other.
+        """
+        ...
+
     def check_blob_token(self, token: str) -> str:
-        """Return the host whose token lets its bearer read blobs; `Denied` when it does not."""
+        """Return the host or relay whose token lets its bearer read blobs; `Denied` when it does not."""
         ...
 
     async def deltas(self, host: str, request: DeltaRequest) -> DeltaAnswer:

@@ -18,6 +18,7 @@ from skerry.ports.host_identities import HostIdentities
 from skerry.ports.metric_windows import MetricWindows
 from skerry.ports.policies import Policies, PolicyRecord
 from skerry.ports.presence import Presences
+from skerry.ports.relay_records import RelayRecords
 from skerry.spec.api import Role
 from skerry.spec.api_rollout import SiteProgress, Steering
 from skerry.spec.backup import RestoreMark
@@ -217,7 +218,7 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str = "done"
 
 
-class HubStore(HostIdentities, Policies, MetricWindows, Deciding, Presences, Protocol):
+class HubStore(HostIdentities, Policies, MetricWindows, Deciding, Presences, RelayRecords, Protocol):
     """All methods raise `Unavailable` when the database is locked for too long, full or gone."""
 
     def close(self) -> None:
@@ -273,10 +274,11 @@ class HubStore(HostIdentities, Policies, MetricWindows, Deciding, Presences, Pro
         rollouts: Sequence[RolloutRecord],
         audits: Sequence[Audit],
         policies: Sequence[PolicyRecord] = (),
+        relays: Mapping[str, bytes] = {},
     ) -> None:
-        """Store site documents, policies and new rollouts together, all or none.
+        """Store documents of sites and relays, policies and new rollouts together, all or none.
 
-        An existing site keeps its generation and desired state. `Conflict` when a rollout's name is taken.
+        A site or relay that is there keeps what it was issued. `Conflict` when a rollout's name is taken.
         """
         ...
 

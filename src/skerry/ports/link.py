@@ -16,6 +16,7 @@ from skerry.spec.carrier import (
     SyncAnswer,
     SyncRequest,
 )
+from skerry.spec.carrying import CarryAnswer, CarryRequest, RelayEnrollAnswer, RelayEnrollRequest
 
 
 class Link(Protocol):
@@ -37,8 +38,20 @@ class Link(Protocol):
         """Hand over reports and wait up to `request.wait_s` for news."""
         ...
 
+    def enroll_relay(self, request: RelayEnrollRequest) -> RelayEnrollAnswer:
+        """Ask to be the relay that a token names."""
+        ...
+
+    def carry(self, request: CarryRequest) -> CarryAnswer:
+        """Hand over what is below a relay and wait up to `request.wait_s` for news."""
+        ...
+
     def deltas(self, request: DeltaRequest, *, token: str) -> DeltaAnswer:
         """Ask which deltas there are; an upstream that knows nothing of deltas has none."""
+        ...
+
+    def blob_size(self, digest: str, *, token: str) -> int | None:
+        """Return how long a blob is; None when the upstream has none of that digest."""
         ...
 
     def blob(

@@ -14,9 +14,9 @@ from datetime import datetime
 import msgspec
 
 from skerry.rollout.facts import Amount, Assign, Decision, Effect, RolloutFact, SiteFact, Unassign, Verdict
-from skerry.rollout.states import AT_WORK, UNFINISHED, is_back, observe_site
+from skerry.rollout.states import AT_WORK, BY_HAND, UNFINISHED, is_back, observe_site
 from skerry.rollout.waves import Room, draw_members, judge_wave, tally
-from skerry.spec.api_rollout import Halt, RolloutState, SiteProgress, WaveProgress
+from skerry.spec.api_rollout import Halt, RolloutState, SiteProgress, SiteRolloutState, WaveProgress
 
 ENDED: frozenset[RolloutState] = frozenset({"succeeded", "failed", "aborted", "superseded"})
 NOT_SWITCHED = frozenset({"offered", "downloading", "ready", "waiting_window", "held"})
@@ -113,10 +113,10 @@ class _Run:
         return _replace(before, state=state, why=why, as_of=as_of or before.as_of)
 
     def _observe_waiting(self, site: SiteFact, before: SiteProgress) -> SiteProgress:
-        if before.state == "pending" and not site.reachable:
+        if before.state == "pending" and not site.reachable and not site.by_hand:
             why = "not heard of for longer than its tolerance; it follows when it is back"
             return _replace(before, state="unreachable", why=why, as_of=self.now)
-        if before.state == "unreachable" and site.reachable:
+        if before.state == "unreachable" and (site.reachable or site.by_hand):
             return _replace(before, state="pending", why="back, and not offered yet", as_of=self.now)
         return before
 
@@ -266,22 +266,29 @@ class _Run:
             progress = self.sites[name]
             if last and progress.wave < 0:  # a site that was made meanwhile
                 progress = self.sites[name] = _replace(progress, wave=number)
-            if progress.wave == number and progress.state == "pending" and site.reachable:
+            if progress.wave != number or progress.state != "pending":
+                continue
+            if site.reachable:
                 waiting.append(site)
+            elif site.by_hand:
+                # Nobody knows when it is at work: it takes no room, and its wave does not wait for it.
+                self._give(site, "unreachable", BY_HAND)
         if not waiting:
             return
         room = Room(self.rollout.waves, self.sites, self.fleet)
         for site in waiting:
-            progress = self.sites[site.name]
             if not room.take(site, number):
                 if not self.rollout.waves[number].group:
                     break
                 continue
-            previous = site.assigned if site.assigned != self.rollout.release else progress.previous
-            self.sites[site.name] = _replace(
-                progress, state="offered", why="queued", as_of=self.now, previous=previous
-            )
-            self.effects.append(Assign(site.name, self.rollout.release))
+            self._give(site, "offered", "queued")
+
+    def _give(self, site: SiteFact, state: SiteRolloutState, why: str) -> None:
+        """Offer the release to a site."""
+        progress = self.sites[site.name]
+        previous = site.assigned if site.assigned != self.rollout.release else progress.previous
+        self.sites[site.name] = _replace(progress, state=state, why=why, as_of=self.now, previous=previous)
+        self.effects.append(Assign(site.name, self.rollout.release))
 
     def _judge(self, number: int) -> bool:
         """Tell whether a wave has passed."""

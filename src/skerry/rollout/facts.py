@@ -43,7 +43,8 @@ class SiteFact(msgspec.Struct, frozen=True):
     run it while the others stand by; 0 means all. `unfit` says why it fits no host. `assigned` is the release of
     this application the site shall run, given by the rollout `assigned_by`; `taken_by` names a newer rollout of
     the same application that has the site, if there is one. `reachable`: one of its hosts was heard of within the
-    site's tolerance. `waves` has a bit for each wave whose selector matches; `labels` are the site's.
+    site's tolerance; `by_hand`: what it is offered is carried there, so that nobody expects that. `waves` has a bit
+    for each wave whose selector matches; `labels` are the site's.
     """
 
     name: str
@@ -54,6 +55,7 @@ class SiteFact(msgspec.Struct, frozen=True):
     turns: int = 0
     unfit: str = ""
     reachable: bool = True
+    by_hand: bool = False
     waves: int = -1
     labels: Mapping[str, str] = {}
 

@@ -45,10 +45,14 @@ class Tails:
 
     def surely(self, threshold: float) -> int:
         """Return how many exceed the threshold wherever they lie in their buckets."""
+        if math.isinf(threshold):
+            return 0
         return self.above(math.ceil(self._place(threshold) - _NEARLY)) if threshold > 0 else self._above[0]
 
     def possibly(self, threshold: float) -> int:
         """Return how many exceed the threshold at most."""
+        if math.isinf(threshold):
+            return 0
         return self.above(math.floor(self._place(threshold) + _NEARLY)) if threshold > 0 else self.total
 
     def edge(self, place: int) -> float:

@@ -54,6 +54,11 @@ _STATE_OF: Mapping[Stage, SiteRolloutState] = {
     "soaking": "soaking",
 }
 
+SILENT = "not heard of for longer than its tolerance; it goes on by itself"
+BY_HAND = (
+    "reached by bundles: the next one brings it, and the reports that are carried back tell what became of it"
+)
+
 Seen = tuple[SiteRolloutState, str, datetime | None]
 
 
@@ -88,7 +93,7 @@ def observe_site(release: str, site: SiteFact) -> Seen:
             as_of,
         )
     if not site.reachable:
-        return "unreachable", "not heard of for longer than its tolerance; it goes on by itself", as_of
+        return "unreachable", BY_HAND if site.by_hand else SILENT, as_of
     if not site.hosts:
         return "offered", "the site has no hosts for it yet", None
     if not held:

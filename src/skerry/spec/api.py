@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from skerry.spec.api_identity import QuarantineView
 from skerry.spec.api_recovery import HeldView
+from skerry.spec.api_relay import Via
 from skerry.spec.api_rollout import Control, Halt, RolloutState, SiteProgress, WaveProgress
 from skerry.spec.desired import SitePlacement
 from skerry.spec.evidence import Evidence
@@ -197,11 +198,15 @@ class RolloutView(Part, frozen=True, kw_only=True):
 
 
 class JoinTokenRequest(Part, frozen=True, kw_only=True):
-    """Ask for a join token; one that `replaces` a host lets one machine take its name, and refuses its old keys."""
+    """Ask for a join token; one that `replaces` a host lets one machine take its name, and refuses its old keys.
+
+    Who joins with it asks the relay `via`, or that address; the hub itself when it is empty.
+    """
 
     ttl_s: Annotated[float, Meta(gt=0, le=366 * 86400)] = 86400.0
     uses: Annotated[int, Meta(ge=1, le=10000)] = 1
     replaces: Annotated[str, Meta(max_length=63)] = ""
+    via: Via = ""
 
 
 class JoinTokenAnswer(Part, frozen=True, kw_only=True):

@@ -101,6 +101,8 @@ class SyncAnswer(Part, frozen=True, kw_only=True):
     when the host's clock is off. `blob_token` opens `GET /v1/blobs`. `tell_all`: the hub has forgotten what the host
     told, and asks for `observed` and `facts` with the next report. `newest` names the newest stretch of reports that
     the hub has of this host when it is another run's. `metrics` is the sequence of the MetricBatch that was taken.
+    `held` is up to which sequence a relay keeps the reports on its disk: they need not be sent again to `keeper`, which
+    names that relay and its disk, but are the host's to keep until they are acknowledged.
     """
 
     acknowledged: int
@@ -110,6 +112,8 @@ class SyncAnswer(Part, frozen=True, kw_only=True):
     tell_all: bool = False
     newest: str = ""
     metrics: int = 0
+    held: int = 0
+    keeper: Annotated[str, Meta(max_length=128)] = ""
 
 
 class DeltaQuestion(Part, frozen=True, kw_only=True):
@@ -164,7 +168,8 @@ class HubTime(Part, frozen=True, kw_only=True, tag_field="type", tag="time"):
 class JoinToken(Part, frozen=True, kw_only=True):
     """What a join token says; travels as `skerry-join.` and base64url of its JSON.
 
-    `host` is the host that the one who joins replaces; empty for a new one.
+    `hub` is where to ask: the hub's address, or that of a relay. `host` is the host that the one who joins replaces;
+    empty for a new one. A token that names a `relay` is for that relay alone, and for no site.
     """
 
     hub: str
@@ -173,3 +178,4 @@ class JoinToken(Part, frozen=True, kw_only=True):
     secret: str
     expires_at: datetime
     host: str = ""
+    relay: str = ""

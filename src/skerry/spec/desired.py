@@ -35,6 +35,7 @@ class Assignment(Part, frozen=True, kw_only=True):
     person asks to empty the application's volumes. An `urgent` release is fetched before others,
     and switched to outside the site's windows. `gates` are judged on
     the host while the release is on trial; `judges` is about how many hosts judge this rollout, each for itself.
+    `since` is the generation that first had it, where a site is reached by bundles; it is for the hub alone.
     """
 
     application: str
@@ -46,10 +47,14 @@ class Assignment(Part, frozen=True, kw_only=True):
     urgent: bool = False
     gates: Annotated[tuple[GateSpec, ...], Meta(max_length=MAX_GATES)] = ()
     judges: Annotated[int, Meta(ge=1)] = 1
+    since: Annotated[int, Meta(ge=0)] = 0
 
 
 class Neighbour(Part, frozen=True, kw_only=True):
-    """A host of the same site: where its heartbeats come from and go to, and the key that signs them."""
+    """A host of the same site: where its heartbeats come from and go to, and the key that signs them.
+
+    The same key signs the tokens by which hosts of the site give each other blobs.
+    """
 
     address: Annotated[str, Meta(max_length=256)] = ""
     sign_key: str

@@ -17,6 +17,7 @@ from skerry.spec.checks_disk import check_site_disk
 from skerry.spec.checks_files import check_file, check_files, check_unique
 from skerry.spec.checks_images import check_pinned_images
 from skerry.spec.checks_link import check_site_link
+from skerry.spec.checks_relay import check_relay
 from skerry.spec.checks_requirements import check_preferences, check_requirements
 from skerry.spec.checks_rollout import check_rollout_waves
 from skerry.spec.gates import check_gates
@@ -24,17 +25,19 @@ from skerry.spec.metadata import API_VERSION
 from skerry.spec.model import Evaluation, Model
 from skerry.spec.policy import Policy, check_policy
 from skerry.spec.problems import Problem
+from skerry.spec.relay import Relay
 from skerry.spec.release import Release
 from skerry.spec.rollout import Rollout
 from skerry.spec.site import Site
 
-AnyDocument = Model | Application | Site | Rollout | Policy
+AnyDocument = Model | Application | Site | Rollout | Policy | Relay
 KINDS: dict[str, type[AnyDocument]] = {
     "Model": Model,
     "Application": Application,
     "Site": Site,
     "Rollout": Rollout,
     "Policy": Policy,
+    "Relay": Relay,
 }
 
 
@@ -52,6 +55,7 @@ def check_document(document: AnyDocument) -> list[Problem]:
         Site: _check_site,
         Rollout: _check_rollout,
         Policy: check_policy,
+        Relay: _check_relay,
     }
     problems.extend(checks[type(document)](document))
     return problems
@@ -159,9 +163,18 @@ def _time_zones() -> frozenset[str]:
     return frozenset(available_timezones())
 
 
+def _check_zone(name: str) -> Iterator[Problem]:
+    if name not in _time_zones():
+        yield Problem("spec.time_zone", f"unknown time zone {name!r}", "such as Europe/Zurich")
+
+
+def _check_relay(relay: Relay) -> Iterator[Problem]:
+    yield from _check_zone(relay.spec.time_zone)
+    yield from check_relay(relay)
+
+
 def _check_site(site: Site) -> Iterator[Problem]:
-    if site.spec.time_zone not in _time_zones():
-        yield Problem("spec.time_zone", f"unknown time zone {site.spec.time_zone!r}", "such as Europe/Zurich")
+    yield from _check_zone(site.spec.time_zone)
     yield from check_site_link(site.spec)
     yield from check_site_disk(site.spec)
 

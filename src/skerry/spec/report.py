@@ -150,6 +150,10 @@ class Report(Part, frozen=True, kw_only=True, tag_field="type", tag="report"):
     since a report the hub acknowledged. `generation` is the DesiredState the host holds, and `clock` its own
     uncorrected time, so that the hub can tell it how wrong it is. `session` is the run of the agent, and `heard`
     the newest stretch of reports that the hub had named to it when that was another run's.
+
+    `after` is the newest report before this one that told something and that the hub has not acknowledged to the
+    host; 0 when there is none. Who has not got as far takes neither this one nor any that follows, and answers
+    `tell_all`: a relay lost what lies between. Then the host hands over again whatever is not acknowledged.
     """
 
     host: str
@@ -164,3 +168,4 @@ class Report(Part, frozen=True, kw_only=True, tag_field="type", tag="report"):
     dropped_events: Annotated[int, Meta(ge=0, le=MAX_NUMBER)] = 0
     session: SessionName = ""
     heard: Annotated[str, Meta(max_length=96)] = ""
+    after: Annotated[int, Meta(ge=0, le=MAX_NUMBER)] = 0

@@ -84,11 +84,14 @@ class SiteSpec(Part, frozen=True, kw_only=True):
     `variables` fill `${site.NAME}` in commands and environments. `host_network` allows containers to use
     their host's own network. `link` bounds what downloads take of the site's link, and `disk` what they
     take of each host's disk. Where there are `switch_windows`, a host fetches, lays out and tests a new
-    release at any time, and switches to it in one of them only; to one of an urgent rollout at once.
+    release at any time, and switches to it in one of them only; to one of an urgent rollout at once. A site that
+    is `reached_by` bundles has no link: a wave offers it its release although nothing is heard of it, and does not wait
+    for it; what became of it counts when its reports are carried back.
     """
 
     time_zone: Annotated[str, Meta(max_length=64)] = "UTC"
     offline_tolerance: Duration = "5m"
+    reached_by: Literal["link", "bundle"] = "link"
     host_network: bool = False
     link: SiteLink = SiteLink()
     disk: SiteDisk = SiteDisk()

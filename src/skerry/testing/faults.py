@@ -108,9 +108,9 @@ class FaultyAgentStore(AgentStore):
         with self._plan.around("put_report"):
             self._inner.put_report(report)
 
-    def reports(self, limit: int) -> Sequence[QueuedReport]:
+    def reports(self, limit: int, *, above: int = -1) -> Sequence[QueuedReport]:
         with self._plan.around("reports"):
-            return self._inner.reports(limit)
+            return self._inner.reports(limit, above=above)
 
     def mark_sent(self, up_to: int) -> None:
         with self._plan.around("mark_sent"):
@@ -170,6 +170,10 @@ class FaultyLocalBlobs(LocalBlobs):
 
     def partial_size(self, digest: str) -> int:
         return self._inner.partial_size(digest)
+
+    def read_part(self, digest: str, offset: int, size: int) -> bytes:
+        with self._plan.around("read_part"):
+            return self._inner.read_part(digest, offset, size)
 
     def append(self, digest: str, chunks: Iterable[bytes], *, offset: int, limit: int) -> int:
         with self._plan.around("append"):

@@ -225,13 +225,20 @@ class Fleet:
         self.run("login", self.hub.url, "--root", self.hub.root, "--secret-stdin", stdin=self.hub.secret)
         return self
 
-    def run(self, *arguments: str, stdin: str = "", code: int | None = 0, cwd: Path | None = None) -> str:
+    def run(
+        self,
+        *arguments: str,
+        stdin: str = "",
+        code: int | None = 0,
+        cwd: Path | None = None,
+        prefix: Sequence[str] = (),
+    ) -> str:
         """Run a `skerry` command and return its standard output; `code` None accepts any exit code.
 
         Raises:
             CommandFailed: another exit code.
         """
-        done = self.try_run(*arguments, stdin=stdin, cwd=cwd)
+        done = self.try_run(*arguments, stdin=stdin, cwd=cwd, prefix=prefix)
         if code is not None and done.returncode != code:
             raise CommandFailed(
                 f"skerry {' '.join(arguments)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -239,9 +246,9 @@ class Fleet:
         return done.stdout
 
     def try_run(
-        self, *arguments: str, stdin: str = "", cwd: Path | None = None
+        self, *arguments: str, stdin: str = "", cwd: Path | None = None, prefix: Sequence[str] = ()
     ) -> subprocess.CompletedProcess[str]:
-        """Run a `skerry` command and return how it ended.
+        """Run a `skerry` command and return how it ended; `prefix` is a command that runs it elsewhere.
 
         Before the first push, a publisher is made. A rollout that names no waves has one for everybody here.
         """
@@ -250,7 +257,7 @@ class Fleet:
         if arguments[:2] == ("release", "push") and not self._publishes:
             self.add_publisher()
         return subprocess.run(
-            [*SKERRY, *arguments],
+            [*prefix, *SKERRY, *arguments],
             input=stdin,
             capture_output=True,
             text=True,

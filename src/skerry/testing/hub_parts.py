@@ -6,6 +6,7 @@ from pathlib import Path
 
 from skerry.adapters.delta_workers import DeltaWorkers
 from skerry.adapters.sql.store import SqlHubStore
+from skerry.carrier.notifier import Notifier
 from skerry.hub.backend import HubBackend
 from skerry.hub.deltas import DeltaShelf
 from skerry.hub.issuing import Issuer
@@ -14,7 +15,6 @@ from skerry.hub.keeping import HubKeys, open_keys
 from skerry.hub.leasing import Leases
 from skerry.hub.loops.deltas import DeltaLoop
 from skerry.hub.loops.rollouts import RolloutLoop
-from skerry.hub.notifier import Notifier
 from skerry.hub.repository import Repository
 from skerry.hub.services import Hub
 from skerry.ports.clock import Clock

@@ -58,7 +58,7 @@ def throttle_problem() -> str:
         if shutil.which(program) is None:
             return f"there is no program {program}"
     namespace = f"{PREFIX}-probe-{os.getpid()}"
-    made = _try("ip", "netns", "add", namespace)
+    made = try_command("ip", "netns", "add", namespace)
     if made.returncode != 0:
         return f"no network namespace: {_why(made)}"
     try:
@@ -67,11 +67,11 @@ def throttle_problem() -> str:
             *(("ip", "netns", "exec", namespace, *_loss("-A", chain, 0.5)) for chain in ("INPUT", "OUTPUT")),
         )
         for command in commands:
-            done = _try(*command)
+            done = try_command(*command)
             if done.returncode != 0:
                 return f"{' '.join(command)}: {_why(done)}"
     finally:
-        _try("ip", "netns", "del", namespace)
+        try_command("ip", "netns", "del", namespace)
     return ""
 
 
@@ -185,22 +185,22 @@ class Lan:
         self.unthrottle(host)
         if rate is not None:
             bucket = _bucket(rate, queue_ms)
-            _must("tc", "qdisc", "add", "dev", self._outer(host), "root", *bucket)
-            _must("tc", "-n", self.namespace(host), "qdisc", "add", "dev", "eth0", "root", *bucket)
+            must("tc", "qdisc", "add", "dev", self._outer(host), "root", *bucket)
+            must("tc", "-n", self.namespace(host), "qdisc", "add", "dev", "eth0", "root", *bucket)
         if loss:
             self._loss[host] = loss
             for chain in ("INPUT", "OUTPUT"):
-                _must(*self.command(host, _loss("-A", chain, loss)))
+                must(*self.command(host, _loss("-A", chain, loss)))
 
     def unthrottle(self, host: str) -> None:
         """Give a host its whole link back."""
         # Fails where there is none, which is as it should be.
-        _try("tc", "qdisc", "del", "dev", self._outer(host), "root")
-        _try("tc", "-n", self.namespace(host), "qdisc", "del", "dev", "eth0", "root")
+        try_command("tc", "qdisc", "del", "dev", self._outer(host), "root")
+        try_command("tc", "-n", self.namespace(host), "qdisc", "del", "dev", "eth0", "root")
         if host in self._loss:
             loss = self._loss.pop(host)
             for chain in ("INPUT", "OUTPUT"):
-                _must(*self.command(host, _loss("-D", chain, loss)))
+                must(*self.command(host, _loss("-D", chain, loss)))
 
     def lost_packets(self, host: str) -> tuple[int, int]:
         """Return how many packets to a host and from it its throttle has lost on purpose so far."""
@@ -214,6 +214,10 @@ class Lan:
     def bytes_to(self, host: str) -> int:
         """Return how many bytes have gone down the link to a host, with all headers; what is lost behind it counts."""
         return int(Path("/sys/class/net", self._outer(host), "statistics/tx_bytes").read_text())
+
+    def bytes_from_gateway(self) -> int:
+        """Return how many bytes this machine's own processes have sent to the hosts, and nobody else's."""
+        return int(Path("/sys/class/net", self._bridge, "statistics/tx_bytes").read_text())
 
     def heal(self) -> None:
         """Mend every link between hosts, and plug everybody in; what is throttled stays so."""
@@ -257,15 +261,15 @@ class Lan:
         for place in sorted(Path("/run/netns").glob(f"{PREFIX}{self._number}-[0-9]")):
             inside = place.stat().st_ino
             # Its name first: after that nothing new gets in.
-            _try("ip", "netns", "del", place.name)
-            _end_processes(inside)
+            try_command("ip", "netns", "del", place.name)
+            end_processes(inside)
         for place in sorted(Path("/sys/class/net").glob(f"{PREFIX}{self._number}v[0-9]")):
-            _try("ip", "link", "del", place.name)
+            try_command("ip", "link", "del", place.name)
         if Path("/sys/class/net", self._bridge).exists():
-            _try("ip", "link", "del", self._bridge)
+            try_command("ip", "link", "del", self._bridge)
 
     def _ip(self, *arguments: str) -> None:
-        _must("ip", *arguments)
+        must("ip", *arguments)
 
 
 def _bucket(rate: int, queue_ms: int) -> list[str]:
@@ -284,7 +288,7 @@ def _loss(what: str, chain: str, share: float) -> list[str]:
     return ["iptables", "-w", what, chain, way, "eth0", *chance, "-j", *target]
 
 
-def _end_processes(inside: int) -> None:
+def end_processes(inside: int) -> None:
     """Kill what runs in the network namespace of that inode."""
     for place in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has ended meanwhile
@@ -292,16 +296,19 @@ def _end_processes(inside: int) -> None:
                 os.kill(int(place.name), signal.SIGKILL)
 
 
-def _must(*arguments: str) -> None:
-    done = _try(*arguments)
+def must(*arguments: str) -> str:
+    """Run a command and return its standard output; it must succeed."""
+    done = try_command(*arguments)
     assert done.returncode == 0, f"{' '.join(arguments)}: {_why(done)}"
+    return done.stdout
 
 
 def _why(done: subprocess.CompletedProcess[str]) -> str:
     return " ".join(done.stderr.split())[:200] or f"exit {done.returncode}"
 
 
-def _try(*arguments: str) -> subprocess.CompletedProcess[str]:
+def try_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command and return how it ended."""
     return subprocess.run(
         arguments,
         capture_output=True,

@@ -54,9 +54,10 @@ class MemoryAgentStore(AgentStore):
                 raise Conflict("report.sent", f"report {report.sequence} was sent and cannot change")
             self._reports[report.sequence] = report
 
-    def reports(self, limit: int) -> Sequence[QueuedReport]:
+    def reports(self, limit: int, *, above: int = -1) -> Sequence[QueuedReport]:
         with self._turn:
-            return [self._reports[sequence] for sequence in sorted(self._reports)[:limit]]
+            wanted = sorted(sequence for sequence in self._reports if sequence > above)
+            return [self._reports[sequence] for sequence in wanted[:limit]]
 
     def mark_sent(self, up_to: int) -> None:
         with self._turn:
@@ -137,6 +138,11 @@ class MemoryLocalBlobs(LocalBlobs):
     def partial_size(self, digest: str) -> int:
         return len(self._partial.get(parse_digest(digest), b""))
 
+    def read_part(self, digest: str, offset: int, size: int) -> bytes:
+        if self.has(digest):
+            return self.path(digest).read_bytes()[offset : offset + size]
+        return bytes(self._partial.get(parse_digest(digest), b"")[offset : offset + size])
+
     def append(self, digest: str, chunks: Iterable[bytes], *, offset: int, limit: int) -> int:
         with self._turns[digest]:
             if self.partial_size(digest) != offset:
@@ -215,7 +221,10 @@ class MemoryLocalBlobs(LocalBlobs):
     def _write(self, digest: str, content: bytes) -> Path:
         self._root.mkdir(parents=True, exist_ok=True)
         path = self.path(digest)
-        path.write_bytes(content)
+        # Whoever looks meanwhile sees nothing or all of it.
+        beside = self._root.with_name(f"{self._root.name}.{path.name}.new")
+        beside.write_bytes(content)
+        beside.replace(path)
         return path
 
     def _room(self) -> int | None:

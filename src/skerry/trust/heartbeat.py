@@ -49,8 +49,18 @@ class Word(msgspec.Struct, frozen=True, array_like=True):
     knows: _Number = 0
 
 
+class SharingDoor(msgspec.Struct, frozen=True, array_like=True):
+    """Where the sender shares blobs: a TCP port of the host of `address`, and the SHA-256 of its certificate."""
+
+    port: Annotated[int, Meta(ge=1, le=65535)]
+    pin: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+
+
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One heartbeat. `address` is where the sender listens; `heard_*` is what it last heard from the receiver."""
+    """One heartbeat. `address` is where the sender listens; `heard_*` is what it last heard from the receiver.
+
+    `door` is absent where the sender shares no blobs.
+    """
 
     site: _Text
     host: _Text
@@ -62,6 +72,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     heard_session: _Text = ""
     heard_counter: _Number = 0
     words: Annotated[dict[_Text, Word], Meta(max_length=64)] = {}
+    door: SharingDoor | None = None
 
 
 class Verifier(msgspec.Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from securesystemslib.signer import Key
@@ -40,6 +41,19 @@ def verify_report(envelope: dict[str, Any], key: Key, *, host: str, site: str) -
     if report.site != site:
         raise Untrusted("report.wrong_site", f"{host} belongs to site {site}, not to {report.site[:64]}")
     return report
+
+
+def unbroken(reports: Sequence[Report], newest: int) -> Sequence[Report]:
+    """Return the reports of a host, in order, up to where one is missing, for who has got as far as `newest`.
+
+    Reports that were had before are among them. When some are left out, who asks answers `tell_all` and forgets what
+    it holds of the host and the hub has not acknowledged: all of that comes again, from the first that is missing.
+    """
+    for number, report in enumerate(reports):
+        if report.after > newest:
+            return reports[:number]
+        newest = max(newest, report.sequence)
+    return reports
 
 
 def verify_metrics(envelope: dict[str, Any], key: Key, report: Report) -> MetricBatch:

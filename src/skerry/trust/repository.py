@@ -208,15 +208,19 @@ def publishers_of(targets: Targets) -> dict[str, DelegatedRole]:
     }
 
 
-def make_snapshot(versions: Mapping[str, int], *, version: int, now: datetime) -> Metadata[Snapshot]:
+def make_snapshot(
+    versions: Mapping[str, int], *, version: int, now: datetime, valid: timedelta = ONLINE_VALID
+) -> Metadata[Snapshot]:
     """Return a snapshot of these versions of roles, not signed yet."""
     meta = {f"{role}.json": MetaFile(number) for role, number in sorted(versions.items())}
-    return Metadata(Snapshot(version=version, expires=now + ONLINE_VALID, meta=meta))
+    return Metadata(Snapshot(version=version, expires=now + valid, meta=meta))
 
 
-def make_timestamp(snapshot: int, *, version: int, now: datetime) -> Metadata[Timestamp]:
+def make_timestamp(
+    snapshot: int, *, version: int, now: datetime, valid: timedelta = ONLINE_VALID
+) -> Metadata[Timestamp]:
     """Return a timestamp that names a snapshot's version, not signed yet."""
-    return Metadata(Timestamp(version=version, expires=now + ONLINE_VALID, snapshot_meta=MetaFile(snapshot)))
+    return Metadata(Timestamp(version=version, expires=now + valid, snapshot_meta=MetaFile(snapshot)))
 
 
 def snapshot_versions(snapshot: Snapshot) -> dict[str, int]:

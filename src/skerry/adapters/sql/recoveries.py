@@ -10,7 +10,15 @@ import sqlalchemy as sa
 from skerry.adapters.sql import rows
 from skerry.adapters.sql.operators import add_audit, put_setting
 from skerry.adapters.sql.releases import put_assignments, remove_assignments
-from skerry.adapters.sql.schema import assignments, deltas, join_tokens, recoveries, sites, tokens
+from skerry.adapters.sql.schema import (
+    assignments,
+    deltas,
+    join_tokens,
+    recoveries,
+    relay_tokens,
+    sites,
+    tokens,
+)
 from skerry.kit.errors import Conflict
 from skerry.ports.hub_store import AssignmentRecord, Audit, RecoveryRecord, Revoked
 from skerry.spec.backup import RestoreMark
@@ -59,7 +67,8 @@ def begin_restored(
     once = tokens.c.once if not revoke_tokens else sa.true()
     kept = sa.select(tokens.c.name).where(sa.not_(once)).order_by(tokens.c.name)
     revoked = Revoked(
-        join_tokens=rows.changed(connection, sa.delete(join_tokens)),
+        join_tokens=rows.changed(connection, sa.delete(join_tokens))
+        + rows.changed(connection, sa.delete(relay_tokens)),
         kept=tuple(str(name) for (name,) in connection.execute(kept)),
         tokens=rows.changed(connection, sa.delete(tokens).where(once)),
     )

@@ -19,6 +19,7 @@ from skerry.spec.evidence import Evidence
 from skerry.spec.facts import HostFacts
 from skerry.spec.metrics import Value
 from skerry.spec.overriding import Override
+from skerry.spec.relay import RelayView
 from skerry.spec.report import Event, Observed
 from skerry.trust.cloning import Lineage
 
@@ -333,4 +334,58 @@ assignments = sa.Table(
     sa.Column("release", sa.Text, nullable=False, index=True),
     sa.Column("rollout", sa.Text, nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False),
+)
+
+relays = sa.Table(
+    "relays",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("document", sa.LargeBinary, nullable=False),
+    sa.Column("generation", sa.BigInteger, nullable=False),
+    sa.Column("state_expires_at", Instant),
+    sa.Column("state", sa.LargeBinary),
+)
+
+# A relay as it enrolled, and what it last said of itself; a relay that is only written down has none.
+relay_members = sa.Table(
+    "relay_members",
+    metadata,
+    sa.Column("relay", sa.Text, sa.ForeignKey("relays.name", ondelete="CASCADE"), primary_key=True),
+    sa.Column("sign_key", sa.Text, nullable=False, unique=True),
+    sa.Column("enrolled_at", Instant, nullable=False),
+    sa.Column("last_seen_at", Instant),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("generation_held", sa.BigInteger, nullable=False),
+    sa.Column("clock_offset_s", sa.Float),
+    sa.Column("tls_key", sa.Text, nullable=False),
+    sa.Column("view_at", Instant),
+    sa.Column("view", Encoded(RelayView)),
+)
+
+relay_tokens = sa.Table(
+    "relay_tokens",
+    metadata,
+    sa.Column("hash", sa.Text, primary_key=True),
+    sa.Column("relay", sa.Text, sa.ForeignKey("relays.name", ondelete="CASCADE"), nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("expires_at", Instant, nullable=False),
+    sa.Column("replaces", sa.Boolean, nullable=False),
+    sa.Column("used", sa.Boolean, nullable=False),
+)
+
+# By which relays whose signed word has come, and when last, give or take an hour.
+relay_hosts = sa.Table(
+    "relay_hosts",
+    metadata,
+    sa.Column("relay", sa.Text, sa.ForeignKey("relays.name", ondelete="CASCADE"), primary_key=True),
+    sa.Column("host", sa.Text, sa.ForeignKey("hosts.name", ondelete="CASCADE"), primary_key=True),
+    sa.Column("seen_at", Instant, nullable=False),
+)
+
+relay_relays = sa.Table(
+    "relay_relays",
+    metadata,
+    sa.Column("relay", sa.Text, sa.ForeignKey("relays.name", ondelete="CASCADE"), primary_key=True),
+    sa.Column("below", sa.Text, sa.ForeignKey("relays.name", ondelete="CASCADE"), primary_key=True),
+    sa.Column("seen_at", Instant, nullable=False),
 )

@@ -24,6 +24,7 @@ from skerry.adapters.sql import (
     signed_metadata,
 )
 from skerry.adapters.sql import policies as policy_rows
+from skerry.adapters.sql import relays as relay_rows
 from skerry.adapters.sql.database import Database, open_file, open_memory
 from skerry.ports.deciding import DecisionRecord, Lease, Turn
 from skerry.ports.host_identities import KeysRecord, LineageRecord
@@ -47,6 +48,7 @@ from skerry.ports.hub_store import (
 )
 from skerry.ports.metric_windows import HostWindow
 from skerry.ports.policies import PolicyRecord
+from skerry.ports.relay_records import RelayKeys, RelayRecord, RelaySeen, RelayTokenRecord, Way
 from skerry.spec.backup import RestoreMark
 from skerry.spec.metrics import MetricWindow
 from skerry.spec.report import Event
@@ -116,9 +118,11 @@ class SqlHubStore(HubStore):
         rollouts: Sequence[RolloutRecord],
         audits: Sequence[Audit],
         policies: Sequence[PolicyRecord] = (),
+        relays: Mapping[str, bytes] = {},
     ) -> None:
         def apply(connection: sa.Connection) -> None:
             fleet.put_sites(connection, sites)
+            relay_rows.put_relays(connection, relays)
             policy_rows.put_policies(connection, policies)
             releases.add_rollouts(connection, rollouts)
             for audit in audits:
@@ -277,6 +281,48 @@ class SqlHubStore(HubStore):
 
     def remove_policy(self, name: str, audit: Audit) -> None:
         self._database.write(lambda connection: policy_rows.remove_policy(connection, name, audit))
+
+    # relays
+    def relays(self) -> Sequence[RelayRecord]:
+        return self._database.read(relay_rows.load_relays)
+
+    def relay(self, name: str) -> RelayRecord | None:
+        return self._database.read(lambda connection: relay_rows.load_relay(connection, name))
+
+    def remove_relay(self, name: str, audit: Audit) -> None:
+        self._database.write(lambda connection: relay_rows.remove_relay(connection, name, audit))
+
+    def add_relay_token(self, token: RelayTokenRecord, audit: Audit) -> None:
+        self._database.write(lambda connection: relay_rows.add_token(connection, token, audit))
+
+    def enroll_relay(self, token_hash: str, keys: RelayKeys, audit: Audit) -> RelayRecord:
+        return self._database.write(
+            lambda connection: relay_rows.enroll_relay(connection, token_hash, keys, audit)
+        )
+
+    def apply_relay_report(self, seen: RelaySeen) -> int:
+        return self._database.write(lambda connection: relay_rows.apply_report(connection, seen))
+
+    def relay_state(self, name: str) -> bytes | None:
+        return self._database.read(lambda connection: relay_rows.load_state(connection, name))
+
+    def issue_relay_state(
+        self, relay: str, generation: int, state: bytes, expires_at: datetime, *, after: int
+    ) -> None:
+        issued = relay_rows.IssuedRelayState(generation, state, expires_at, after)
+        self._database.write(lambda connection: relay_rows.issue_state(connection, relay, issued))
+
+    def host_ways(self) -> Sequence[Way]:
+        return self._database.read(relay_rows.load_host_ways)
+
+    def relay_ways(self) -> Sequence[Way]:
+        return self._database.read(relay_rows.load_relay_ways)
+
+    def put_ways(self, *, hosts: Sequence[Way] = (), relays: Sequence[Way] = ()) -> None:
+        self._database.write(lambda connection: relay_rows.put_ways(connection, hosts, relays))
+
+    def trim_ways(self, before: datetime) -> None:
+        self._database.write(lambda connection: relay_rows.trim_ways(connection, before))
 
     # metrics
     def put_metric_windows(

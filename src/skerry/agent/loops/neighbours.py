@@ -1,7 +1,8 @@
 """The neighbour loop: sends and takes heartbeats, and keeps at hand whose turn it is to run what is placed by turns.
 
-Rules: nothing listens unless a placed application is shared with another host; the port is chosen once and kept;
-an address that changes is followed; datagrams that are no good are counted, and logged when a kind of them begins.
+Rules: nothing listens unless blobs or a placed application are shared with another host; the port is chosen once
+and kept; an address that changes is followed; datagrams that are no good are counted, and logged when a kind of them
+begins.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import structlog
 
 from skerry.agent.identity import Identity
 from skerry.agent.neighbourhood import AppStatus, Hearing, Neighbourhood
-from skerry.agent.waking import sleep_unless_woken
+from skerry.agent.sharing_door import DoorKeeper
+from skerry.carrier.waking import sleep_unless_woken
 from skerry.kit.canonical import UNREADABLE
 from skerry.kit.errors import Bug, Rejected, SkerryError, Unavailable, as_failure
 from skerry.ports.agent_store import AgentStore
@@ -60,12 +62,16 @@ class NeighbourLoop:
         clock: Clock,
         *,
         stated: str = "",
+        doors: DoorKeeper | None = None,
     ) -> None:
+        """`doors` keeps this host's door where it shares blobs."""
+        self._doors = doors
         self._hood = Neighbourhood(
             host=identity.place.host,
             site=identity.place.site,
             key=identity.key,
             session=secrets.token_hex(8),
+            shares=doors is not None,
         )
         self._datagrams, self._store, self._clock = datagrams, store, clock
         self._upstream = urlsplit(identity.place.upstream).hostname or ""
@@ -86,12 +92,17 @@ class NeighbourLoop:
     def take_key(self, key: SigningKey) -> None:
         """Sign heartbeats with another key from now on."""
         self._hood.take_key(key)
+        if self._doors is not None:
+            self._doors.take_key(key)
 
     def follow(self, desired: DesiredState | None) -> None:
         """Take what is desired: whom to send to, their keys, and the placements."""
         if desired is not self._desired:
             self._desired = desired
             self._hood.follow(desired, self._clock.monotonic())
+            if self._doors is not None:
+                self._doors.follow(desired)
+                self._doors.look(self._hood, self._clock.monotonic())
             self._noticed()
 
     def tell(self, statuses: Mapping[str, AppStatus]) -> None:
@@ -153,6 +164,8 @@ class NeighbourLoop:
         finally:
             self._datagrams.close()
             self._open = ""
+            if self._doors is not None:
+                self._doors.end()
 
     async def _step(self) -> float:
         """Open or close, send what is due, and return in how many seconds to come back."""
@@ -162,6 +175,9 @@ class NeighbourLoop:
         elif self._open:
             self._datagrams.close()
             self._open = ""
+        if self._doors is not None:
+            at = self._place if self._hood.needed else LanPlace()
+            await self._doors.keep(self._hood, at.host, at.port)
         for address, datagram in self._hood.outgoing(now):
             self._datagrams.send(address, datagram)
         self._noticed()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from skerry.agent.waking import sleep_unless_woken
+from skerry.carrier.waking import sleep_unless_woken
 from skerry.kit.quantities import parse_duration
 from skerry.ports.clock import Clock
 from skerry.ports.prober import Prober

@@ -22,7 +22,6 @@ from skerry.agent.fetcher import Fetched, Fetcher, Priority
 from skerry.agent.finding_ways import Bases
 from skerry.agent.holding import Holds
 from skerry.agent.launching import Launcher
-from skerry.agent.limiting import Limiter
 from skerry.agent.live_models import LiveModels, run_of
 from skerry.agent.loops.neighbours import NeighbourLoop
 from skerry.agent.loops.probe import ProbeLoop
@@ -44,6 +43,7 @@ from skerry.agent.self_testing import SelfTests, is_self_test
 from skerry.agent.storing import Storage
 from skerry.agent.volumes import Volumes
 from skerry.agent.vouching import Vouching
+from skerry.carrier.limiting import Limiter
 from skerry.kit.durable import write_file
 from skerry.kit.errors import Bug, Rejected, SkerryError, as_failure
 from skerry.kit.quantities import format_size
@@ -394,6 +394,8 @@ class Reconciler:
         how = f"{format_size(fetched.size_bytes)} in {fetched.files} files"
         if fetched.by_delta:
             how += f", {fetched.by_delta} by delta, in place of {format_size(fetched.full_bytes)}"
+        if fetched.near_bytes:
+            how += f", {format_size(fetched.near_bytes)} of it from neighbours"
         application = next((r.application for r in self._records.values() if r.candidate == digest), "")
         self._parts.syncer.note("release.fetched", f"{fact.name}: {how}", application=application)
 
@@ -481,6 +483,7 @@ class Reconciler:
                 "site": self._site,
                 "last_contact": contact,
                 "time": self._parts.syncer.time,
+                "upstreams": self._parts.syncer.upstreams() or [],
                 "observed": observed,
                 "facts": facts,
             }

@@ -41,6 +41,16 @@ PAUSE_S = 0.2
 TELL_METRICS_EVERY_S = 60.0
 
 
+class _Told(msgspec.Struct, frozen=True):
+    """What was told of how things stand, and with which report."""
+
+    content: bytes
+    sequence: int
+
+
+_UNTOLD = _Told(b"", 0)
+
+
 class Syncer:
     """What a host tells its upstream and hears from it."""
 
@@ -56,7 +66,8 @@ class Syncer:
         self._time = msgspec.json.decode(store.load("time") or b"{}", type=TimeTrust)
         self._observed = Observed()
         self._facts: HostFacts = {}
-        self._acknowledged: dict[str, bytes] = {}
+        self._known: dict[str, _Told] = {}
+        self._acknowledged = 0
         self._told = 0
         self._token = ""
         self._want_token = False
@@ -67,6 +78,7 @@ class Syncer:
         self.desired = self._load_desired()
         self.last_contact: datetime | None = None
         self.on_desired: Callable[[], None] = lambda: None
+        self.upstreams: Callable[[], object] = lambda: None
 
     def now(self) -> datetime:
         """Return the time this host believes."""
@@ -115,6 +127,35 @@ class Syncer:
         if self._outbox.flush(sent_at=self.now(), clock=self._clock.now()):
             self._changed.set()
 
+    def take_carried(self, envelope: JsonEnvelope, acknowledged: int) -> None:
+        """Take what came by hand, judged before: a DesiredState, and up to which report the hub has this host's.
+
+        Raises:
+            Untrusted: it is not to be taken after all (`desired.*`).
+            Unavailable: the disk is full.
+        """
+        if acknowledged:
+            self._outbox.acknowledge(acknowledged)
+        self._take_desired(envelope)
+        self.on_desired()
+
+    def reports_to_carry(self) -> list[JsonEnvelope]:
+        """Return all reports that the hub has not acknowledged, a fresh one that tells everything last."""
+        self._outbox.flush(sent_at=self.now(), clock=self._clock.now())
+        return self._outbox.everything(
+            sent_at=self.now(),
+            clock=self._clock.now(),
+            generation=self.desired.generation if self.desired else 0,
+            observed=self._observed,
+            facts=self._facts,
+        )
+
+    def settle(self) -> None:
+        """Make what was noted durable, when nothing will be told any more; a full disk keeps the rest from it."""
+        with contextlib.suppress(Unavailable):
+            while self._outbox.flush(sent_at=self.now(), clock=self._clock.now()):
+                pass
+
     async def poll_forever(self) -> None:
         """Wait at the upstream for news, for ever; wait longer after each failure."""
         retry = Retry()
@@ -125,8 +166,9 @@ class Syncer:
                 # An upstream that answers at once, whatever the reason, must not make us spin.
                 await self._clock.sleep(PAUSE_S)
             except Exception as error:
-                self._fail(as_failure(error))
-                await self._clock.sleep(retry.next_wait_s())
+                failure = as_failure(error)
+                self._fail(failure)
+                await self._clock.sleep(retry.next_wait_s(failure))
 
     async def flush_forever(self) -> None:
         """Hand changes up at once, at most five times a second; the poller retries what fails."""
@@ -195,7 +237,7 @@ class Syncer:
             SkerryError: what went wrong; everything not acknowledged is kept.
         """
         body = {"observed": encode_canonical(self._observed), "facts": encode_canonical(self._facts)}
-        news = {key for key, value in body.items() if self._acknowledged.get(key) != value}
+        news = {key for key, value in body.items() if self._known.get(key, _UNTOLD).content != value}
         envelopes, fresh = self._outbox.collect(
             sent_at=self.now(),
             clock=self._clock.now(),
@@ -212,23 +254,38 @@ class Syncer:
 
     async def _hand_up(self, request: SyncRequest, fresh: int | None, news: dict[str, bytes]) -> SyncAnswer:
         answer = await asyncio.to_thread(self._link.sync, request)
-        self._outbox.acknowledge(answer.acknowledged, newest=answer.newest)
+        self._outbox.acknowledge(
+            answer.acknowledged, newest=answer.newest, held=answer.held, keeper=answer.keeper
+        )
+        self._acknowledged = max(self._acknowledged, answer.acknowledged)
+        arrived = fresh is not None and fresh in (answer.acknowledged, answer.held if answer.keeper else 0)
+        told = fresh if fresh is not None and arrived and fresh > self._told and news else 0
+        again = answer.tell_all
+        if self._outbox.entrust(answer.keeper, answer.held, told=told, again=again):
+            self._forget_told(0 if again else self._acknowledged)
+            # A relay's token opens that relay alone.
+            self._want_token = self._want_token or (bool(self._token) and not again)
         if fresh is not None:
-            self._note_told(fresh, answer.acknowledged, news)
+            self._note_told(fresh, news, arrived=arrived and not again)
         await self._follow_root(answer)
         self._take(answer, fresh)
         self._succeed()
         return answer
 
-    def _note_told(self, fresh: int, acknowledged: int, news: dict[str, bytes]) -> None:
-        """Note what the hub knows now. Poller and flusher overtake each other; what is in doubt is told again."""
-        if acknowledged == fresh and fresh > self._told:
-            self._acknowledged.update(news)
+    def _note_told(self, fresh: int, news: dict[str, bytes], *, arrived: bool) -> None:
+        """Note what is known above. Poller and flusher overtake each other; what is in doubt is told again."""
+        if arrived and fresh > self._told:
+            self._known.update({key: _Told(content, fresh) for key, content in news.items()})
         elif news:
             for key in news:
-                self._acknowledged.pop(key, None)
+                self._known.pop(key, None)
             self._changed.set()
         self._told = max(self._told, fresh)
+
+    def _forget_told(self, acknowledged: int) -> None:
+        """Tell again, and soon, what the hub has not acknowledged."""
+        self._known = {key: told for key, told in self._known.items() if told.sequence <= acknowledged}
+        self._changed.set()
 
     async def _follow_root(self, answer: SyncAnswer) -> None:
         """Look for a newer root when the hub signs with a key that the one held does not name."""
@@ -246,9 +303,6 @@ class Syncer:
     def _take(self, answer: SyncAnswer, fresh: int | None) -> None:
         if answer.time is not None and fresh is not None:
             self._take_time(answer.time, fresh)
-        if answer.tell_all:
-            self._acknowledged.clear()
-            self._changed.set()
         if answer.blob_token:
             self._token, self._want_token = answer.blob_token, False
         if answer.desired is not None:

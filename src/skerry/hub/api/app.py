@@ -17,6 +17,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 
 from skerry.carrier.limits import TooMany
 from skerry.hub.api import (
+    bundles,
     decisions,
     deltas,
     documents,
@@ -27,6 +28,7 @@ from skerry.hub.api import (
     policies,
     preview,
     recovery,
+    relays,
     releases,
     volumes,
 )
@@ -83,6 +85,8 @@ def operator_app(hub: Hub) -> Litestar:
         *recovery.HANDLERS,
         *hosts.HANDLERS,
         *policies.HANDLERS,
+        *relays.HANDLERS,
+        *bundles.HANDLERS,
     ]
     for handler in handlers:
         handler.responses = ERRORS

@@ -14,6 +14,7 @@ from skerry.hub import steering
 from skerry.hub.api.door import Door
 from skerry.hub.api.operators import ApiRequest, TheHub, TheSeen, audit_of
 from skerry.hub.api.policies import Judged, check_keys, judge_rollouts, require_admin
+from skerry.hub.api.relays import check_relays
 from skerry.hub.api.scope import Seen
 from skerry.hub.services import Hub
 from skerry.hub.views import as_json, view_rollout
@@ -30,6 +31,7 @@ from skerry.spec.documents import AnyDocument, kind_of
 from skerry.spec.parsing import parse_raw
 from skerry.spec.policy import Policy
 from skerry.spec.problems import DocumentRejected, Problem
+from skerry.spec.relay import Relay
 from skerry.spec.release import Release
 from skerry.spec.rollout import Rollout
 from skerry.spec.site import Site
@@ -42,6 +44,7 @@ class _Planned(msgspec.Struct, frozen=True):
     sites: dict[str, bytes]
     rollouts: list[RolloutRecord]
     policies: list[PolicyRecord]
+    relays: dict[str, bytes]
     problems: list[Problem]
 
 
@@ -84,7 +87,10 @@ async def _apply(data: ApplyRequest, hub: Hub, seen: Seen, request: ApiRequest) 
             rollouts=judged.rollouts,
             audits=audits,
             policies=planned.policies,
+            relays=planned.relays,
         )
+    if planned.relays:
+        await hub.backend.relays.reload(planned.relays)
     for name in sites:
         await hub.issuer.issue(name)
     hub.rollouts.wake()
@@ -239,7 +245,8 @@ def _plan(parsed: list[AnyDocument], hub: Hub, seen: Seen, who: str) -> _Planned
     sites: dict[str, bytes] = {}
     rollouts: list[RolloutRecord] = []
     policies: list[PolicyRecord] = []
-    problems: list[Problem] = []
+    relays: dict[str, bytes] = {}
+    problems = check_relays(hub, documents)
     for document in documents:
         before = _stored(hub, document)
         content = encode_canonical(document)
@@ -247,6 +254,8 @@ def _plan(parsed: list[AnyDocument], hub: Hub, seen: Seen, who: str) -> _Planned
         same = before == content
         if isinstance(document, Site) and not same:
             sites[name] = content
+        elif isinstance(document, Relay) and not same:
+            relays[name] = content
         elif isinstance(document, Policy) and not same:
             policies.append(
                 PolicyRecord(name=name, document=content, changed_at=hub.clock.now(), changed_by=who)
@@ -268,7 +277,7 @@ def _plan(parsed: list[AnyDocument], hub: Hub, seen: Seen, who: str) -> _Planned
                 after=as_json(content),
             )
         )
-    return _Planned(changes, sites, rollouts, policies, problems)
+    return _Planned(changes, sites, rollouts, policies, relays, problems)
 
 
 def _parse(data: ApplyRequest) -> list[AnyDocument]:
@@ -290,7 +299,7 @@ def _parse(data: ApplyRequest) -> list[AnyDocument]:
         if key in seen:
             problems.append(Problem(f"documents[{index}]", f"{key[0]} {key[1]} is there twice"))
         seen.add(key)
-        if not isinstance(document, Site | Rollout | Policy):
+        if not isinstance(document, Site | Rollout | Policy | Relay):
             hint = "applications and models come with a release: skerry release push FILE"
             problems.append(Problem(f"documents[{index}].kind", f"a {key[0]} is not applied", hint))
         documents.append(document)
@@ -320,6 +329,8 @@ def _check_scope(hub: Hub, documents: list[AnyDocument], seen: Seen) -> list[Pro
         name = document.metadata.name
         if isinstance(document, Policy):
             problems.append(Problem(f"Policy {name}", "a policy is for all sites", hint))
+        if isinstance(document, Relay):
+            problems.append(Problem(f"Relay {name}", "a relay is for all sites", hint))
         if not isinstance(document, Site):
             continue
         stored = hub.store.site(name)
@@ -337,6 +348,9 @@ def _stored(hub: Hub, document: AnyDocument) -> bytes | None:
     name = document.metadata.name
     if isinstance(document, Policy):
         return next((policy.document for policy in hub.store.policies() if policy.name == name), None)
+    if isinstance(document, Relay):
+        relay = hub.store.relay(name)
+        return relay.document if relay else None
     record = hub.store.site(name) if isinstance(document, Site) else hub.store.rollout(name)
     return record.document if record else None
 

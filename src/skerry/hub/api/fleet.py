@@ -11,6 +11,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 
 from skerry.hub.api.operators import ApiRequest, TheHub, TheSeen, audit_of
 from skerry.hub.api.recovery import held_view
+from skerry.hub.api.relays import entry_address
 from skerry.hub.services import Hub
 from skerry.hub.views import view_host, view_site
 from skerry.kit.errors import Conflict, Rejected
@@ -56,6 +57,7 @@ def create_join_token(
         raise Conflict("host.other_site", f"host {data.replaces} is not at site {name}")
     if data.replaces and data.uses != 1:
         raise Rejected("join.one_replacement", "a token that replaces a host is for one use")
+    address = entry_address(hub, data.via)
     now = hub.clock.now()
     secret = new_secret("join")
     expires_at = now + timedelta(seconds=data.ttl_s)
@@ -71,7 +73,7 @@ def create_join_token(
     action = "host.token" if data.replaces else "site.token"
     hub.store.add_join_token(record, audit_of(hub, request, action, subject))
     token = JoinToken(
-        hub=hub.url,
+        hub=address,
         site=name,
         root=hub.repository.root_digest,
         secret=secret,

@@ -16,7 +16,7 @@ from skerry.spec.api import HostView
 async def readmit_host(name: FromPath[str], hub: TheHub, seen: TheSeen, request: ApiRequest) -> HostView:
     """End a host's quarantine. If two machines still use its identity, it is found again."""
     host = await asyncio.to_thread(seen.host, name)
-    await hub.backend.identities.readmit(name, audit_of(hub, request, "host.readmit", f"host:{name}"))
+    await hub.backend.readmit(name, audit_of(hub, request, "host.readmit", f"host:{name}"))
     site = await asyncio.to_thread(seen.site, host.site)
     return view_host(host, site, hub.clock.now())
 

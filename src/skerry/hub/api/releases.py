@@ -131,12 +131,13 @@ async def find_missing(data: JSONBody[MissingRequest], hub: TheHub) -> MissingAn
 
 @get("/blobs/{digest:str}", media_type="application/octet-stream")
 async def download(digest: FromPath[str], hub: TheHub) -> Stream:
-    """Give a blob's bytes, from which a publisher makes the next release."""
-    size = await hub.blobs.size(parse_digest(digest))
+    """Give a blob's bytes, from which a publisher makes the next release; deltas are blobs, too."""
+    held = hub.deltas.readable
+    size = await held.size(parse_digest(digest))
     if size is None:
         raise Missing("blob.missing", f"there is no blob {digest}")
     headers = {"content-length": str(size)}
-    return Stream(hub.blobs.read(digest), media_type="application/octet-stream", headers=headers)
+    return Stream(held.read(digest), media_type="application/octet-stream", headers=headers)
 
 
 @put("/uploads/{digest:str}", request_max_body_size=MAX_CHUNK_BYTES)

@@ -119,7 +119,7 @@ class Crowds:
         self._idle.leave(connection)
 
 
-class HubProtocol(HttpToolsProtocol):
+class PatientProtocol(HttpToolsProtocol):
     """uvicorn's protocol with limits, on one connection.
 
     Also: connections that wait for their next request are cut when the hub goes. A TLS connection that is closed
@@ -274,10 +274,10 @@ def _probe(transport: asyncio.BaseTransport) -> None:
                 found.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def hub_protocol(patience: Patience | None = None) -> type[HubProtocol]:
+def patient_protocol(patience: Patience | None = None) -> type[PatientProtocol]:
     """Return the protocol of one server, whose connections know of each other."""
     patience = patience or Patience()
-    return type("HubProtocol", (HubProtocol,), {"patience": patience, "crowds": Crowds(patience)})
+    return type("PatientProtocol", (PatientProtocol,), {"patience": patience, "crowds": Crowds(patience)})
 
 
 class _Loop(uvloop.Loop):

@@ -1,4 +1,4 @@
-"""What a host trusts of its hub: the signed metadata it keeps, and the keys that the newest root names.
+"""What a host or relay trusts of its hub: the signed metadata it keeps, and the keys that the newest root names.
 
 The files are in a directory of their own, each written so that a power cut leaves the old or the new; one that is
 damaged is fetched again. The root is followed from the pinned one every time, so no file is believed for being there.
@@ -24,7 +24,7 @@ MAX_FILE_BYTES = 8 << 20
 
 
 class HubTrust:
-    """The metadata of one host, and the keys its hub signs with. Its methods but `keys` block."""
+    """The metadata of one host or relay, the newest `root`, and the keys its hub signs with. Its methods block."""
 
     def __init__(self, pinned: bytes, folder: Path) -> None:
         """Load what was kept.
@@ -35,9 +35,9 @@ class HubTrust:
         self.pinned = pinned
         self._folder = folder
         self._writing = threading.Lock()
-        self.root_version = 0
-        self.keys: tuple[Key, ...] = ()
-        self.note_root(run_steps(follow_root(pinned, online=False), self.answer_kept).root)
+        self.root = run_steps(follow_root(pinned, online=False), self.answer_kept).root
+        self.root_version = self.root.version
+        self.keys: tuple[Key, ...] = desired_keys(self.root)
 
     def knows(self, key_id: str) -> bool:
         """Tell whether the newest root names a key."""
@@ -86,7 +86,7 @@ class HubTrust:
     def note_root(self, root: Root) -> None:
         """Take the keys of a root that was verified."""
         if root.version >= self.root_version:
-            self.root_version, self.keys = root.version, desired_keys(root)
+            self.root, self.root_version, self.keys = root, root.version, desired_keys(root)
 
     def _keep(self, step: Keep) -> None:
         with self._writing:  # roots are followed by whoever meets a signature of a newer one

@@ -1,4 +1,4 @@
-"""Applies the site's link budget to what this host reads: grants bytes, paces them, and remembers what was used.
+"""Applies a link budget to what a host or relay reads: grants bytes, paces them, and remembers what was used.
 
 Rules: desired state and reports are never held back, but they count. Usage is stored every few seconds while bytes
 flow, so that a kill loses no more of the count. Time is the host's corrected one; pacing is by the monotonic clock.
@@ -26,8 +26,8 @@ from skerry.delivery.budget import (
 )
 from skerry.delivery.windows import decide_switch
 from skerry.kit.errors import SkerryError
-from skerry.ports.agent_store import AgentStore
 from skerry.ports.clock import Clock
+from skerry.ports.kept_documents import KeptDocuments
 from skerry.spec.desired import LinkPolicy, SitePolicy
 from skerry.spec.facts import HostFacts
 
@@ -57,7 +57,7 @@ class Held(msgspec.Struct, frozen=True):
 class Limiter:
     """Says what may be read from the upstream. Without a policy everything may."""
 
-    def __init__(self, store: AgentStore, clock: Clock, now: Callable[[], datetime]) -> None:
+    def __init__(self, store: KeptDocuments, clock: Clock, now: Callable[[], datetime]) -> None:
         self._store = store
         self._clock = clock
         self._now = now

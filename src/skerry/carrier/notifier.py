@@ -1,9 +1,10 @@
-"""Wakes long-polls when their site's desired state changes. Lives in one event loop."""
+"""Wakes long-polls when what they wait for changes. Lives in one event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 
 from skerry.ports.carrier_backend import Gone
 
@@ -15,12 +16,20 @@ class Notifier:
         self._waiting: dict[str, set[asyncio.Future[bool]]] = {}
         self._closed = False
 
-    async def wait(self, key: str, seconds: float, *, also: str = "", gone: Gone | None = None) -> bool:
-        """Return True when `key` or `also` was notified, False when the time ran out or nobody waits any more."""
+    @property
+    def closed(self) -> bool:
+        """Tell whether nobody waits any more."""
+        return self._closed
+
+    async def wait(
+        self, key: str, seconds: float, *, also: str | Iterable[str] = (), gone: Gone | None = None
+    ) -> bool:
+        """Return True when `key` or one of `also` was notified, False when the time ran out or nobody waits now."""
         if self._closed:
             return False
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        keys = (key, also) if also else (key,)
+        more = (also,) if isinstance(also, str) else also
+        keys = {key, *(each for each in more if each)}
         for each in keys:
             self._waiting.setdefault(each, set()).add(future)
         leaving = None if gone is None else asyncio.ensure_future(gone())
@@ -48,7 +57,7 @@ class Notifier:
                 future.set_result(True)
 
     def close(self) -> None:
-        """Wake everybody, and let nobody wait again: the hub is going."""
+        """Wake everybody, and let nobody wait again: the process is going."""
         self._closed = True
         for key in list(self._waiting):
             self.notify(key)

@@ -1,0 +1,402 @@
+"""The relay's blobs: kept by digest, fetched once however many ask, and let go of when others need the room.
+
+Rules: what is handed out was verified, or is being fetched and ends only when it was (see `arrivals`). A blob that was
+on disk when the relay began is read and verified before it is first handed out; a damaged one is fetched again. Room is
+made by letting go of what was not used for longest; `wanted` blobs stay while there are others, and blobs that somebody
+reads stay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+
+from skerry.carrier.retrying import Retry
+from skerry.kit.digests import parse_digest, short
+from skerry.kit.errors import Conflict, Missing, SkerryError, Unavailable, Untrusted, as_failure
+from skerry.ports.blobs import LocalBlobs
+from skerry.ports.clock import Clock
+from skerry.relay.arrivals import Arrival, Source, fetch_arrival
+from skerry.spec.relay import CacheView
+
+_log = structlog.get_logger()
+T = TypeVar("T")
+
+CHUNK_BYTES = 256 << 10
+SMALL_CHUNK_BYTES = 64 << 10
+MANY_READERS = 32
+MAX_FETCHES = 8
+READ_THREADS = 4
+MAX_ATTEMPTS = 5
+MAX_SIZES = 10_000
+MAX_BLOB_BYTES = 1 << 42
+REFUSED_S = 10.0
+NOTE_USE_EVERY_S = 60.0
+
+
+class _Entry(msgspec.Struct):
+    """A whole blob: when it was last used, in seconds since 1970; `sound` once it was verified in this run."""
+
+    size: int
+    used_at: float
+    sound: bool = False
+    readers: int = 0
+
+
+class BlobCache:
+    """A `ReadableBlobs` in front of the upstream. Lives in one event loop."""
+
+    def __init__(
+        self, blobs: LocalBlobs, source: Source, clock: Clock, *, limit_bytes: int = 20 << 30
+    ) -> None:
+        self._blobs = blobs
+        self._source = source
+        self._clock = clock
+        self.limit_bytes = limit_bytes
+        self.on_came: Callable[[int], None] = lambda _: None
+        self._entries: dict[str, _Entry] = {}
+        self._arrivals: dict[str, Arrival] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._asking: dict[tuple[str, str], asyncio.Task[Any]] = {}
+        self._sizes: OrderedDict[str, int] = OrderedDict()
+        self._refused: dict[str, float] = {}
+        self._wanted: Mapping[str, int] = {}
+        self._readers = 0
+        self._slots = asyncio.Semaphore(MAX_FETCHES)
+        self._fetching = ThreadPoolExecutor(MAX_FETCHES + 1, "fetch")
+        self._reading = ThreadPoolExecutor(READ_THREADS, "read")
+        self._counts: dict[str, int] = dict.fromkeys(("hits", "misses", "hit_bytes", "fetched", "damaged"), 0)
+
+    def load(self) -> None:
+        """Take note of the blobs that are on disk. Blocking; before anything else."""
+        for digest in self._blobs.digests():
+            with contextlib.suppress(OSError):
+                found = self._blobs.path(digest).stat()
+                self._entries[digest] = _Entry(found.st_size, found.st_mtime)
+
+    @property
+    def used_bytes(self) -> int:
+        """What blobs take of the disk, those on their way included."""
+        return sum(entry.size for entry in self._entries.values()) + sum(
+            arrival.have for arrival in self._arrivals.values()
+        )
+
+    def want(self, wanted: Mapping[str, int]) -> None:
+        """Keep these blobs (size by digest, the most urgent first) while there are others."""
+        self._wanted = wanted
+        self._trim(0)
+
+    def view(self) -> CacheView:
+        """Return how full it is and what it spared."""
+        counts = self._counts
+        return CacheView(
+            blobs=len(self._entries),
+            used_bytes=self.used_bytes,
+            limit_bytes=self.limit_bytes,
+            wanted=len(self._wanted),
+            wanted_here=sum(digest in self._entries for digest in self._wanted),
+            hits=counts["hits"],
+            misses=counts["misses"],
+            hit_bytes=counts["hit_bytes"],
+            fetched_bytes=counts["fetched"] + sum(one.came for one in self._arrivals.values()),
+            damaged=counts["damaged"],
+        )
+
+    def missing(self) -> list[tuple[str, int]]:
+        """Return the wanted blobs (digest, size) that are not here, the most urgent first."""
+        return [item for item in self._wanted.items() if item[0] not in self._entries]
+
+    def has_room(self, digest: str) -> bool:
+        """Tell whether a wanted blob fits beside those that are more urgent."""
+        size = 0
+        for more_urgent, needed in self._wanted.items():
+            if more_urgent == digest:
+                return size + needed <= self.limit_bytes
+            size += needed if more_urgent in self._entries else 0
+        return False
+
+    async def size(self, digest: str) -> int | None:
+        """Return a blob's length once its bytes are here or come; None when there is none upstream.
+
+        Raises:
+            Unavailable: it is not here, and does not come now.
+        """
+        digest = parse_digest(digest)
+        if await self._is_sound(digest):
+            return self._entries[digest].size
+        arrival = self._arrivals.get(digest)
+        try:
+            if arrival is None:
+                size = await self._ask_size(digest)
+                if size is None:
+                    return None
+                arrival = self.bring(digest, size, urgent=True)
+            arrival.urgent = True
+            await arrival.begun()
+        except Missing:
+            return None
+        except Untrusted as error:
+            raise Unavailable("relay.bad_blob", "what came from above was not that blob") from error
+        return arrival.size
+
+    async def read(self, digest: str, *, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """Yield bytes as they are here.
+
+        Raises:
+            Unavailable: they do not come; what was yielded until then is not to be used.
+        """
+        digest = parse_digest(digest)
+        size = await self.size(digest)
+        if size is None:
+            raise Missing("blob.unknown", f"there is no blob {digest}")
+        stop = size if end is None else min(end, size)
+        self._readers += 1
+        try:
+            arrival = self._arrivals.get(digest)
+            if arrival is None:
+                self._counts["hits"] += 1
+                async for chunk in self._read_whole(digest, start, stop):
+                    self._counts["hit_bytes"] += len(chunk)
+                    yield chunk
+            else:
+                self._counts["misses"] += 1
+                async for chunk in self._read_arriving(arrival, start, stop):
+                    yield chunk
+        finally:
+            self._readers -= 1
+
+    def bring(self, digest: str, size: int, *, urgent: bool) -> Arrival:
+        """Fetch a blob, or join those who wait for it.
+
+        Raises:
+            Unavailable: what came of it a moment ago was another blob (`relay.bad_blob`).
+        """
+        arrival = self._arrivals.get(digest)
+        if arrival is not None:
+            arrival.urgent = arrival.urgent or urgent
+            return arrival
+        if self._refused.get(digest, 0.0) > self._clock.monotonic():
+            raise Unavailable("relay.bad_blob", f"what came from above was not blob {short(digest)}")
+        arrival = self._arrivals[digest] = Arrival(digest, size, urgent=urgent, on_came=self._came)
+        task = asyncio.create_task(self._bring(arrival))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return arrival
+
+    async def verify_all(self) -> None:
+        """Read and verify what was on disk at the start, one blob after the other."""
+        for digest in list(self._entries):
+            await self._is_sound(digest)
+            await self._clock.sleep(0.05)
+
+    async def close(self) -> None:
+        """End all fetches; what came of them stays."""
+        for arrival in self._arrivals.values():
+            arrival.stop.set()
+        tasks = [*self._tasks, *self._asking.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._fetching.shutdown(wait=False, cancel_futures=True)
+        self._reading.shutdown(wait=False, cancel_futures=True)
+
+    async def _bring(self, arrival: Arrival) -> None:
+        failed: SkerryError | None = None
+        try:
+            self._trim(arrival.size)
+            await self._attempt(arrival)
+            entry = _Entry(arrival.size, 0.0, sound=True)
+            await self._note_use(arrival.digest, entry)
+            entry.readers = arrival.readers
+            self._entries[arrival.digest] = entry
+        except asyncio.CancelledError:
+            failed = Unavailable("relay.stopping", "the relay is going")
+            raise
+        except Exception as error:
+            failed = as_failure(error)
+        finally:
+            self._counts["fetched"] += arrival.came
+            del self._arrivals[arrival.digest]
+            if isinstance(failed, Untrusted):
+                self._refuse(arrival.digest)
+            arrival.end(failed)
+        self._trim(0)
+
+    async def _attempt(self, arrival: Arrival) -> None:
+        """Fetch, and go on after failures for as long as somebody waits or bytes come."""
+        retry, attempts = Retry(), 0
+        loop = asyncio.get_running_loop()
+        while True:
+            came = arrival.came
+            try:
+                async with self._slots if arrival.urgent else contextlib.nullcontext():
+                    await loop.run_in_executor(
+                        self._fetching,
+                        fetch_arrival,
+                        arrival,
+                        self._blobs,
+                        self._source,
+                        lambda: self._gives_way(arrival),
+                    )
+                return
+            except Conflict:
+                # Another fetch of it has just gone on: an earlier one that was not quite over.
+                attempts += 1
+                if attempts >= MAX_ATTEMPTS:
+                    raise
+            except Unavailable as error:
+                if arrival.came > came:
+                    retry, attempts = Retry(), 0
+                attempts += 1
+                if error.code == "disk.full" and attempts < MAX_ATTEMPTS and self._let_go_one():
+                    continue
+                if error.code == "relay.gave_way" and arrival.urgent:
+                    continue  # somebody has begun to wait for it meanwhile
+                if not arrival.readers or attempts >= MAX_ATTEMPTS or error.code == "relay.link_held":
+                    raise
+                await self._clock.sleep(retry.next_wait_s())
+
+    def _gives_way(self, arrival: Arrival) -> bool:
+        """Tell whether a fetch that nobody waits for hinders one that somebody waits for. From any thread."""
+        return not arrival.urgent and any(one.urgent for one in list(self._arrivals.values()))
+
+    def _came(self, size: int) -> None:
+        self.on_came(size)  # which is set later
+
+    def _refuse(self, digest: str) -> None:
+        now = self._clock.monotonic()
+        self._counts["damaged"] += 1
+        self._sizes.pop(digest, None)
+        self._refused = {one: until for one, until in self._refused.items() if until > now}
+        self._refused[digest] = now + REFUSED_S
+        _log.error("blob.mismatch", digest=digest)
+
+    async def _read_whole(self, digest: str, start: int, stop: int) -> AsyncIterator[bytes]:
+        entry = self._entries[digest]
+        entry.readers += 1
+        try:
+            await self._note_use(digest, entry)
+            async for chunk in self._read_present(digest, start, stop):
+                yield chunk
+        finally:
+            entry.readers -= 1
+
+    async def _read_arriving(self, arrival: Arrival, start: int, stop: int) -> AsyncIterator[bytes]:
+        arrival.readers += 1
+        offset = start
+        try:
+            while offset < stop:
+                if (shown := min(arrival.shown, stop)) <= offset:
+                    if arrival.failed is not None:
+                        raise Unavailable(
+                            "blob.cut", f"the blob did not come whole: {arrival.failed.message}"
+                        )
+                    await arrival.change()
+                    continue
+                async for chunk in self._read_present(arrival.digest, offset, shown):
+                    offset += len(chunk)
+                    yield chunk
+        finally:
+            arrival.readers -= 1
+            if (entry := self._entries.get(arrival.digest)) is not None and arrival.whole:
+                entry.readers -= 1
+
+    async def _read_present(self, digest: str, start: int, stop: int) -> AsyncIterator[bytes]:
+        """Yield bytes that are on disk."""
+        loop = asyncio.get_running_loop()
+        while start < stop:
+            most = SMALL_CHUNK_BYTES if self._readers > MANY_READERS else CHUNK_BYTES
+            size = min(most, stop - start)
+            chunk = await loop.run_in_executor(self._reading, self._blobs.read_part, digest, start, size)
+            if not chunk:
+                raise Unavailable("blob.cut", "the blob is not on disk any more")
+            start += len(chunk)
+            yield chunk
+
+    async def _note_use(self, digest: str, entry: _Entry) -> None:
+        now = self._clock.now().timestamp()
+        if now - entry.used_at > NOTE_USE_EVERY_S:
+            # Kept as the file's own time, so that it is known after a restart.
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(os.utime, self._blobs.path(digest), (now, now))
+        entry.used_at = now
+
+    async def _is_sound(self, digest: str) -> bool:
+        """Tell whether a whole blob is here, verified once in this run."""
+        entry = self._entries.get(digest)
+        if entry is None or entry.sound:
+            return entry is not None
+        return await self._once("verify", digest, lambda: self._verify(digest, entry))
+
+    async def _verify(self, digest: str, entry: _Entry) -> bool:
+        entry.sound = await asyncio.get_running_loop().run_in_executor(
+            self._reading, self._blobs.verify, digest
+        )
+        if not entry.sound:
+            self._counts["damaged"] += 1
+            self._entries.pop(digest, None)
+            _log.error("blob.damaged", digest=digest)
+        return entry.sound
+
+    async def _ask_size(self, digest: str) -> int | None:
+        known = self._wanted.get(digest) or self._sizes.get(digest)
+        if known is not None:
+            return known
+        return await self._once("size", digest, lambda: self._ask_above(digest))
+
+    async def _ask_above(self, digest: str) -> int | None:
+        token = self._source.token()
+        if not token:
+            raise Unavailable("relay.no_token", "there is no leave from above to fetch blobs yet")
+        size = await asyncio.to_thread(self._source.link.blob_size, digest, token=token)
+        if size is not None and size <= MAX_BLOB_BYTES:
+            self._sizes[digest] = size
+            while len(self._sizes) > MAX_SIZES:
+                self._sizes.popitem(last=False)
+        return size
+
+    async def _once(self, what: str, digest: str, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Do one thing once for all who ask for it at a time."""
+        key = (what, digest)
+        task: asyncio.Task[T] | None = self._asking.get(key)
+        if task is None:
+            task = self._asking[key] = asyncio.create_task(ask())
+            task.add_done_callback(lambda done: self._asked(key, done))
+        return await asyncio.shield(task)
+
+    def _asked(self, key: tuple[str, str], done: asyncio.Task[Any]) -> None:
+        self._asking.pop(key, None)
+        if not done.cancelled():
+            done.exception()  # whoever asked has it
+
+    def _trim(self, needed: int) -> None:
+        """Let go of blobs until `needed` bytes fit, as far as may be."""
+        surplus = self.used_bytes + needed - self.limit_bytes
+        while surplus > 0 and (gone := self._let_go_one()):
+            surplus -= gone
+
+    def _let_go_one(self) -> int:
+        """Let go of the blob that matters least, and return its size; 0 when none may go."""
+        ranks = {digest: number for number, digest in enumerate(self._wanted)}
+        idle = [
+            (ranks.get(digest) is not None, -ranks.get(digest, 0), entry.used_at, digest)
+            for digest, entry in self._entries.items()
+            if not entry.readers
+        ]
+        if not idle:
+            return 0
+        digest = min(idle)[3]
+        entry = self._entries.pop(digest)
+        try:
+            self._blobs.remove(digest)
+        except OSError:
+            _log.warning("blob.not_removed", digest=digest)
+        return max(1, entry.size)

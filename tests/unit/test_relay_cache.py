@@ -1,0 +1,408 @@
+"""The relay's cache: one fetch for all, streamed onward as it comes, never a wrong byte to its end, and bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from skerry.adapters.directory_blobs import DirectoryBlobs
+from skerry.carrier.limiting import Limiter
+from skerry.delivery.budget import link_policy
+from skerry.kit.digests import digest_of
+from skerry.kit.errors import Denied, Missing, Unavailable
+from skerry.ports.blobs import LocalBlobs
+from skerry.ports.link import Link
+from skerry.relay.arrivals import Source
+from skerry.relay.cache import BlobCache
+from skerry.relay.loops.prefetch import Prefetcher
+from skerry.spec.desired import SitePolicy
+from skerry.spec.relay import RelaySpec, RelayState, WantedBlob
+from skerry.spec.site import SiteLink
+from skerry.testing.clock import SimulatedClock, settle
+from skerry.testing.faults import FaultPlan, FaultyLocalBlobs
+from skerry.testing.memory_relay import MemoryRelayStore
+from skerry.testing.waiting import eventually
+
+pytestmark = pytest.mark.delivery
+
+CHUNK = 10_000
+
+
+class Depot(Link):
+    """An upstream with blobs. A gate lets as many chunks pass as a test says; `cuts` end the next answers early."""
+
+    def __init__(self, contents: dict[str, bytes]) -> None:
+        self.contents = contents
+        self.opened: list[tuple[str, int]] = []
+        self.asked: list[str] = []
+        self.cuts: list[int] = []
+        self.away = False
+        self.sent = 0
+        self.gate: threading.Semaphore | None = None
+
+    def _never(self, *_: object, **__: object) -> Any:
+        raise AssertionError
+
+    enroll = change_keys = sync = enroll_relay = carry = deltas = metadata = close = _never
+
+    def blob_size(self, digest: str, *, token: str) -> int | None:
+        self.asked.append(digest)
+        if self.away:
+            raise Unavailable("link.unreachable", "away")
+        content = self.contents.get(digest)
+        return None if content is None else len(content)
+
+    @contextmanager
+    def blob(
+        self, digest: str, *, offset: int, token: str, limit: int | None = None, rate: int | None = None
+    ) -> Generator[Iterator[bytes]]:
+        if self.away:
+            raise Unavailable("link.unreachable", "away")
+        if token != "good":
+            raise Denied("blob_token.invalid", "no")
+        if digest not in self.contents:
+            raise Missing("blob.missing", "none of that")
+        self.opened.append((digest, offset))
+        content = self.contents[digest][offset:]
+        yield self._chunks(content if limit is None else content[:limit])
+
+    def _chunks(self, content: bytes) -> Iterator[bytes]:
+        cut = self.cuts.pop(0) if self.cuts else None
+        for start in range(0, len(content), CHUNK):
+            if self.gate is not None:
+                self.gate.acquire()
+            if cut is not None and start >= cut:
+                raise Unavailable("link.cut", "cut")
+            self.sent += len(content[start : start + CHUNK])
+            yield content[start : start + CHUNK]
+
+
+class Shelf:
+    """A cache over real files, and what it fetches from."""
+
+    def __init__(self, folder: Path, *, limit_bytes: int = 1 << 30) -> None:
+        self.folder = folder
+        self.clock = SimulatedClock()
+        self.depot = Depot({})
+        self.limiter = Limiter(MemoryRelayStore(), self.clock, self.clock.now)
+        self.limit_bytes = limit_bytes
+        self.blobs: LocalBlobs = DirectoryBlobs(folder)
+        self.token = "good"
+        self.begin()
+
+    def begin(self) -> None:
+        source = Source(self.depot, lambda: self.token, self.limiter, pause=lambda stop, _: stop.is_set())
+        self.cache = BlobCache(self.blobs, source, self.clock, limit_bytes=self.limit_bytes)
+        self.cache.load()
+
+    async def restart(self) -> None:
+        await self.cache.close()
+        self.begin()
+
+    def stock(self, size: int, seed: int = 1) -> str:
+        """Put a blob into the depot."""
+        content = random.Random(seed).randbytes(size)
+        self.depot.contents[digest_of(content)] = content
+        return digest_of(content)
+
+    async def read(self, digest: str, start: int = 0, end: int | None = None) -> bytes:
+        return b"".join([chunk async for chunk in self.cache.read(digest, start=start, end=end)])
+
+    async def fill(self, *sizes: int) -> list[str]:
+        """Bring blobs of these sizes into the cache, one after the other, some time apart."""
+        digests = [self.stock(size, seed=number) for number, size in enumerate(sizes, 10)]
+        for digest in digests:
+            self.clock.advance(100.0)
+            await self.read(digest)
+        return digests
+
+    def want(self, *digests: str) -> None:
+        self.cache.want({digest: len(self.depot.contents[digest]) for digest in digests})
+
+
+@pytest.fixture
+async def shelf(tmp_path: Path) -> AsyncIterator[Shelf]:
+    made = Shelf(tmp_path)
+    yield made
+    if made.depot.gate is not None:
+        made.depot.gate.release(10_000)
+    await made.cache.close()
+
+
+async def test_a_thousand_readers_are_one_fetch(shelf: Shelf) -> None:
+    digest = shelf.stock(5 * CHUNK)
+    contents = await asyncio.gather(*(shelf.read(digest) for _ in range(1000)))
+    assert set(contents) == {shelf.depot.contents[digest]}
+    assert shelf.depot.opened == [(digest, 0)]
+    assert shelf.depot.asked == [digest]
+    assert shelf.depot.sent == 5 * CHUNK
+    assert await shelf.read(digest) == contents[0]
+    view = shelf.cache.view()
+    assert (view.blobs, view.fetched_bytes, view.hits + view.misses) == (1, 5 * CHUNK, 1001)
+
+
+async def test_what_has_come_is_handed_on_before_the_rest_is_here(shelf: Shelf) -> None:
+    digest = shelf.stock(10 * CHUNK)
+    content = shelf.depot.contents[digest]
+    shelf.depot.gate = gate = threading.Semaphore(4)
+    first = shelf.cache.read(digest)
+    seen = await anext(first)
+    while len(seen) < 3 * CHUNK:
+        seen += await anext(first)
+    assert content.startswith(seen)
+    inside = await asyncio.wait_for(shelf.read(digest, CHUNK + 5, 2 * CHUNK + 7), 30)
+    assert inside == content[CHUNK + 5 : 2 * CHUNK + 7]
+    late = asyncio.create_task(shelf.read(digest, 9 * CHUNK))
+    gate.release(20)
+    async for chunk in first:
+        seen += chunk
+    assert seen == content
+    assert await late == content[9 * CHUNK :]
+    assert shelf.depot.opened == [(digest, 0)]
+
+
+@pytest.mark.rule("RELAY-3")
+async def test_a_blob_that_is_another_is_cut_before_its_end_and_never_served_again(shelf: Shelf) -> None:
+    digest = shelf.stock(3 * CHUNK)
+    good = shelf.depot.contents[digest]
+    shelf.depot.contents[digest] = good[:-1] + bytes([good[-1] ^ 1])
+    seen = bytearray()
+
+    async def read() -> None:
+        async for chunk in shelf.cache.read(digest):
+            seen.extend(chunk)
+
+    with pytest.raises(Unavailable):
+        await read()
+    assert len(seen) < len(good), "it was cut, and did not end"
+    assert not shelf.blobs.has(digest)
+    assert shelf.blobs.partial_size(digest) == 0
+    assert shelf.cache.view().damaged == 1
+    with pytest.raises(Unavailable):
+        await shelf.read(digest)
+    assert len(shelf.depot.opened) == 1, "it is not asked for again at once"
+    shelf.depot.contents[digest] = good
+    shelf.clock.advance(60.0)
+    assert await shelf.read(digest) == good
+
+
+@pytest.mark.parametrize("wrong", ("longer", "shorter"))
+async def test_a_blob_of_another_length_than_was_said_never_ends(shelf: Shelf, wrong: str) -> None:
+    digest = shelf.stock(3 * CHUNK)
+    good = shelf.depot.contents[digest]
+    shelf.want(digest)
+    shelf.depot.contents[digest] = good + b"more" if wrong == "longer" else good[:-5]
+    reading = asyncio.create_task(shelf.read(digest))
+    for _ in range(20):
+        await shelf.clock.elapse(100.0)
+        await asyncio.sleep(0.01)
+        if reading.done():
+            break
+    with pytest.raises(Unavailable):
+        await reading
+    assert not shelf.blobs.has(digest)
+
+
+async def test_a_fetch_goes_on_at_the_byte_where_a_kill_ended_it(shelf: Shelf) -> None:
+    digest = shelf.stock(10 * CHUNK)
+    shelf.depot.gate = gate = threading.Semaphore(4)
+    reading = asyncio.create_task(shelf.read(digest))
+    await eventually(lambda: _async(shelf.blobs.partial_size(digest) >= 3 * CHUNK))
+    reading.cancel()
+    gate.release(1)
+    await shelf.cache.close()
+    shelf.depot.gate = None
+    shelf.begin()
+    assert await shelf.read(digest) == shelf.depot.contents[digest]
+    assert shelf.depot.opened[1][1] >= 3 * CHUNK
+
+
+async def _async(value: bool) -> bool:
+    return value
+
+
+async def test_a_cut_is_gone_on_with_while_somebody_waits(shelf: Shelf) -> None:
+    digest = shelf.stock(6 * CHUNK)
+    shelf.depot.cuts = [3 * CHUNK, 1 * CHUNK]
+    reading = asyncio.create_task(shelf.read(digest))
+    while not reading.done():
+        await shelf.clock.elapse(60.0)
+        await asyncio.sleep(0.005)
+    assert await reading == shelf.depot.contents[digest]
+    assert [offset for _, offset in shelf.depot.opened] == [0, 3 * CHUNK, 4 * CHUNK]
+
+
+async def test_with_no_upstream_what_is_here_is_served_and_the_rest_is_said_to_be_away(shelf: Shelf) -> None:
+    (here,) = await shelf.fill(2 * CHUNK)
+    other = shelf.stock(CHUNK, seed=99)
+    shelf.depot.away = True
+    assert len(await shelf.read(here)) == 2 * CHUNK
+    with pytest.raises(Unavailable):
+        await shelf.cache.size(other)
+    shelf.want(other)
+    with pytest.raises(Unavailable):
+        await shelf.cache.size(other)
+
+
+async def test_a_blob_that_nobody_has_is_missing(shelf: Shelf) -> None:
+    assert await shelf.cache.size(digest_of(b"nobody has this")) is None
+    with pytest.raises(Missing):
+        await shelf.read(digest_of(b"nobody has this"))
+
+
+async def test_an_empty_blob_is_a_blob(shelf: Shelf) -> None:
+    digest = shelf.stock(0)
+    assert await shelf.read(digest) == b""
+    assert shelf.blobs.has(digest)
+
+
+@pytest.mark.rule("RELAY-3")
+async def test_a_blob_that_was_damaged_on_disk_is_fetched_again_after_a_restart(shelf: Shelf) -> None:
+    (digest,) = await shelf.fill(3 * CHUNK)
+    file = shelf.blobs.path(digest)
+    content = bytearray(file.read_bytes())
+    content[CHUNK] ^= 1
+    file.write_bytes(content)
+    await shelf.restart()
+    assert await shelf.read(digest) == shelf.depot.contents[digest]
+    assert len(shelf.depot.opened) == 2
+    assert shelf.cache.view().damaged == 1
+
+
+@pytest.mark.rule("RELAY-3")
+async def test_a_damaged_blob_is_found_without_anybody_asking(shelf: Shelf) -> None:
+    (digest, other) = await shelf.fill(CHUNK, CHUNK + 1)
+    shelf.blobs.path(digest).write_bytes(b"damaged")
+    await shelf.restart()
+    looking = asyncio.create_task(shelf.cache.verify_all())
+    while not looking.done():
+        await shelf.clock.elapse(1.0)
+        await asyncio.sleep(0.005)
+    assert not shelf.blobs.has(digest)
+    assert shelf.blobs.has(other)
+    assert shelf.cache.view().blobs == 1
+
+
+async def test_what_was_not_used_for_longest_goes_first_also_after_a_restart(shelf: Shelf) -> None:
+    old, older = await shelf.fill(4 * CHUNK, 4 * CHUNK + 1)
+    shelf.clock.advance(1000.0)
+    await shelf.read(old)  # now the other one is
+    shelf.limit_bytes = 10 * CHUNK
+    await shelf.restart()
+    await shelf.read(shelf.stock(3 * CHUNK, seed=50))
+    assert shelf.blobs.has(old)
+    assert not shelf.blobs.has(older)
+    assert shelf.cache.used_bytes <= 10 * CHUNK
+
+
+async def test_a_wanted_blob_stays_while_there_are_others(shelf: Shelf) -> None:
+    wanted, other = await shelf.fill(4 * CHUNK, 4 * CHUNK + 1)
+    shelf.want(wanted)
+    shelf.cache.limit_bytes = 9 * CHUNK
+    shelf.clock.advance(1000.0)
+    await shelf.read(other)
+    await shelf.read(shelf.stock(3 * CHUNK, seed=50))
+    assert shelf.blobs.has(wanted)
+    assert not shelf.blobs.has(other)
+
+
+async def test_a_blob_that_is_read_stays_until_its_reader_is_done(shelf: Shelf) -> None:
+    (digest,) = await shelf.fill(300 * CHUNK)
+    reading = shelf.cache.read(digest)
+    first = await anext(reading)
+    shelf.cache.limit_bytes = 100 * CHUNK
+    await shelf.read(shelf.stock(CHUNK, seed=50))
+    rest = b"".join([chunk async for chunk in reading])
+    assert first + rest == shelf.depot.contents[digest]
+    await shelf.read(shelf.stock(CHUNK, seed=51))
+    assert not shelf.blobs.has(digest)
+
+
+async def test_a_full_disk_lets_go_of_what_matters_least(shelf: Shelf) -> None:
+    (old,) = await shelf.fill(2 * CHUNK)
+    plan = FaultPlan().fail("append", Unavailable("disk.full", "no room"))
+    shelf.cache._blobs = FaultyLocalBlobs(shelf.blobs, plan)
+    digest = shelf.stock(CHUNK, seed=50)
+    assert await shelf.read(digest) == shelf.depot.contents[digest]
+    assert not shelf.blobs.has(old)
+
+
+async def test_nothing_flows_outside_the_links_budget_and_it_is_said_why(shelf: Shelf) -> None:
+    shelf.limiter.follow(SitePolicy(link=link_policy(SiteLink(rate="0"), hosts=1)), {})
+    digest = shelf.stock(CHUNK)
+    with pytest.raises(Unavailable) as caught:
+        await shelf.cache.size(digest)
+    assert caught.value.code == "relay.link_held"
+    assert shelf.depot.opened == []
+
+
+# ── fetching ahead ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def state_of(shelf: Shelf, *digests: str, prefetch: bool = True) -> RelayState:
+    now = shelf.clock.now()
+    return RelayState(
+        relay="l3",
+        generation=1,
+        issued_at=now,
+        expires_at=now,
+        spec=RelaySpec(addresses=("l3:8443",), prefetch=prefetch),
+        wanted=tuple(
+            WantedBlob(digest=digest, size_bytes=len(shelf.depot.contents[digest])) for digest in digests
+        ),
+    )
+
+
+async def test_what_is_wanted_is_fetched_in_its_order(shelf: Shelf) -> None:
+    digests = [shelf.stock(CHUNK * number, seed=number) for number in (3, 1, 2)]
+    prefetcher = Prefetcher(shelf.cache, shelf.clock)
+    prefetcher.follow(state_of(shelf, *digests))
+    await prefetcher.fetch_all()
+    assert [digest for digest, _ in shelf.depot.opened] == digests
+    assert (shelf.cache.view().wanted, shelf.cache.view().wanted_here) == (3, 3)
+    prefetcher.follow(state_of(shelf, shelf.stock(CHUNK, seed=9), prefetch=False))
+    await prefetcher.fetch_all()
+    assert len(shelf.depot.opened) == 3
+
+
+async def test_what_is_more_urgent_takes_the_place_of_what_is_less_and_not_the_other_way(
+    shelf: Shelf,
+) -> None:
+    less, more = shelf.stock(5 * CHUNK, seed=1), shelf.stock(6 * CHUNK, seed=2)
+    shelf.cache.limit_bytes = 8 * CHUNK
+    prefetcher = Prefetcher(shelf.cache, shelf.clock)
+    prefetcher.follow(state_of(shelf, less))
+    await prefetcher.fetch_all()
+    prefetcher.follow(state_of(shelf, more, less))
+    for _ in range(2):
+        await prefetcher.fetch_all()
+    assert shelf.blobs.has(more)
+    assert not shelf.blobs.has(less)
+    assert len(shelf.depot.opened) == 2
+    assert "no room" in prefetcher.trouble
+
+
+async def test_fetching_ahead_gives_way_to_who_waits(shelf: Shelf) -> None:
+    ahead, now = shelf.stock(10 * CHUNK, seed=1), shelf.stock(2 * CHUNK, seed=2)
+    shelf.depot.gate = gate = threading.Semaphore(2)
+    prefetcher = Prefetcher(shelf.cache, shelf.clock)
+    prefetcher.follow(state_of(shelf, ahead))
+    running = asyncio.create_task(prefetcher.fetch_all())
+    await eventually(lambda: _async(shelf.blobs.partial_size(ahead) >= CHUNK))
+    reading = asyncio.create_task(shelf.read(now))
+    await settle()
+    gate.release(4)
+    assert await reading == shelf.depot.contents[now]
+    with pytest.raises(Unavailable) as caught:
+        await running
+    assert caught.value.code == "relay.gave_way"
+    gate.release(100)
+    await prefetcher.fetch_all()
+    assert shelf.blobs.has(ahead)
