@@ -40,8 +40,9 @@ SITE_HOSTS = ("edge-1", "edge-2", "edge-3")
 CROWD = 200
 ROUNDS = 5
 DOWNLOADS = 6
+IDLE_S = 120
 NGINX = """
-daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
+daemon off; user root; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
 events {{}}
 http {{
   access_log off; sendfile on; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
@@ -131,12 +132,13 @@ def throughput_figures(fleet: Below, relay: RelayProcess) -> Iterator[Figure]:
     (folder / "nginx.conf").write_text(
         NGINX.format(folder=folder, port=port, cert=tls / "server.pem", key=tls / "server.key")
     )
-    token = blob_token(load_identity(fleet.agents[SITE_HOSTS[0]].data))
+    token = blob_token(fleet.join_below("plant", "probe"))
     with subprocess.Popen([nginx, "-c", str(folder / "nginx.conf"), "-p", str(folder)]) as server:
         try:
             there = f"https://127.0.0.1:{port}/blob"
             eventually_sync(lambda: download_s(curl, there, "", 1) is not None, what="nginx")
             here = f"https://{relay.address}/v1/blobs/{digest}"
+            assert download_s(curl, here, token, 1) is not None, "the relay does not serve the blob"
             pairs = [
                 (download_s(curl, here, token, DOWNLOADS), download_s(curl, there, "", DOWNLOADS))
                 for _ in range(ROUNDS)
@@ -154,7 +156,9 @@ def blob_token(identity: Identity) -> str:
     """Return a token that lets a host read blobs."""
     link = HttpLink(identity.place.upstream, identity.trust_root.ca_pem)
     try:
-        return link.sync(SyncRequest(reports=(heartbeat(identity, 1, 0),), want_token=True)).blob_token
+        token = link.sync(SyncRequest(reports=(heartbeat(identity, 2, 0),), want_token=True)).blob_token
+        assert token
+        return token
     finally:
         link.close()
 
@@ -177,7 +181,11 @@ async def crowd_figures(fleet: Below, relay: RelayProcess, proxy: CountingProxy)
     assert all(started)
     await asyncio.sleep(15)
     memory = memory_of(relay.pid)
-    upstream = established(proxy.port)
+    # Connections that served requests before stay open for some time, for the next.
+    waited, upstream = 0, established(proxy.port)
+    while upstream > 1 and waited < IDLE_S:
+        await asyncio.sleep(1)
+        waited, upstream = waited + 1, established(proxy.port)
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)

@@ -12,7 +12,7 @@ import pytest
 
 from skerry.adapters.directory_blobs import DirectoryBlobs
 from skerry.kit.digests import digest_of
-from skerry.kit.errors import Conflict, Rejected, Unavailable, Untrusted
+from skerry.kit.errors import Conflict, Missing, Rejected, Unavailable, Untrusted
 from skerry.ports.blobs import LocalBlobs
 from skerry.testing.faults import FaultPlan, FaultyLocalBlobs, PowerCut
 from skerry.testing.memory import MemoryLocalBlobs
@@ -47,6 +47,22 @@ def test_a_blob_is_there_after_it_was_put(blobs: LocalBlobs) -> None:
         assert path == blobs.path(DIGEST)
         assert path.read_bytes() == CONTENT
     assert blobs.has(DIGEST)
+    assert blobs.digests() == {DIGEST}
+
+
+def test_a_file_of_the_same_disk_becomes_a_blob_if_it_is_that(blobs: LocalBlobs, tmp_path: Path) -> None:
+    file = tmp_path / "carried"
+    with pytest.raises(Missing):
+        blobs.adopt(DIGEST, file)
+    file.write_bytes(CONTENT[1:])
+    with pytest.raises(Untrusted):
+        blobs.adopt(DIGEST, file)
+    assert file.exists()
+    assert not blobs.has(DIGEST)
+    file.write_bytes(CONTENT)
+    for _ in range(2):  # again: an attempt that was cut short had moved it
+        assert blobs.adopt(DIGEST, file).read_bytes() == CONTENT
+    assert not file.exists()
     assert blobs.digests() == {DIGEST}
 
 

@@ -13,6 +13,7 @@ from skerry.adapters.directory_blobs import DirectoryBlobs
 from skerry.agent.fetcher import Fetcher, FetchParts
 from skerry.agent.holding import Holds
 from skerry.agent.host_gates import GatedTrial, HostGates
+from skerry.agent.keys import KeyFiles
 from skerry.agent.launching import Launcher, Site
 from skerry.agent.live_models import LiveModels
 from skerry.agent.loops.metrics import MetricsLoop
@@ -25,7 +26,11 @@ from skerry.agent.measuring import Measurer, MeasuringParts
 from skerry.agent.metering import Metering
 from skerry.agent.preparing import Preparer
 from skerry.agent.releases import Releases
+from skerry.agent.secret_files import SecretFiles
+from skerry.agent.secret_telling import SecretTelling
+from skerry.agent.secrets import HostSecrets, SecretParts
 from skerry.agent.self_testing import SelfTests, TestBench
+from skerry.agent.vault import Vault
 from skerry.agent.volumes import Volumes
 from skerry.agent.vouching import Vouching, VouchingParts
 from skerry.carrier.limiting import Limiter
@@ -119,6 +124,7 @@ class Agent:
         fetching = FetchParts(self.blobs, link, self.clock, self._token, data, limiter)
         self.fetcher, self._measuring = fetcher(fetching), Fetcher(fetching)
         self.metrics = FakeMetrics()
+        self.prober = FakeProber()
         self.verdicts: list[tuple[str, str]] = []
         trust = self.identity.trust
         self.vouching = Vouching(
@@ -129,9 +135,25 @@ class Agent:
         self._judging = asyncio.create_task(self.vouching.run_forever())
 
     def _parts(self, data: Path, limiter: Limiter) -> Parts:
-        place = Site("edge", "harbour", dict)
+        prober = self.prober
+        self.telling = SecretTelling(self.store, self.runtime, prober, self.clock)
+        self.telling.note = self.syncer.note
+        self.keys = KeyFiles(data)
+        self.secrets = HostSecrets(
+            SecretParts(
+                host="edge",
+                vault=Vault(data, self.keys),
+                files=SecretFiles(data / "memory"),
+                keys=self.keys,
+                clock=self.clock,
+                now=self.syncer.now,
+                note=self.syncer.note,
+                fact_of=self.releases.fact,
+                telling=self.telling,
+            )
+        )
+        place = Site("edge", "harbour", dict, self.secrets.give)
         volumes = Volumes(data / "volumes", self.clock)
-        prober = FakeProber()
         live = LiveModels(data / "live", self.releases, self.store, self.runtime, prober)
         launcher = Launcher(place, self.store, self.releases, volumes, live)
         bench = TestBench(self.releases, launcher, self.runtime, self.clock)
@@ -164,6 +186,7 @@ class Agent:
             facts=lambda: FACTS,
             vouching=self.vouching,
             metering=self._metering(live),
+            secrets=self.secrets,
             neighbours=NeighbourLoop(self.identity, MemoryLan().machine("10.0.0.1"), self.store, self.clock),
         )
 
@@ -255,6 +278,7 @@ class Agent:
         self._judging.cancel()
         await self.fetcher.close()
         await self._measuring.close()
+        await self.telling.close()
         await self.loop.close()
 
 

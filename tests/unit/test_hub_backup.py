@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import io
 import json
 import random
@@ -18,17 +20,22 @@ from click.testing import CliRunner
 from skerry.adapters import hub_restore
 from skerry.adapters.backup_archive import ArchiveWriter, open_archive
 from skerry.adapters.hub_backup import back_up
+from skerry.adapters.key_file import KeyFile
 from skerry.adapters.sql.snapshot import look_at
 from skerry.adapters.sql.store import SqlHubStore
 from skerry.cli.main import run
 from skerry.hub import wiring
+from skerry.hub.secret_keeping import SecretKeeper
 from skerry.kit.digests import hex_of
 from skerry.kit.errors import Conflict, Denied, Rejected, SkerryError, Unavailable, Untrusted
 from skerry.kit.locking import hold
+from skerry.ports.hub_store import Audit
+from skerry.spec.api_secret import SecretRequest
 from skerry.spec.backup import BackupEntry, RestoreView
+from skerry.testing.clock import SimulatedClock
 from skerry.trust.backup import Opening
 from tests.contract.tiny_disk import fill, tiny_disk
-from tests.unit.hub_to_back_up import KEY, LOCK, SECRET, job, make_backup, make_hub, put_blob
+from tests.unit.hub_to_back_up import KEY, LOCK, NOW, SECRET, job, make_backup, make_hub, put_blob
 
 PROGRAM = Path(__file__).with_name("hub_to_back_up.py")
 
@@ -342,6 +349,34 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
             make_backup(data, disk / "b")
         assert names(disk) == {"ballast"}
     assert "backup.db" not in names(data)
+
+
+@pytest.mark.rule("SECRET-5")
+def test_secrets_come_back_with_the_key_that_opens_them_and_outlive_another_key(tmp_path: Path) -> None:
+    data, clock = tmp_path / "hub", SimulatedClock(NOW)
+    make_hub(data)
+    value = base64.b64encode(b"canary of the backup").decode()
+
+    def opened(folder: Path) -> list[bytes]:
+        with contextlib.closing(SqlHubStore.open(folder / "hub.db")) as store:
+            keeper = SecretKeeper(store, KeyFile.find(folder, {}), clock)
+            return [keeper.value(record) for record in store.secret_versions()]
+
+    with contextlib.closing(SqlHubStore.open(data / "hub.db")) as store:
+        record = SecretKeeper(store, KeyFile.find(data, {}), clock).prepare(
+            "password", SecretRequest(value=value), "ann"
+        )
+        store.add_secret_version(record, Audit(at=NOW, who="ann", action="test", subject="test"))
+    make_backup(data, tmp_path / "b")
+    with hold(data / "hub.lock", conflict=Conflict("test", "test")), pytest.raises(Conflict) as caught:
+        wiring.rekey_secrets(data)
+    assert caught.value.code == "hub.running"
+    assert wiring.rekey_secrets(data)[0] == 1
+    assert opened(data) == [b"canary of the backup"]
+    restore(tmp_path / "b", tmp_path / "new")
+    assert opened(tmp_path / "new") == [b"canary of the backup"]
+    assert wiring.examine(tmp_path / "new").level != "fail"
+    assert (tmp_path / "new" / "keys" / "secrets.key").stat().st_mode & 0o777 == 0o600
 
 
 # ── the command line ─────────────────────────────────────────────────────────────────────────────────────

@@ -299,6 +299,7 @@ BODIES = {
     "POST /releases/a@1/deltas": 2 << 20,
     "POST /bundles": 8 << 20,
     "POST /reports": 4 << 20,
+    "POST /secrets/a/versions": 2 << 20,
 }
 
 

@@ -11,13 +11,14 @@ import pytest
 
 from skerry.adapters.directory_blobs import DirectoryBlobs
 from skerry.adapters.net_prober import NetProber
-from skerry.agent.launching import Launcher, Site
+from skerry.agent.launching import GivenSecrets, Launcher, Site
 from skerry.agent.live_models import LiveModels
 from skerry.agent.releases import Releases
 from skerry.agent.volumes import Volumes
 from skerry.kit.canonical import encode_canonical
 from skerry.kit.digests import digest_of
 from skerry.kit.errors import Rejected
+from skerry.ports.runtime import Mount
 from skerry.reconcile.records import ReleaseFact
 from skerry.spec.application import (
     Application,
@@ -30,6 +31,7 @@ from skerry.spec.application import (
     OnChange,
     Port,
     Resources,
+    SecretUse,
     Tmpfs,
     Volume,
 )
@@ -284,3 +286,29 @@ def test_a_device_that_is_not_there_is_a_reason_against_the_release_and_none_aga
     assert kept is not None and kept.problem == ""
     with pytest.raises(AssertionError, match="/dev/video0, which is not there"):
         world.release("2.0.0", devices=eye)
+
+
+def test_secrets_are_seen_in_a_container_where_nothing_can_be_written_and_a_self_test_has_none(
+    world: World, tmp_path: Path
+) -> None:
+    fact = world.release(
+        secrets=(SecretUse(name="password", path="password"),),
+        args=("--password", "${secrets}/password"),
+        self_test=ComponentTest(command=("./test",)),
+    )
+    files = tmp_path / "memory"
+
+    def give(_application: str, _fact: ReleaseFact, _component: Component) -> GivenSecrets:
+        return GivenSecrets(files)
+
+    site = Site("edge", "harbour", dict, give)
+    launcher = Launcher(site, world.store, world.releases, world.volumes, world.live)
+    spec = launcher.launch("thinker", fact, fact.components[0])
+    assert spec.container is not None
+    assert Mount(files, "/skerry/secrets") in spec.container.mounts
+    assert spec.command == ("--password", "/skerry/secrets/password")
+    assert spec.env["SKERRY_SECRETS"] == "/skerry/secrets"
+    tested = launcher.launch_test("thinker", fact, fact.components[0])
+    assert tested.container is not None
+    assert files not in {mount.source for mount in tested.container.mounts}
+    assert "SKERRY_SECRETS" not in tested.env

@@ -16,7 +16,7 @@ from skerry.adapters.directory_blobs import DirectoryBlobs
 from skerry.carrier.limiting import Limiter
 from skerry.delivery.budget import link_policy
 from skerry.kit.digests import digest_of
-from skerry.kit.errors import Denied, Missing, Unavailable
+from skerry.kit.errors import Denied, Missing, Unavailable, Untrusted
 from skerry.ports.blobs import LocalBlobs
 from skerry.ports.link import Link
 from skerry.relay.arrivals import Source
@@ -334,6 +334,37 @@ async def test_a_full_disk_lets_go_of_what_matters_least(shelf: Shelf) -> None:
     assert not shelf.blobs.has(old)
 
 
+async def test_blobs_leave_room_on_the_disk_for_reports(shelf: Shelf) -> None:
+    shelf.cache._room = lambda: 4 * CHUNK - shelf.cache.used_bytes
+    old, _ = await shelf.fill(CHUNK, CHUNK)
+    large = shelf.stock(5 * CHUNK, seed=50)
+    with pytest.raises(Unavailable, match="no room") as caught:
+        await shelf.cache.size(large)
+    assert caught.value.code == "relay.disk_full"
+    assert large not in {digest for digest, _ in shelf.depot.opened}
+    assert shelf.blobs.has(old), "nothing goes in vain"
+    shelf.want(large)
+    assert not shelf.cache.has_room(large)
+    fits = shelf.stock(3 * CHUNK, seed=51)
+    assert await shelf.read(fits) == shelf.depot.contents[fits]
+    assert not shelf.blobs.has(old)
+
+
+async def test_what_came_of_a_blob_makes_room_when_the_disk_fills_up_meanwhile(shelf: Shelf) -> None:
+    digest = shelf.stock(3 * CHUNK)
+    shelf.depot.cuts = [2 * CHUNK]
+    arrival = shelf.cache.bring(digest, 3 * CHUNK, urgent=False)
+    while not arrival.ended:
+        await arrival.change()
+    assert shelf.blobs.partial_size(digest) == 2 * CHUNK
+    plan = FaultPlan().fail("append", Unavailable("disk.full", "no room"))
+    shelf.cache._blobs = FaultyLocalBlobs(shelf.blobs, plan)
+    with pytest.raises(Unavailable, match="no room"):
+        await shelf.read(digest)
+    assert shelf.blobs.partial_size(digest) == 0
+    assert await shelf.read(digest) == shelf.depot.contents[digest]
+
+
 async def test_nothing_flows_outside_the_links_budget_and_it_is_said_why(shelf: Shelf) -> None:
     shelf.limiter.follow(SitePolicy(link=link_policy(SiteLink(rate="0"), hosts=1)), {})
     digest = shelf.stock(CHUNK)
@@ -406,3 +437,39 @@ async def test_fetching_ahead_gives_way_to_who_waits(shelf: Shelf) -> None:
     gate.release(100)
     await prefetcher.fetch_all()
     assert shelf.blobs.has(ahead)
+
+
+async def test_a_blob_that_comes_by_another_way_ends_its_fetch_for_all_who_wait(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    digest = shelf.stock(10 * CHUNK)
+    content = shelf.depot.contents[digest]
+    shelf.depot.gate = gate = threading.Semaphore(2)
+    waiting = shelf.cache.read(digest)
+    seen = await anext(waiting)
+    file = tmp_path / "carried"
+    file.write_bytes(content)
+    await shelf.cache.take_in({digest: file})
+    assert await shelf.read(digest) == content, "whoever comes now need not wait"
+    gate.release()
+    async for chunk in waiting:
+        seen += chunk
+    assert seen == content
+    assert shelf.depot.sent < 5 * CHUNK, "the rest does not cross the link"
+    assert not file.exists()
+    assert shelf.cache.view().blobs == 1
+
+
+@pytest.mark.rule("RELAY-3")
+async def test_another_blob_that_comes_by_another_way_is_not_taken(shelf: Shelf, tmp_path: Path) -> None:
+    digest = shelf.stock(CHUNK)
+    file = tmp_path / "carried"
+    file.write_bytes(b"another")
+    with pytest.raises(Untrusted):
+        await shelf.cache.take_in({digest: file})
+    assert not shelf.cache.has(digest)
+    file.unlink()
+    with pytest.raises(Missing):
+        await shelf.cache.take_in({digest: file})
+    assert await shelf.read(digest) == shelf.depot.contents[digest]
+    await shelf.cache.take_in({digest: file})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,19 @@ async def test_a_newer_state_wakes_a_host_two_levels_down(chain: Chain) -> None:
     await chain.l4.poll()
     await below
     assert chain.edge.read(await waits).generation == 2
+
+
+async def test_a_host_two_levels_down_with_a_wrong_clock_gets_the_time_with_a_newer_state_and_not_after_it(
+    chain: Chain,
+) -> None:
+    chain.edge.generation = 0
+    wrong = chain.harbour.clock.now() - timedelta(days=400)
+    asks = asyncio.create_task(chain.edge.sync(chain.edge.report(sent_at=wrong, clock=wrong)))
+    await eventually(lambda: _async(chain.l3.store.size().reports > 0))
+    await chain.carry_up()
+    answer = await asks
+    assert answer.time is not None
+    assert chain.edge.read(answer).generation == 1
 
 
 async def _async(value: bool) -> bool:

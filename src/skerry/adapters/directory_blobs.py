@@ -99,6 +99,20 @@ class DirectoryBlobs(LocalBlobs):
             durable_files.write_durably(path, [content], staging=self._partial)
         return path
 
+    def adopt(self, digest: str, file: Path) -> Path:
+        path = self.path(digest)
+        try:
+            found = _digest_of_file(file)
+            if found != digest:
+                raise _mismatch(digest, found)
+            durable_files.move_durably(file, path)
+        except FileNotFoundError as error:
+            if not path.is_file():  # else an attempt that was cut short had moved it
+                raise Missing("blob.unknown", f"there is no blob {digest}") from error
+        except OSError as error:
+            raise durable_files.translated(error, self._root) from error
+        return path
+
     def make_by_delta(self, digest: str, size_bytes: int, *, base: Sequence[str], delta: str) -> Path:
         # Needed for some minutes a month, and large.
         from skerry.adapters.delta_files import DeltaJob, apply_delta_file

@@ -31,7 +31,8 @@ NOTE = "backup.json"
 LOCK = "backup.lock"
 SNAPSHOT = "backup.db"
 KEY_FILES = ("keys/hub.pem", "keys/metadata.pem", "tls/ca.key", "tls/ca.pem", "trust-root.json")
-OTHER_FILES = ("tls/server.key", "tls/server.pem")
+SECRETS_KEY = "keys/secrets.key"
+OTHER_FILES = ("tls/server.key", "tls/server.pem", SECRETS_KEY)
 MAX_KEY_FILE_BYTES = 1 << 20
 
 Tell = Callable[[int, int], None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +13,7 @@ from typing import TypeVar
 import msgspec
 from cryptography import x509
 
-from skerry.adapters.hub_backup import KEY_FILES, NOTE, OTHER_FILES, SNAPSHOT
+from skerry.adapters.hub_backup import KEY_FILES, NOTE, OTHER_FILES, SECRETS_KEY, SNAPSHOT
 from skerry.adapters.hub_restore import MARK
 from skerry.adapters.sql.snapshot import look_at
 from skerry.adapters.sqlite_files import damage
@@ -44,7 +45,7 @@ def look_over(data: Path, now: datetime) -> HubLook:
         is_hub=True,
         served=is_held(data / "hub.lock"),
         directory_mode=stat.S_IMODE(data.stat().st_mode),
-        files=tuple(_look_at_file(data, path) for path in (*KEY_FILES, *OTHER_FILES, "hub.db")),
+        files=tuple(_look_at_file(data, path) for path in _names(data)),
         certificates=tuple(_look_at_certificate(data / path) for path in _certificates),
         newest_file_at=_newest(data),
         disk_bytes=disk.total,
@@ -57,6 +58,13 @@ def look_over(data: Path, now: datetime) -> HubLook:
         leftovers=tuple(_leftovers(data, now)),
         offline_keys=tuple(sorted(path.name for path in (data / "offline-keys").glob("*.pem"))),
     )
+
+
+def _names(data: Path) -> Iterator[str]:
+    """Yield the names of the files to look at; the key of secrets may be elsewhere, or not needed yet."""
+    for name in (*KEY_FILES, *OTHER_FILES, "hub.db"):
+        if name != SECRETS_KEY or (data / name).exists():
+            yield name
 
 
 def _look_at_file(data: Path, name: str) -> FileLook:

@@ -30,7 +30,7 @@ RESERVED_BYTES = 256
 
 
 class SpecFile(msgspec.Struct, frozen=True, kw_only=True):
-    """spec.json: what one run is. Mode 0600, as the environment may hold secrets."""
+    """spec.json: what one run is. Mode 0600. Of `secret_env` it has the files where the values are, and no value."""
 
     run: str
     id: str
@@ -42,6 +42,7 @@ class SpecFile(msgspec.Struct, frozen=True, kw_only=True):
     labels: Mapping[str, str]
     mechanisms: Mapping[str, str]
     cgroup: str
+    secret_env: Mapping[str, str] = {}
 
 
 class KeeperFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,6 +198,15 @@ class InstanceFolder:
             if inode == _inode(newer):
                 return older_tail + newer_tail
         return newer_tail
+
+
+def whole_env(spec: SpecFile) -> Mapping[str, str]:
+    """Return the environment of a run, its secrets included; one whose file has gone is left out."""
+    env = dict(spec.env)
+    for name, path in spec.secret_env.items():
+        with contextlib.suppress(OSError):
+            env[name] = os.fsdecode(Path(path).read_bytes())
+    return env
 
 
 def replace_file(path: Path, content: bytes, *, sync: bool = False, rename: bool = True) -> None:

@@ -125,6 +125,8 @@ def _failure(word: str, spec: InstanceSpec) -> SkerryError:
         return no_room(OSError(code, os.strerror(code)))
     if part == "directory":
         return _rejected("directory", spec)
+    if part == "secret":
+        return Unavailable("runtime.secret_missing", "the file of a secret is not there", id=spec.id)
     # An interpreter that a script names and that is not there is reported as if the script were missing.
     return _rejected("missing" if code in _MISSING else "forbidden", spec)
 

@@ -110,6 +110,11 @@ def _become(spec: dict[str, Any], keeper: int, log: int, go: int, failed: int) -
             signal.signal(each, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
         part = "command"
+        part = "secret"
+        for name, path in spec["secret_env"].items():
+            with open(path, "rb") as file:
+                spec["env"][name] = os.fsdecode(file.read())
+        part = "command"
         os.execve(spec["executable"], spec["command"], spec["env"])
     except (OSError, ValueError, TypeError, LookupError) as error:
         number = error.errno if isinstance(error, OSError) else None

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from skerry.adapters.process_execute import NOT_THERE, run_command
-from skerry.adapters.process_folder import InstanceFolder, Sighting, SpecFile, StopFile
+from skerry.adapters.process_folder import InstanceFolder, Sighting, SpecFile, StopFile, whole_env
 from skerry.adapters.process_identity import signal_process
 from skerry.adapters.process_launch import GaveUp, check_spec, is_safe_id, launch, no_room
 from skerry.adapters.process_limits import confine, release
@@ -99,7 +99,9 @@ class ProcessRuntime:
             return ExecResult(NOT_THERE, f"{instance_id} does not run".encode())
         return await asyncio.get_running_loop().run_in_executor(
             self._pool,
-            lambda: run_command(command, env=found.env, directory=Path(found.directory), timeout_s=timeout_s),
+            lambda: run_command(
+                command, env=whole_env(found), directory=Path(found.directory), timeout_s=timeout_s
+            ),
         )
 
     async def logs(self, instance_id: str, *, tail_bytes: int) -> bytes:
@@ -212,6 +214,7 @@ class ProcessRuntime:
                     labels=spec.labels,
                     mechanisms=confinement.mechanisms,
                     cgroup=confinement.cgroup,
+                    secret_env={name: str(file) for name, file in spec.secret_env.items()},
                 )
             )
             launch(folder.path, spec, lock, python=self._python)

@@ -19,33 +19,18 @@ from datetime import datetime
 from pathlib import Path
 
 import msgspec
-import structlog
 
 from skerry.agent.identity import Identity
 from skerry.carrier.bundle_file import BundleFile, open_bundle, write_reports
+from skerry.carrier.bundle_taking import look_forever, take_waiting
 from skerry.kit.canonical import UNREADABLE
 from skerry.kit.durable import write_file
-from skerry.kit.errors import Bug, SkerryError, Unavailable, as_failure
 from skerry.ports.clock import Clock
 from skerry.spec.carrier import JsonEnvelope
 from skerry.spec.desired import DesiredState
 from skerry.trust.bundle import Judged, Taker, judge_bundle
 
-_log = structlog.get_logger()
-
-LOOK_EVERY_S = 0.5
-RETRY_S = 10.0
 MAX_SPARED_BYTES = 16 << 20
-
-
-class TakenAnswer(msgspec.Struct, frozen=True):
-    """What the agent says of a bundle: the generation that it acts on, or why it was refused."""
-
-    generation: int = 0
-    family: str = ""
-    code: str = ""
-    problem: str = ""
-    hint: str = ""
 
 
 class Spared(msgspec.Struct, frozen=True):
@@ -78,22 +63,10 @@ class Carried:
     def __init__(self, data: Path, parts: CarriedParts) -> None:
         self._folder = carried_folder(data)
         self._parts = parts
-        self._failing = ""
 
     async def run_forever(self) -> None:
         """Look for what was carried here, and for who asks for reports, about twice a second."""
-        while True:
-            wait_s = LOOK_EVERY_S
-            try:
-                await self.step()
-                self._failing = ""
-            except Exception as caught:
-                error, wait_s = as_failure(caught), RETRY_S
-                if self._failing != error.code:
-                    cause = error.__cause__ if isinstance(error, Bug) else None
-                    _log.error("carried.failing", code=error.code, reason=str(error), exc_info=cause)
-                self._failing = error.code
-            await self._parts.clock.sleep(wait_s)
+        await look_forever(self._parts.clock, self.step)
 
     async def step(self) -> None:
         """Take what is there.
@@ -101,30 +74,21 @@ class Carried:
         Raises:
             Unavailable: the disk is full; what was not taken is tried again.
         """
-        for file in sorted(self._folder.glob("*.bundle")):
-            answer = await self._take(file)
-            write_file(file.with_suffix(".answer"), msgspec.json.encode(answer))
-            file.unlink(missing_ok=True)
+        await take_waiting(self._folder, self._take)
         request = self._folder / "reports.request"
         if request.exists():
             write_reports(self._folder / "reports.out", self._parts.reports())
             request.unlink(missing_ok=True)
 
-    async def _take(self, file: Path) -> TakenAnswer:
-        try:
-            judged = await asyncio.to_thread(self._judge, file)
-            await asyncio.to_thread(self._keep, judged)
-            found = judged.manifest.sites[self._parts.identity.place.site]
-            host = found.hosts.get(self._parts.identity.place.host)
-            self._parts.take(judged.envelope, host.acknowledged if host else 0)
-        except Unavailable:
-            raise
-        except SkerryError as error:
-            _log.warning("bundle.refused", code=error.code, reason=error.message)
-            return TakenAnswer(family=error.family, code=error.code, problem=error.message, hint=error.hint)
+    async def _take(self, file: Path) -> int:
+        judged = await asyncio.to_thread(self._judge, file)
+        await asyncio.to_thread(self._keep, judged)
+        found = judged.manifest.sites[self._parts.identity.place.site]
+        host = found.hosts.get(self._parts.identity.place.host)
+        self._parts.take(judged.envelope, host.acknowledged if host else 0)
         if judged.fresh:
             self._parts.note("bundle.taken", f"generation {judged.desired.generation} came in a bundle")
-        return TakenAnswer(generation=judged.desired.generation)
+        return judged.desired.generation
 
     def _judge(self, file: Path) -> Judged:
         desired = self._parts.desired()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import secrets
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +22,7 @@ from skerry.kit.durable import sync_directory, write_file
 from skerry.kit.errors import Missing, Unavailable, Untrusted
 from skerry.ports.key_guard import KeyGuard
 from skerry.spec.facts import Fact, HostFacts
-from skerry.trust.keys import SigningKey, new_sealing_key, sealing_public
+from skerry.trust.keys import SigningKey, key_id, new_sealing_key, sealing_public
 
 _SEALED = b"-----BEGIN SKERRY TPM2 SEALED KEY-----\n"
 _SEALED_END = b"\n-----END SKERRY TPM2 SEALED KEY-----\n"
@@ -110,6 +111,28 @@ class KeyFiles:
             sync_directory(self.folder)
         except OSError as error:
             raise Unavailable("disk.unwritable", f"cannot write {self.folder}: {error.strerror}") from error
+
+    def vault_key(self, *, anew: bool = False) -> bytes:
+        """Return the key of the host's vault, 32 bytes, made at the first call and then kept; raises as `load`.
+
+        `anew` makes another in its place: nothing opens then that the old one closed.
+        """
+        self._open_folder()
+        if anew or not self._path("vault").exists():
+            self._write("vault", base64.b64encode(secrets.token_bytes(32)) + b"\n")
+        try:
+            key = base64.b64decode(self._read("vault").strip(), validate=True)
+        except binascii.Error:
+            key = b""
+        if len(key) != 32:
+            raise Untrusted("key.unreadable", f"{self._path('vault')} is damaged")
+        return key
+
+    def sealing_pems(self) -> dict[str, bytes]:
+        """Return the private keys that may open what was sealed to this host, by key id; raises as `load`."""
+        there = [name for name in ("seal", "previous-seal", "next-seal") if self._path(name).exists()]
+        pems = [self._read(name) for name in there]
+        return {key_id(sealing_public(pem)): pem for pem in pems}
 
     def _staged(self) -> StagedKeys:
         sign = SigningKey.from_pem(self._read("next-sign"))

@@ -1,7 +1,7 @@
 """Turns a component of a laid-out release into what a runtime starts: paths, ports, mounts, limits, names.
 
 In a container, models are at `/skerry/models`, the component's own directory at `/skerry/data`, golden inputs at
-`/skerry/self-test`, and volumes where the component says.
+`/skerry/self-test`, secrets at `/skerry/secrets`, and volumes where the component says. Self-tests get no secrets.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import msgspec
 
@@ -29,7 +30,23 @@ LOG_BYTES = 1 << 20
 MODELS = "/skerry/models"
 DATA = "/skerry/data"
 SELF_TEST = "/skerry/self-test"
+SECRETS = "/skerry/secrets"
 SELF_TEST_ROLE = "self-test"
+
+
+class GivenSecrets(msgspec.Struct, frozen=True):
+    """Where a component finds its secrets: a directory of files, if it has any, and files with values of variables."""
+
+    folder: Path | None = None
+    env: Mapping[str, Path] = {}
+
+
+GiveSecrets = Callable[[str, ReleaseFact, Component], GivenSecrets]
+
+
+def give_none(_application: str, _fact: ReleaseFact, _component: Component) -> GivenSecrets:
+    """Return that there are no secrets."""
+    return GivenSecrets()
 
 
 class Site(msgspec.Struct, frozen=True):
@@ -38,6 +55,7 @@ class Site(msgspec.Struct, frozen=True):
     host: str
     site: str
     variables: Callable[[], Mapping[str, str]]
+    secrets: GiveSecrets = give_none
 
 
 class Launcher:
@@ -63,12 +81,16 @@ class Launcher:
         host_ports = {
             port.name: self._port(application, fact, component, port.name) for port in component.ports
         }
+        given = self._site.secrets(application, fact, component)
         place = self._place(application, fact, component, host_ports)
+        if given.folder is not None:
+            place = msgspec.structs.replace(place, secrets=SECRETS if component.image else str(given.folder))
         rendered = _rendered(component, place)
         labels = {"application": application, "component": component.name, "release": fact.digest}
         if fact.family:
             labels["family"] = fact.family
         labels.update((f"port.{name}", str(number)) for name, number in host_ports.items())
+        container = self._container(application, fact, component, rendered, host_ports)
         return InstanceSpec(
             id=fact.instance_id(application, component.name),
             command=rendered.args if component.image else rendered.command,
@@ -76,7 +98,8 @@ class Launcher:
             directory=self._volumes.own(application, component.name),
             limits=_limits(component),
             labels=labels,
-            container=self._container(application, fact, component, rendered, host_ports),
+            container=_with_secrets(container, given),
+            secret_env=given.env,
         )
 
     def launch_test(self, application: str, fact: ReleaseFact, component: Component) -> InstanceSpec:
@@ -205,6 +228,12 @@ class Launcher:
             self._ports.setdefault(key, _free_port(set(self._ports.values())))
             self._store.save({"ports": msgspec.json.encode(self._ports)})
         return self._ports[key]
+
+
+def _with_secrets(container: ContainerSpec | None, given: GivenSecrets) -> ContainerSpec | None:
+    if container is None or given.folder is None:
+        return container
+    return msgspec.structs.replace(container, mounts=(*container.mounts, Mount(given.folder, SECRETS)))
 
 
 def _rendered(component: Component, place: Place) -> Rendered:

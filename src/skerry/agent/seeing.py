@@ -91,6 +91,17 @@ def with_progress(
     return found
 
 
+def adopted_records(instances: Mapping[str, InstanceView]) -> dict[str, ApplicationRecord]:
+    """Return what is on a host as records of good releases; of several releases of one application, one that lives."""
+    alive_first = sorted(instances.values(), key=lambda view: view.state not in ("running", "stopping"))
+    adopted: dict[str, ApplicationRecord] = {}
+    for view in alive_first:
+        name, release = view.labels.get("application", ""), view.labels.get("release", "")
+        if name and release and name not in adopted:
+            adopted[name] = ApplicationRecord(name, good=release)
+    return adopted
+
+
 def alive_applications(instances: Mapping[str, InstanceView]) -> frozenset[str]:
     """Return the applications of which anything runs."""
     return frozenset(

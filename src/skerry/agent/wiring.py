@@ -19,6 +19,7 @@ from skerry.adapters.facts import HostDetector, override_facts, read_facts
 from skerry.adapters.lan_door import LanDoor
 from skerry.adapters.lan_near import LanNear
 from skerry.adapters.machine_mark import machine_mark
+from skerry.adapters.memory_folder import find_memory_folder
 from skerry.adapters.net_metrics import NetMetrics
 from skerry.adapters.net_prober import NetProber
 from skerry.adapters.process_runtime import ProcessRuntime
@@ -47,10 +48,14 @@ from skerry.agent.metering import Metering
 from skerry.agent.preparing import Preparer
 from skerry.agent.releases import Releases
 from skerry.agent.rotating import KeyRotation
+from skerry.agent.secret_files import SecretFiles
+from skerry.agent.secret_telling import SecretTelling
+from skerry.agent.secrets import HostSecrets, SecretParts
 from skerry.agent.self_testing import SelfTests, TestBench
 from skerry.agent.sharing import Sharing, SharingParts
 from skerry.agent.sharing_door import DoorKeeper, DoorParts, parse_share
 from skerry.agent.sharing_serving import Passes, Shelf
+from skerry.agent.vault import Vault
 from skerry.agent.volumes import Volumes
 from skerry.agent.vouching import Vouching, VouchingParts
 from skerry.agent.ways_up import WayFollower, load_way
@@ -231,25 +236,24 @@ def _wire(
     data: Path, identity: Identity, stated: Stated, syncer: Syncer, store: AgentStore, link: Upstreams
 ) -> _Host:
     clock, prober = SystemClock(), NetProber()
-    runtime = HostRuntime(ProcessRuntime(data / "instances"))
-    blobs = DirectoryBlobs(data / "blobs")
+    runtime, blobs = HostRuntime(ProcessRuntime(data / "instances")), DirectoryBlobs(data / "blobs")
     releases, volumes = Releases(data / "releases", blobs), Volumes(data / "volumes", clock)
     live = LiveModels(data / "live", releases, store, runtime, prober)
     host, site = identity.place.host, identity.place.site
-    place = Site(host, site, lambda: syncer.desired.variables if syncer.desired else {})
+    files, telling = KeyFiles(data, open_guard()), SecretTelling(store, runtime, prober, clock)
+    own = _secrets(data, host, syncer, releases=releases, keys=files, telling=telling)
+    place = Site(host, site, lambda: syncer.desired.variables if syncer.desired else {}, own.give)
     launcher = Launcher(place, store, releases, volumes, live)
     tests = SelfTests(releases, TestBench(releases, launcher, runtime, clock), store)
-    preparer = Preparer(releases, blobs, clock)
+    preparer, limiter = Preparer(releases, blobs, clock), Limiter(store, clock, syncer.now)
     engine = EngineFinder(lambda: find_container_engine(data), runtime, preparer, store, clock)
     sharing, neighbours = _sharing(data, identity, stated, syncer, store, blobs)
-    files = KeyFiles(data, open_guard())
     facts = open_facts(
         data,
         stated.facts,
         extra=lambda: {**engine.facts(), **neighbours.facts(), **tests.measured(), **key_facts(files)},
     )
     tests.on_change = facts.merge
-    limiter = Limiter(store, clock, syncer.now)
     link.on_traffic = limiter.count
     fetching = FetchParts(blobs, link, clock, syncer.token, data, limiter, sharing)
     fetcher, measuring = Fetcher(fetching), Fetcher(fetching)
@@ -285,6 +289,7 @@ def _wire(
         neighbours=neighbours,
         vouching=Vouching(VouchingParts(identity.trust, store, link, clock, syncer.now, syncer.token)),
         metering=_metering(syncer, store, releases=releases, live=live, host=host),
+        secrets=own,
     )
     return _Host(parts, facts, engine, measuring, _rotation(files, identity, parts, link))
 
@@ -329,6 +334,30 @@ def _discovery() -> Discovery:
     from skerry.adapters.zeroconf_discovery import ZeroconfDiscovery
 
     return ZeroconfDiscovery()
+
+
+def _secrets(
+    data: Path,
+    host: str,
+    syncer: Syncer,
+    *,
+    releases: Releases,
+    keys: KeyFiles,
+    telling: SecretTelling,
+) -> HostSecrets:
+    telling.note = syncer.note
+    parts = SecretParts(
+        host=host,
+        vault=Vault(data, keys),
+        files=SecretFiles(find_memory_folder(data, os.environ)),
+        keys=keys,
+        clock=SystemClock(),
+        now=syncer.now,
+        note=syncer.note,
+        fact_of=releases.fact,
+        telling=telling,
+    )
+    return HostSecrets(parts)
 
 
 def _metering(
@@ -400,6 +429,7 @@ async def _until_stopped(
     await asyncio.gather(*tasks, stopping, return_exceptions=True)
     await parts.metering.loop.close()
     parts.syncer.settle()
+    await parts.secrets.close()
     parts.store.close()
     for task in done - {stopping}:
         # A loop never ends by itself: this is a bug, and the service manager starts us again.

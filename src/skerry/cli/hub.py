@@ -9,6 +9,7 @@ import click
 
 from skerry.cli.hub_backup import COMMANDS
 from skerry.cli.hub_keys import keys
+from skerry.cli.hub_rekey import rekey
 from skerry.cli.hub_reports import import_reports
 from skerry.cli.lasting import lasting
 from skerry.cli.leaving_out import DECORATION, left_out
@@ -74,5 +75,6 @@ def admin_secret(data: Path) -> None:
 
 hub.add_command(keys)
 hub.add_command(import_reports)
+hub.add_command(rekey)
 for _command in COMMANDS:
     hub.add_command(_command)

@@ -31,7 +31,7 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
         init="Turn a Compose file into an Application.",
         release="Push releases to the hub, show them, and follow who vouches for them.",
         rollout="Bring a release to sites, and follow it there.",
-        host="Let a host go on that is in quarantine.",
+        host="Let a host go on that is in quarantine, or revoke it.",
         bundle="Carry releases to sites without a link, on a stick.",
     ),
     "Look": _commands(
@@ -46,6 +46,7 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
             diff="Show what applying documents would change.",
             delete="Delete sites, hosts, releases, policies, relays or ended rollouts.",
             volume="List the volumes of applications, and empty them.",
+            secret="Set, rotate and revoke secrets, and see which holds where.",  # noqa: S106 - a help text
         ),
         "schema": LazyCommand("skerry.cli.schema_command", "Print the JSON Schema of the documents."),
     },

@@ -98,6 +98,9 @@ def host_lines(view: HostView, events: Sequence[EventView], *, at: datetime) -> 
         yield from indent(application_lines(name, application))
     for hold in view.holds:
         yield field("Hold", f"{hold.application or 'all applications'}, {hold_text(hold)}")
+    if view.secrets:
+        used = (f"{name} {version}" for name, version in sorted(view.secrets.items()))
+        yield field("Secrets", f"{', '.join(used)}, as of {age(view.observed_at, at)}")
     if view.ahead:
         yield "Fetched ahead:"
         yield from indent(f"{release}: {how}" for release, how in sorted(view.ahead.items()))

@@ -10,16 +10,10 @@ import click
 
 from skerry.cli.agent_ways import way_options
 from skerry.cli.leaving_out import DECORATION, left_out
+from skerry.cli.relay_bundle import import_
+from skerry.cli.relay_options import data_option
 from skerry.cli.relay_token import token
 from skerry.cli.text import clean, examples
-
-_data = click.option(
-    "--data",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("/var/lib/skerry-relay"),
-    show_default=True,
-    help="Data directory.",
-)
 
 
 @click.group(
@@ -33,13 +27,14 @@ def relay() -> None:
 
 
 relay.add_command(token)
+relay.add_command(import_)
 
 
 @relay.command(
     epilog=examples("skerry relay token plant-l3 | ssh dmz skerry relay join - --data /var/lib/skerry-relay")
 )
 @click.argument("token", default="-")
-@_data
+@data_option()
 @way_options()
 def join(token: str, data: Path, way: Any) -> None:
     """Make this machine a relay. TOKEN is what skerry relay token printed; - reads it from standard input."""
@@ -53,7 +48,7 @@ def join(token: str, data: Path, way: Any) -> None:
 @relay.command(
     epilog=examples("skerry relay serve --data /var/lib/skerry-relay --listen 0.0.0.0:8443 --log-json")
 )
-@_data
+@data_option()
 @click.option(
     "--listen", default="0.0.0.0:8443", show_default=True, metavar="HOST:PORT", help="Where to listen."
 )
@@ -75,7 +70,7 @@ def serve(data: Path, listen: str, *, log_json: bool, way: Any) -> None:
 @relay.command(
     epilog=examples("skerry relay status --data /var/lib/skerry-relay", "skerry relay status -o json")
 )
-@_data
+@data_option()
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="How to print.")
 def status(data: Path, output: str) -> None:
     """Say how things stand at this relay; needs no hub."""

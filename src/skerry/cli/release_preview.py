@@ -71,6 +71,8 @@ def preview_lines(view: FleetPreview, *, at: datetime) -> Iterator[str]:
     if view.without_facts:
         names = _names(view.without_facts_examples, view.without_facts)
         yield f"{plural(view.without_facts, 'host')} did not report facts yet: {names}"
+    for secret, lacking in sorted(view.lacking_secrets.items()):
+        yield f"secret {secret} has no value at {plural(len(lacking), 'site')}: {_names(lacking[:3], len(lacking))}"
     yield from _room_lines("disk", view.disk, at)
     yield from _room_lines("memory", view.memory, at)
     if view.oldest_facts_at:

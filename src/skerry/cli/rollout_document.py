@@ -97,6 +97,9 @@ def foresee(client: Client, document: JsonDocument) -> Foreseen:
     return Foreseen(rollout, asked.fleet, asked.sites, asked.release)
 
 
+MAX_SITES = 20
+
+
 class _Asked(msgspec.Struct):
     problems: list[Problem]
     sites: list[SiteView]
@@ -126,6 +129,7 @@ def _ask(client: Client, document: JsonDocument, told: set[str]) -> _Asked:
 def _ask_release(client: Client, spec: RolloutSpec, selector: str, found: _Asked) -> None:
     try:
         found.fleet = client.preview(spec.release, selector)
+        found.problems += [_lacking(spec.release, *one) for one in found.fleet.lacking_secrets.items()]
         content = client.release(spec.release).document if spec.gates else None
         found.release = msgspec.convert(content, type=Release) if content else None
     except Missing:
@@ -134,6 +138,14 @@ def _ask_release(client: Client, spec: RolloutSpec, selector: str, found: _Asked
         found.problems.append(Problem("spec.release", what, f"the newest here: {known}"))
     except msgspec.ValidationError:
         pass  # of a hub that knows fields which this client does not; it judges the gates itself
+
+
+def _lacking(release: str, secret: str, sites: Sequence[str]) -> Problem:
+    told = ", ".join(sites[:MAX_SITES]) + (
+        f" and {len(sites) - MAX_SITES} more" if len(sites) > MAX_SITES else ""
+    )
+    message = f"{release} uses secret {secret}, which has no value at {told}"
+    return Problem("spec.release", message, f"skerry secret set {secret}; see skerry explain secret {secret}")
 
 
 def _read_loosely(document: JsonDocument) -> RolloutSpec:

@@ -50,10 +50,11 @@ from skerry.spec.api_policy import PolicyDecision, PolicyView
 from skerry.spec.api_recovery import ReleasedView
 from skerry.spec.api_relay import RelayStanding, RelayTokenAnswer, RelayTokenRequest, SitePath
 from skerry.spec.api_rollout import AbortRequest, ApproveRequest, DecisionView, PauseRequest
+from skerry.spec.api_secret import ExposureView, SecretAnswer, SecretDecision, SecretRequest, SecretView
 from skerry.spec.bundle import BundleAnswer, BundleRequest, CarriedAnswer, CarriedReports
 from skerry.spec.publishing import MetadataRequest, MetadataView, PublisherView, PublishRequest
 
-Deletable = Literal["sites", "hosts", "releases", "rollouts", "policies", "relays"]
+Deletable = Literal["sites", "hosts", "releases", "rollouts", "policies", "relays", "secrets"]
 T = TypeVar("T")
 
 
@@ -230,6 +231,31 @@ class Client:
     def readmit_host(self, name: str) -> HostView:
         """End the quarantine of a host."""
         return self._post(f"/hosts/{_part(name)}/readmit", None, HostView)
+
+    def secrets(self) -> list[SecretView]:
+        """Return the secrets, without their values."""
+        return self._get("/secrets", list[SecretView])
+
+    def secret(self, name: str) -> SecretView:
+        """Return a secret with its versions."""
+        return self._get(f"/secrets/{_part(name)}", SecretView)
+
+    def add_secret_version(self, name: str, request: SecretRequest) -> SecretAnswer:
+        """Store the next version of a secret."""
+        return self._post(f"/secrets/{_part(name)}/versions", request, SecretAnswer)
+
+    def revoke_secret(self, name: str, version: int, *, dry_run: bool, force: bool) -> SecretAnswer:
+        """Have a version used nowhere any more."""
+        asked = {"dry_run": "true" if dry_run else "", "force": "true" if force else ""}
+        return self._post(f"/secrets/{_part(name)}/versions/{version}/revoke", None, SecretAnswer, **asked)
+
+    def secret_decision(self, name: str, site: str) -> SecretDecision:
+        """Return which version a site gets, and why."""
+        return self._get(f"/secrets/{_part(name)}/sites/{_part(site)}", SecretDecision)
+
+    def exposures(self, host: str) -> list[ExposureView]:
+        """Return what a host could read."""
+        return self._get(f"/hosts/{_part(host)}/secrets", list[ExposureView])
 
     def rollouts(self) -> list[RolloutView]:
         """Return all rollouts."""

@@ -19,6 +19,7 @@ from skerry.carrier.notifier import Notifier
 from skerry.delivery.budget import site_policy
 from skerry.hub.placing import SiteWork, place_work, restricts
 from skerry.hub.recovering import Recovering
+from skerry.hub.secret_sealing import Seal, SiteUse, seal_nothing
 from skerry.kit.errors import Conflict
 from skerry.kit.quantities import parse_duration
 from skerry.ports.clock import Clock
@@ -68,6 +69,15 @@ class Issued(msgspec.Struct, frozen=True):
     where: Mapping[str, Where] = {}
 
 
+class _Assigned(msgspec.Struct):
+    """What a site is assigned, by application, its releases by name, and the newest metadata that speaks of them."""
+
+    assignments: dict[str, Assignment] = msgspec.field(default_factory=dict[str, Assignment])
+    documents: dict[str, Release] = msgspec.field(default_factory=dict[str, Release])
+    refs: dict[str, ReleaseRef] = msgspec.field(default_factory=dict[str, ReleaseRef])
+    snapshot: int = 0
+
+
 class Issuer:
     """Keeps every site's newest DesiredState at hand and makes new ones."""
 
@@ -82,6 +92,7 @@ class Issuer:
         self._upcoming: Mapping[str, Mapping[str, str]] = {}
         self.recovering = Recovering(store, clock)
         self.on_issued: Callable[[str], None] = lambda _: None
+        self.seal: Seal = seal_nothing
         self._immovable: set[str] = set()  # sites where nothing depends on what hosts report of themselves
 
     async def issued(self, site: str) -> Issued:
@@ -223,31 +234,9 @@ class Issuer:
         self, record: SiteRecord, generation: int, now: datetime, before: DesiredState | None
     ) -> DesiredState:
         site = msgspec.json.decode(record.document, type=Site)
-        assignments: dict[str, Assignment] = {}
-        documents: dict[str, Release] = {}
-        refs: dict[str, ReleaseRef] = {}
-        snapshot = 0
-        wipes = self._store.wipes(record.name)
         hosts = tuple(self._store.hosts(record.name))
-        for assigned in self._store.assignments(record.name):
-            release = self._store.release(assigned.release)
-            if release is None:
-                continue
-            rollout = self._rollout(assigned)
-            refs[release.name] = _ref(release)
-            snapshot = max(snapshot, release.vouched_at)
-            documents[assigned.application] = msgspec.json.decode(release.document, type=Release)
-            assignments[assigned.application] = Assignment(
-                application=assigned.application,
-                release=assigned.release,
-                rollout=assigned.rollout,
-                attempt=assigned.attempt,
-                wipe=wipes.get(assigned.application, 0),
-                health=_health(rollout),
-                urgent=rollout is not None and rollout.spec.urgent,
-                gates=_gates(rollout, assigned.release),
-                judges=self._judges(assigned, rollout, len(hosts)),
-            )
+        assigned = self._assigned(record.name, len(hosts))
+        assignments, documents, refs = assigned.assignments, assigned.documents, assigned.refs
         if site.spec.reached_by == "bundle":
             assignments = _with_since(assignments, before, generation)
         policy = site_policy(site.spec, hosts=len(hosts))
@@ -257,6 +246,10 @@ class Issuer:
         moves = len(hosts) > 1 or any(restricts(release) for release in documents.values())
         (self._immovable.discard if moves else self._immovable.add)(record.name)
         upcoming = self._ahead(record.name, placed.applications, refs)
+        applications = placed.applications
+        sealed = self.seal(
+            SiteUse(site=record, hosts=hosts, applications=applications, releases=documents, before=before)
+        )
         return DesiredState(
             site=record.name,
             generation=generation,
@@ -272,8 +265,35 @@ class Issuer:
             neighbours=placed.neighbours,
             policy=policy,
             upcoming=upcoming,
-            snapshot=snapshot,
+            snapshot=assigned.snapshot,
+            secrets=sealed.secrets,
+            revoked_secrets=sealed.revoked,
         )
+
+    def _assigned(self, site: str, hosts: int) -> _Assigned:
+        """Return what the rollouts have assigned to a site of so many hosts."""
+        found = _Assigned()
+        wipes = self._store.wipes(site)
+        for assigned in self._store.assignments(site):
+            release = self._store.release(assigned.release)
+            if release is None:
+                continue
+            rollout = self._rollout(assigned)
+            found.refs[release.name] = _ref(release)
+            found.snapshot = max(found.snapshot, release.vouched_at)
+            found.documents[assigned.application] = msgspec.json.decode(release.document, type=Release)
+            found.assignments[assigned.application] = Assignment(
+                application=assigned.application,
+                release=assigned.release,
+                rollout=assigned.rollout,
+                attempt=assigned.attempt,
+                wipe=wipes.get(assigned.application, 0),
+                health=_health(rollout),
+                urgent=rollout is not None and rollout.spec.urgent,
+                gates=_gates(rollout, assigned.release),
+                judges=self._judges(assigned, rollout, hosts),
+            )
+        return found
 
     def _ahead(
         self, site: str, applications: Mapping[str, list[str]], refs: dict[str, ReleaseRef]
@@ -373,6 +393,8 @@ def _content(desired: DesiredState) -> tuple[object, ...]:
         desired.policy,
         desired.upcoming,
         desired.snapshot,
+        desired.secrets,
+        desired.revoked_secrets,
     )
 
 

@@ -12,6 +12,7 @@ from skerry.hub.keeping import HubKeys
 from skerry.hub.loops.deltas import DeltaLoop
 from skerry.hub.loops.rollouts import RolloutLoop
 from skerry.hub.repository import Repository
+from skerry.hub.secret_keeping import SecretKeeper
 from skerry.ports.blobs import Blobs, LocalBlobs
 from skerry.ports.clock import Clock
 from skerry.ports.hub_store import HubStore
@@ -32,4 +33,5 @@ class Hub(msgspec.Struct, frozen=True):
     backend: HubBackend
     rollouts: RolloutLoop
     judge: Judge
+    secrets: SecretKeeper
     url: str

@@ -105,6 +105,7 @@ def view_host(
         ahead=dict(observed.ahead) if observed else {},
         metadata=observed.metadata if observed else None,
         holds=observed.holds if observed else (),
+        secrets=dict(observed.secrets) if observed else {},
         facts=host.facts,
         quarantined=QuarantineView(since=since, why=quarantine.why) if quarantine and since else None,
     )

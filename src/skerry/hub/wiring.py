@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from skerry import __version__
 from skerry.adapters.delta_workers import DeltaWorkers
 from skerry.adapters.directory_blobs import DirectoryBlobs
+from skerry.adapters.key_file import KeyFile
 from skerry.adapters.object_blobs import ObjectBlobs
 from skerry.adapters.sql.store import SqlHubStore
 from skerry.adapters.system_clock import SystemClock
@@ -43,6 +44,8 @@ from skerry.hub.recording import DecisionFiles
 from skerry.hub.rekeying import finish_rekeying, install_root, make_next_keys
 from skerry.hub.repository import Repository
 from skerry.hub.restoring import begin_restored, check_keys, mark_of
+from skerry.hub.secret_keeping import SecretKeeper
+from skerry.hub.secret_sealing import Sealer
 from skerry.hub.services import Hub
 from skerry.kit.errors import Bug, Conflict, Rejected, SkerryError, Unavailable, as_failure
 from skerry.kit.ids import new_secret
@@ -130,6 +133,32 @@ def install_hub_root(data: Path, root: bytes) -> int:
         contextlib.closing(SqlHubStore.open(data / "hub.db")) as store,
     ):
         return install_root(data, store, SystemClock(), root)
+
+
+def rekey_secrets(data: Path) -> tuple[int, str]:
+    """Wrap all stored secrets under a new key; return how many versions that were, and the id of the key.
+
+    Raises:
+        Rejected: no hub was ever served from this directory (`hub.absent`).
+        Conflict: the hub serves (`hub.running`), or a backup of it is being made (`backup.running`).
+        Unavailable: see `skerry.hub.secret_rekeying.rekey`.
+    """
+    from skerry.adapters.hub_backup import LOCK
+    from skerry.hub.secret_rekeying import rekey
+
+    if not (data / "trust-root.json").exists():
+        raise Rejected("hub.absent", f"no hub has been served from {data}")
+    busy = Conflict("hub.running", f"a hub serves {data}", hint="stop it first: it has the old key in memory")
+    backup = Conflict("backup.running", f"a backup of {data} is being made")
+    with (
+        hold(data / "hub.lock", conflict=busy),
+        # A backup has the database of one moment and the keys of a later one.
+        hold(data / LOCK, conflict=backup),
+        contextlib.closing(SqlHubStore.open(data / "hub.db")) as store,
+    ):
+        keys = KeyFile.find(data, os.environ)
+        audit = Audit(at=SystemClock().now(), who="console", action="secrets.rekey", subject="hub")
+        return rekey(store, keys, audit), keys.newest()
 
 
 def back_up(
@@ -306,6 +335,10 @@ def _assemble(data: Path, url: str, opened: _Opened, notifier: Notifier) -> Hub:
     issuer = Issuer(opened.store, opened.keys.key, opened.clock, notifier)
     repository = Repository(opened.store, opened.keys, opened.clock)
     backend = HubBackend(opened.store, deltas, repository, opened.clock, issuer=issuer, notifier=notifier)
+    keeper = SecretKeeper(opened.store, KeyFile.find(data, os.environ), opened.clock)
+    barred = backend.identities.quarantine
+    sealer = Sealer(opened.store, keeper, opened.clock, is_barred=lambda host: barred(host) is not None)
+    issuer.seal = sealer.seal
     judge = Judge(opened.store, blobs)
     leases = Leases(opened.store, opened.clock, replica_name(data))
     rollouts = RolloutLoop(opened.store, issuer, opened.clock, judge, leases)
@@ -329,6 +362,7 @@ def _assemble(data: Path, url: str, opened: _Opened, notifier: Notifier) -> Hub:
         backend=backend,
         rollouts=rollouts,
         judge=judge,
+        secrets=keeper,
         url=url,
     )
 

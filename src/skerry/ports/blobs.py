@@ -99,6 +99,16 @@ class LocalBlobs(Protocol):
         """Verify and store bytes held in memory."""
         ...
 
+    def adopt(self, digest: str, file: Path) -> Path:
+        """Verify a file of the same disk, and move it here as a blob; one that does not match stays where it was.
+
+        Raises:
+            Missing: there is no such file, nor such a blob.
+            Untrusted: the bytes do not have that digest.
+            Unavailable: it cannot be moved.
+        """
+        ...
+
     def make_by_delta(self, digest: str, size_bytes: int, *, base: Sequence[str], delta: str) -> Path:
         """Make a blob from blobs that are here, one after the other, and a delta that is a blob here.
 

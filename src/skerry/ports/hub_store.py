@@ -19,6 +19,7 @@ from skerry.ports.metric_windows import MetricWindows
 from skerry.ports.policies import Policies, PolicyRecord
 from skerry.ports.presence import Presences
 from skerry.ports.relay_records import RelayRecords
+from skerry.ports.secrets import Secrets
 from skerry.spec.api import Role
 from skerry.spec.api_rollout import SiteProgress, Steering
 from skerry.spec.backup import RestoreMark
@@ -218,7 +219,7 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str = "done"
 
 
-class HubStore(HostIdentities, Policies, MetricWindows, Deciding, Presences, RelayRecords, Protocol):
+class HubStore(HostIdentities, Policies, MetricWindows, Deciding, Presences, RelayRecords, Secrets, Protocol):
     """All methods raise `Unavailable` when the database is locked for too long, full or gone."""
 
     def close(self) -> None:

@@ -67,7 +67,8 @@ class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What to run. `labels` come back in `InstanceView`, so that the caller recognises its own.
 
     Without `container` it is a process of the host, in `directory`. With it, `command` is the container's
-    arguments, empty for those of the image, and `directory` means nothing.
+    arguments, empty for those of the image, and `directory` means nothing. `secret_env` are variables whose values
+    are read from files when it is started, and written nowhere; a container has none.
     """
 
     id: str
@@ -77,6 +78,7 @@ class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     labels: Mapping[str, str] = {}
     container: ContainerSpec | None = None
+    secret_env: Mapping[str, Path] = {}
 
 
 class InstanceView(msgspec.Struct, frozen=True, kw_only=True):

@@ -313,6 +313,12 @@ class _Run:
                     self._tell(kind, why if full or fact.stale else f"liveness: {why}", name, component.name)
                     grace_s = parse_duration(component.stop.grace)
                     self.actions.append(StopInstance(key, component.stop.signal, grace_s))
+                elif fact.state == "running" and (outdated := self.seen.outdated.get(key)):
+                    # Asked for, so that it begins again at once and counts as no crash.
+                    self.instances[key] = msgspec.structs.replace(memory, asked_to_stop=True)
+                    self._tell("component.outdated", outdated, name, component.name)
+                    grace_s = parse_duration(component.stop.grace)
+                    self.actions.append(StopInstance(key, component.stop.signal, grace_s))
                 continue
             if full:
                 continue

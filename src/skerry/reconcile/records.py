@@ -161,7 +161,7 @@ class Seen(msgspec.Struct, frozen=True):
     whose models its instances run with. `wiped` says how often an application's volumes were emptied, `full`
     which `application.component` has a volume that holds more than it may. `withheld` says of releases why they may
     not be taken yet, `revoked` which are trusted no more, both by digest. `gates` says by digest why a release on
-    trial is worse than the one before it.
+    trial is worse than the one before it, `outdated` by instance why one is to be started anew that is well.
     """
 
     instances: Mapping[str, InstanceFact] = {}
@@ -174,6 +174,7 @@ class Seen(msgspec.Struct, frozen=True):
     withheld: Mapping[str, str] = {}
     revoked: Mapping[str, RevokedFact] = {}
     gates: Mapping[str, str] = {}
+    outdated: Mapping[str, str] = {}
 
 
 class InstanceMemory(msgspec.Struct, frozen=True):

@@ -1,9 +1,10 @@
 """Fills `${...}` references of a component's command and environment, and names what a component is told.
 
 References: `${bundle}`, `${data}`, `${port.NAME}`, `${model.NAME}`, `${volume.NAME}`, `${device.NAME}`,
-`${site.VARIABLE}`, and in a self-test's command `${self_test}`.
+`${secrets}`, `${site.VARIABLE}`, and in a self-test's command `${self_test}`.
 Every component finds the same values in its environment: `SKERRY_PORT_<NAME>`, `SKERRY_MODEL_<NAME>`, `SKERRY_DATA`,
-`SKERRY_BUNDLE`, and the names of site, host, application, component and release. A component's own `env` wins.
+`SKERRY_BUNDLE`, `SKERRY_SECRETS`, and the names of site, host, application, component and release. A component's own
+`env` wins.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Place(msgspec.Struct, frozen=True):
     volumes: Mapping[str, str] = {}
     devices: Mapping[str, str] = {}
     self_test: str = ""
+    secrets: str = ""
 
 
 class Rendered(msgspec.Struct, frozen=True):
@@ -59,6 +61,9 @@ def render_component(component: Component, place: Place) -> Rendered | Unresolve
     values.update((f"device.{name}", device) for name, device in place.devices.items())
     if place.self_test:
         values["self_test"] = place.self_test
+    if any(use.path for use in component.secrets):
+        # A self-test has none: what names them finds an empty word.
+        values["secrets"] = place.secrets
     values.update((f"site.{name}", value) for name, value in place.variables.items())
     unknown: set[str] = set()
 
@@ -80,6 +85,7 @@ def render_component(component: Component, place: Place) -> Rendered | Unresolve
         "SKERRY_RELEASE": place.release,
         "SKERRY_DATA": place.data,
         "SKERRY_BUNDLE": place.bundle,
+        **({"SKERRY_SECRETS": place.secrets} if place.secrets else {}),
     }
     env.update((f"SKERRY_PORT_{_env_name(name)}", str(port)) for name, port in place.ports.items())
     env.update((f"SKERRY_MODEL_{_env_name(name)}", path) for name, path in place.models.items())

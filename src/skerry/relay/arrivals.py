@@ -38,7 +38,8 @@ class Arrival:
     """How far a blob is. Read in the event loop; `note` is called from the fetch's thread.
 
     `have` is how many bytes from its begin are on disk; `whole` says that they were verified. `flows` is set once the
-    upstream has begun to answer. `urgent` ones have readers; the others are fetched ahead.
+    upstream has begun to answer. `urgent` ones have readers; the others are fetched ahead. `elsewhere` says that the
+    whole blob has come by another way meanwhile.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Arrival:
         self.came = 0
         self.flows = False
         self.whole = False
+        self.elsewhere = False
         self.failed: SkerryError | None = None
         self.readers = 0
         self.stop = threading.Event()

@@ -3,7 +3,7 @@
 Rules: what is handed out was verified, or is being fetched and ends only when it was (see `arrivals`). A blob that was
 on disk when the relay began is read and verified before it is first handed out; a damaged one is fetched again. Room is
 made by letting go of what was not used for longest; `wanted` blobs stay while there are others, and blobs that somebody
-reads stay.
+reads stay. Blobs never take the room on the disk that reports need: one that has no room beside them is not begun.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,6 +23,7 @@ import structlog
 from skerry.carrier.retrying import Retry
 from skerry.kit.digests import parse_digest, short
 from skerry.kit.errors import Conflict, Missing, SkerryError, Unavailable, Untrusted, as_failure
+from skerry.kit.quantities import format_size
 from skerry.ports.blobs import LocalBlobs
 from skerry.ports.clock import Clock
 from skerry.relay.arrivals import Arrival, Source, fetch_arrival
@@ -55,8 +57,16 @@ class BlobCache:
     """A `ReadableBlobs` in front of the upstream. Lives in one event loop."""
 
     def __init__(
-        self, blobs: LocalBlobs, source: Source, clock: Clock, *, limit_bytes: int = 20 << 30
+        self,
+        blobs: LocalBlobs,
+        source: Source,
+        clock: Clock,
+        *,
+        limit_bytes: int = 20 << 30,
+        room: Callable[[], int] = lambda: 1 << 62,
     ) -> None:
+        """`room` returns how many bytes of the disk blobs may still take; less than none when it is too full."""
+        self._room = room
         self._blobs = blobs
         self._source = source
         self._clock = clock
@@ -119,9 +129,36 @@ class BlobCache:
         size = 0
         for more_urgent, needed in self._wanted.items():
             if more_urgent == digest:
-                return size + needed <= self.limit_bytes
+                return size + needed - self._blobs.partial_size(digest) <= self._most_bytes()
             size += needed if more_urgent in self._entries else 0
         return False
+
+    def has(self, digest: str) -> bool:
+        """Tell whether a blob is on disk; it was perhaps not verified in this run."""
+        return digest in self._entries
+
+    def has_room_for(self, sizes: Mapping[str, int]) -> bool:
+        """Tell whether all of these (size by digest) fit at a time, beside the wanted ones that are here."""
+        kept = {digest: entry.size for digest, entry in self._entries.items() if digest in self._wanted}
+        return sum((kept | dict(sizes)).values()) <= self.limit_bytes
+
+    async def take_in(self, files: Mapping[str, Path]) -> None:
+        """Take blobs that came by another way, as files of the same disk by digest, which are gone then.
+
+        They count as just used. Fetches of them that are under way end. A file need not be there if its blob is here.
+
+        Raises:
+            Missing: neither a file nor its blob is here (`blob.unknown`).
+            Untrusted: a file is another blob.
+            Unavailable: one cannot be moved.
+        """
+        # Those that are here first, so that none of them makes room for the others.
+        for digest in sorted(map(parse_digest, files), key=lambda one: one not in self._entries):
+            if not await self._is_sound(digest):
+                await self._adopt(digest, files[digest])
+            if (entry := self._entries.get(digest)) is not None:
+                await self._note_use(digest, entry)
+        self._trim(0)
 
     async def size(self, digest: str) -> int | None:
         """Return a blob's length once its bytes are here or come; None when there is none upstream.
@@ -161,7 +198,7 @@ class BlobCache:
         self._readers += 1
         try:
             arrival = self._arrivals.get(digest)
-            if arrival is None:
+            if arrival is None or arrival.elsewhere:
                 self._counts["hits"] += 1
                 async for chunk in self._read_whole(digest, start, stop):
                     self._counts["hit_bytes"] += len(chunk)
@@ -211,11 +248,15 @@ class BlobCache:
     async def _bring(self, arrival: Arrival) -> None:
         failed: SkerryError | None = None
         try:
-            self._trim(arrival.size)
-            await self._attempt(arrival)
-            entry = _Entry(arrival.size, 0.0, sound=True)
+            self._reserve(arrival)
+            try:
+                await self._attempt(arrival)
+            except SkerryError:
+                if not arrival.elsewhere:
+                    raise
+            entry = self._entries.get(arrival.digest) or _Entry(arrival.size, 0.0, sound=True)
             await self._note_use(arrival.digest, entry)
-            entry.readers = arrival.readers
+            entry.readers += arrival.readers
             self._entries[arrival.digest] = entry
         except asyncio.CancelledError:
             failed = Unavailable("relay.stopping", "the relay is going")
@@ -230,11 +271,19 @@ class BlobCache:
             arrival.end(failed)
         self._trim(0)
 
+    async def _adopt(self, digest: str, file: Path) -> None:
+        loop = asyncio.get_running_loop()
+        path = await loop.run_in_executor(self._reading, self._blobs.adopt, digest, file)
+        if digest not in self._entries:
+            self._entries[digest] = _Entry(path.stat().st_size, 0.0, sound=True)
+        if (arrival := self._arrivals.get(digest)) is not None:
+            arrival.elsewhere = True
+
     async def _attempt(self, arrival: Arrival) -> None:
         """Fetch, and go on after failures for as long as somebody waits or bytes come."""
         retry, attempts = Retry(), 0
         loop = asyncio.get_running_loop()
-        while True:
+        while not arrival.elsewhere:
             came = arrival.came
             try:
                 async with self._slots if arrival.urgent else contextlib.nullcontext():
@@ -260,12 +309,18 @@ class BlobCache:
                     continue
                 if error.code == "relay.gave_way" and arrival.urgent:
                     continue  # somebody has begun to wait for it meanwhile
+                if error.code == "disk.full":
+                    # What others leave of the disk is for reports.
+                    await asyncio.to_thread(self._blobs.remove, arrival.digest)
+                    raise
                 if not arrival.readers or attempts >= MAX_ATTEMPTS or error.code == "relay.link_held":
                     raise
                 await self._clock.sleep(retry.next_wait_s())
 
     def _gives_way(self, arrival: Arrival) -> bool:
-        """Tell whether a fetch that nobody waits for hinders one that somebody waits for. From any thread."""
+        """Tell whether a fetch is in vain, or hinders one that somebody waits for. From any thread."""
+        if arrival.elsewhere:
+            return True
         return not arrival.urgent and any(one.urgent for one in list(self._arrivals.values()))
 
     def _came(self, size: int) -> None:
@@ -310,16 +365,26 @@ class BlobCache:
                 entry.readers -= 1
 
     async def _read_present(self, digest: str, start: int, stop: int) -> AsyncIterator[bytes]:
-        """Yield bytes that are on disk."""
+        """Yield bytes that are on disk; the next part is read while this one is sent."""
         loop = asyncio.get_running_loop()
-        while start < stop:
+
+        def begin(start: int) -> asyncio.Future[bytes]:
             most = SMALL_CHUNK_BYTES if self._readers > MANY_READERS else CHUNK_BYTES
             size = min(most, stop - start)
-            chunk = await loop.run_in_executor(self._reading, self._blobs.read_part, digest, start, size)
-            if not chunk:
-                raise Unavailable("blob.cut", "the blob is not on disk any more")
-            start += len(chunk)
-            yield chunk
+            return loop.run_in_executor(self._reading, self._blobs.read_part, digest, start, size)
+
+        coming = begin(start) if start < stop else None
+        try:
+            while coming is not None:
+                chunk, coming = await coming, None
+                if not chunk:
+                    raise Unavailable("blob.cut", "the blob is not on disk any more")
+                start += len(chunk)
+                coming = begin(start) if start < stop else None
+                yield chunk
+        finally:
+            if coming is not None:
+                coming.cancel()
 
     async def _note_use(self, digest: str, entry: _Entry) -> None:
         now = self._clock.now().timestamp()
@@ -377,9 +442,31 @@ class BlobCache:
         if not done.cancelled():
             done.exception()  # whoever asked has it
 
+    def _free(self) -> int:
+        """Return what is left of the disk for blobs beside what is on its way."""
+        return self._room() - sum(one.size - one.have for one in self._arrivals.values() if one.flows)
+
+    def _most_bytes(self) -> int:
+        """Return what blobs may take of the disk as it is now."""
+        return min(self.limit_bytes, self.used_bytes + self._free())
+
+    def _reserve(self, arrival: Arrival) -> None:
+        """Make room for what is missing of a blob.
+
+        Raises:
+            Unavailable: there would be none, whatever were let go of (`relay.disk_full`).
+        """
+        left = arrival.size - self._blobs.partial_size(arrival.digest)
+        idle = sum(entry.size for entry in self._entries.values() if not entry.readers)
+        if left > self._free() + idle:
+            raise Unavailable(
+                "relay.disk_full", f"the relay's disk has no room for a blob of {format_size(arrival.size)}"
+            )
+        self._trim(left)
+
     def _trim(self, needed: int) -> None:
         """Let go of blobs until `needed` bytes fit, as far as may be."""
-        surplus = self.used_bytes + needed - self.limit_bytes
+        surplus = self.used_bytes + needed - self._most_bytes()
         while surplus > 0 and (gone := self._let_go_one()):
             surplus -= gone
 
@@ -389,7 +476,7 @@ class BlobCache:
         idle = [
             (ranks.get(digest) is not None, -ranks.get(digest, 0), entry.used_at, digest)
             for digest, entry in self._entries.items()
-            if not entry.readers
+            if not entry.readers and digest not in self._arrivals
         ]
         if not idle:
             return 0

@@ -2,21 +2,22 @@
 
 A file with a version in its name never changes: one that the root's own keys sign is kept once its signature holds.
 What only a delegation vouches for is asked for again now and then, so that a bad copy does not stay. The
-timestamp is asked for anew after a few seconds. Hosts verify all of it themselves.
+timestamp is asked for anew after a few seconds, and replaced by no older one: what came in a bundle may be newer than
+what is above. Hosts verify all of it themselves.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
 
 import structlog
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, Root, Snapshot, Targets
+from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 
 from skerry.kit.digests import digest_of, parse_digest
@@ -36,6 +37,7 @@ FAILING_PATIENCE_S = 0.5
 MAX_FILES = 4_000
 MAX_BYTES = 256 << 20
 MAX_FILE_BYTES = 5 << 20
+TIMESTAMP = "timestamp.json"
 _versioned = re.compile(r"([0-9]{1,12})\.([A-Za-z0-9_.%+@-]{1,200})\.json\Z")
 
 
@@ -80,7 +82,34 @@ class MetadataFiles:
         except (Unavailable, TimeoutError):
             content = kept
         if content is None:
+            content = kept  # what came in a bundle may be more than there is above
+        if content is None:
             raise Missing("metadata.absent", f"there is no metadata file {name[:150]}")
+        return content
+
+    async def take_in(self, files: Mapping[str, bytes]) -> None:
+        """Keep metadata that came by another way, by name; the caller has verified it. Whoever asks gets it at once.
+
+        Raises:
+            Unavailable: it cannot be kept (`disk.unwritable`).
+        """
+        await asyncio.to_thread(self._take_in, files)
+
+    def _take_in(self, files: Mapping[str, bytes]) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name, content in files.items():
+            if name == TIMESTAMP:
+                content = self._newer_timestamp(self._load(name), content)
+            write_file(self._file(name), content)
+        self._trim()
+
+    def _newer_timestamp(self, kept: bytes | None, content: bytes) -> bytes:
+        """Return the newer one of two timestamps; of one that the root's keys do not sign, the other."""
+        root = self._identity.trust.root
+        if kept is not None and _signed_version(kept, Timestamp.type, root) > _signed_version(
+            content, Timestamp.type, root
+        ):
+            return kept
         return content
 
     async def trust_root(self, digest: str) -> bytes:
@@ -137,6 +166,9 @@ class MetadataFiles:
         except SkerryError as error:
             raise Unavailable("metadata.unavailable", error.message) from error
         if content is not None:
+            if name == TIMESTAMP:
+                kept = await asyncio.to_thread(self._load, name)
+                content = self._newer_timestamp(kept, content)
             await asyncio.to_thread(self._keep, name, content)
             self._asked_at[name] = self._clock.monotonic()
             while len(self._asked_at) > MAX_FILES:
@@ -174,11 +206,14 @@ class MetadataFiles:
 
 def _is_signed(content: bytes, version: int, role: str, root: Root) -> bool:
     """Tell whether a file is that version of a role of the top level, as the root's keys sign it."""
-    if role not in (Snapshot.type, Targets.type):
-        return False
+    return role in (Snapshot.type, Targets.type) and _signed_version(content, role, root) == version
+
+
+def _signed_version(content: bytes, role: str, root: Root) -> int:
+    """Return the version of a role's metadata, 0 when the root's keys do not sign it as that."""
     try:
         found = cast(Any, Metadata.from_bytes(content))
         root.verify_delegate(role, found.signed_bytes, found.signatures)
     except (RepositoryError, DeserializationError, ValueError, KeyError, TypeError):
-        return False
-    return bool(found.signed.type == role and found.signed.version == version)
+        return 0
+    return int(found.signed.version) if found.signed.type == role else 0

@@ -27,12 +27,17 @@ from skerry.spec.carrying import Carried
 from skerry.spec.report import Report
 from skerry.trust.keys import SigningKey
 from skerry.trust.report import claimed_key, unbroken, verify_metrics, verify_report
+from skerry.trust.timekeeping import OFFSET_WORTH_CORRECTING
 from skerry.trust.tokens import issue_blob_token
 
 _log = structlog.get_logger()
 
 BLOB_TOKEN_TTL = timedelta(hours=1)
 REPLAY_PAUSE_S = 2.0
+TIME_PATIENCE_S = 10.0
+"""For so long is waited above all for the hub's time, without which a host can believe nothing else."""
+CLOCK_IS_OFF = 2 * OFFSET_WORTH_CORRECTING
+"""Relay and host may be off by as much as the hub corrects nobody for, in opposite directions."""
 
 
 class HostingParts(msgspec.Struct, frozen=True):
@@ -75,6 +80,8 @@ class Hosting:
             # Perhaps a host whose database was lost, perhaps somebody else: what is signed helps only the one.
             await self._parts.notifier.wait(f"host:{guest.key}", min(request.wait_s, REPLAY_PAUSE_S))
             return await self._answer(guest, newest, metrics=taken_metrics, token=False)
+        if abs(newest.sent_at - self._parts.upward.now()) > CLOCK_IS_OFF:
+            await self._wait_for_time(guest, newest, gone)
         if not self._hurries(guest, newest, request):
             await self._wait(guest, request.wait_s, gone)
         guest.refuse(self._now())
@@ -151,6 +158,22 @@ class Hosting:
             await self._parts.notifier.wait(f"host:{guest.key}", wait_s, also=f"site:{guest.site}", gone=gone)
         finally:
             guest.waiting -= 1
+
+    async def _wait_for_time(self, guest: Guest, newest: Report, gone: Gone | None) -> None:
+        """Wait until the hub has said what time it is to a host whose clock is off, if the hub is there.
+
+        The hub's time answers one report: a host that is given its newer state at once refuses it, for its date, and
+        asks again with another report, so that it never heard the time.
+        """
+        parts = self._parts
+        deadline = self._now() + TIME_PATIENCE_S
+        while guest.held >= newest.sequence and not (
+            parts.upward.failing or guest.problem or guest.has_news(newest.sequence)
+        ):
+            left_s = deadline - self._now()
+            woken = left_s > 0 and await parts.notifier.wait(f"host:{guest.key}", left_s, gone=gone)
+            if not woken:
+                return
 
     async def _answer(self, guest: Guest, newest: Report, *, metrics: int, token: bool) -> SyncAnswer:
         parts = self._parts

@@ -28,7 +28,11 @@ WRITE_EVERY_S = 2.0
 
 
 class RelayStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
-    """What `skerry relay status` shows; `written_at` says how old all but `running` is."""
+    """What `skerry relay status` shows; `written_at` says how old all but `running` is.
+
+    `held` is by site below which generation of its DesiredState is here, 0 for none. `clock_offset_s` is what the relay
+    adds to the clock of its machine.
+    """
 
     relay: str
     upstream: str
@@ -44,6 +48,8 @@ class RelayStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False
     traffic: TrafficView = TrafficView()
     hosts: dict[str, int] = {}
     relays: dict[str, int] = {}
+    held: dict[str, int] = {}
+    clock_offset_s: float = 0.0
 
 
 class StandingParts(msgspec.Struct, frozen=True):
@@ -104,6 +110,8 @@ class Standing:
             traffic=view.traffic,
             hosts=dict(view.hosts),
             relays=dict(view.relays),
+            held={site: view.held.get(site, 0) for site in state.sites} if state is not None else {},
+            clock_offset_s=(parts.upward.now() - parts.clock.now()).total_seconds(),
         )
 
     def _trouble(self) -> str:

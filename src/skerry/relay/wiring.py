@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import shutil
 import signal
 import socket
 from collections.abc import Callable, Coroutine
@@ -39,12 +40,14 @@ from skerry.kit.errors import Conflict, Rejected, Unavailable, Untrusted
 from skerry.kit.locking import hold
 from skerry.kit.quantities import parse_size
 from skerry.kit.structs import settle_structs
+from skerry.ports.blobs import LocalBlobs
 from skerry.ports.clock import Clock
 from skerry.ports.link import Link
 from skerry.ports.relay_store import RelayStore
 from skerry.relay.arrivals import Source
 from skerry.relay.backend import RelayBackend
 from skerry.relay.cache import BlobCache
+from skerry.relay.carried import Carried, CarriedParts, carried_folder
 from skerry.relay.door import Certificate, keep_cuts_out_of_the_log, new_server
 from skerry.relay.files import MetadataFiles
 from skerry.relay.guests import Guests
@@ -63,6 +66,9 @@ from skerry.spec.relay import RelayState
 _log = structlog.get_logger()
 
 SWEEP_OLDER_S = 7 * 86_400.0
+SPARE_BYTES = 32 << 20
+SPARE_SHARE = 8
+"""What blobs leave of the disk for reports and what else is written: so much, or one part in so many of a small one."""
 
 
 def serve(data: Path, listen: str, say: Callable[[str], None], *, stated: StatedWay = NOTHING_STATED) -> None:
@@ -110,6 +116,7 @@ class Relay(msgspec.Struct, frozen=True):
     holdings: Holdings
     queue: Queue
     cache: BlobCache
+    files: MetadataFiles
     upward: Upward
     backend: RelayBackend
     prefetcher: Prefetcher
@@ -117,6 +124,7 @@ class Relay(msgspec.Struct, frozen=True):
     certificate: Certificate
     limiter: Limiter
     traffic: Traffic
+    carried: Carried
     app: ASGIApp
 
     def count_traffic(self, size: int) -> None:
@@ -130,6 +138,7 @@ class Relay(msgspec.Struct, frozen=True):
             self.upward.poll_forever(),
             self.upward.hand_up_forever(),
             self.prefetcher.run_forever(),
+            self.carried.run_forever(),
         ]
 
 
@@ -150,7 +159,8 @@ def assemble(
     queue = Queue(store)
     upward = Upward(UpwardParts(identity, store, link, clock, notifier, guests, holdings, queue))
     limiter = Limiter(store, clock, upward.now)
-    cache = BlobCache(DirectoryBlobs(data / "blobs"), Source(link, upward.token, limiter), clock)
+    source = Source(link, upward.token, limiter)
+    cache = BlobCache(open_blobs(data), source, clock, room=lambda: room_for_blobs(data))
     up = way or WayUp((identity.place.upstream,), Dialling())
     files = MetadataFiles(
         data / "files",
@@ -169,10 +179,14 @@ def assemble(
     upward.view = standing.view
     upward.on_sent = lambda size: traffic.count(up_sent=size, up_received=-size)
     cache.on_came = lambda size: traffic.count(up_received=size)
+    carried = Carried(
+        data,
+        CarriedParts(identity, clock, guests, holdings, cache, files, upward, open_staged(data)),
+    )
     app = counting(carrier_app(backend, limits=CarrierLimits(clock)), traffic)
     found = Relay(
-        identity, link, store, notifier, guests, holdings, queue, cache, upward,
-        backend, prefetcher, standing, certificate, limiter, traffic, app,
+        identity, link, store, notifier, guests, holdings, queue, cache, files, upward,
+        backend, prefetcher, standing, certificate, limiter, traffic, carried, app,
     )  # fmt: skip
     holdings.on_state = lambda state: follow(found, state)
     if holdings.state is not None:
@@ -191,6 +205,16 @@ def follow(relay: Relay, state: RelayState) -> None:
     relay.certificate.follow(state)
 
 
+def open_blobs(data: Path) -> LocalBlobs:
+    """Return the blobs of a data directory."""
+    return DirectoryBlobs(data / "blobs")
+
+
+def open_staged(data: Path) -> LocalBlobs:
+    """Return the blobs that were carried here, before the cache has them; on the disk of the others."""
+    return DirectoryBlobs(carried_folder(data) / "blobs")
+
+
 def keeper_of(store: RelayStore, relay: str) -> str:
     """Return the name of this relay and its database, made with the database."""
     held = store.load("keeper")
@@ -198,6 +222,12 @@ def keeper_of(store: RelayStore, relay: str) -> str:
         held = secrets.token_hex(8).encode()
         store.save({"keeper": held})
     return f"{relay}/{held.decode()}"
+
+
+def room_for_blobs(data: Path) -> int:
+    """Return how many bytes of the disk blobs may still take; negative when they have begun on what reports need."""
+    usage = shutil.disk_usage(data)
+    return usage.free - min(SPARE_BYTES, usage.total // SPARE_SHARE)
 
 
 async def _assembled(data: Path, identity: Identity, store: RelayStore, link: Link, way: WayUp) -> Relay:
@@ -281,10 +311,11 @@ async def _tell_status(data: Path, relay: Relay) -> None:
 
 async def _sweep(data: Path, relay: Relay) -> None:
     """Remove parts of blobs that nobody has asked for in a long time."""
-    blobs = DirectoryBlobs(data / "blobs")
+    blobs = open_blobs(data)
     while True:
         keep = frozenset(digest for digest, _ in relay.cache.missing())
         await asyncio.to_thread(blobs.sweep, keep, older_than_s=SWEEP_OLDER_S)
+        await asyncio.to_thread(relay.carried.sweep)
         await asyncio.sleep(86_400.0)
 
 

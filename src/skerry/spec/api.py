@@ -116,7 +116,7 @@ class HostView(Part, frozen=True, kw_only=True):
 
     `ahead` are releases whose files it fetches before it gets them, and how far they are. `metadata` is what it
     holds of what is signed of releases. `holds` are what people there have said, in force as of `observed_at`.
-    While it is `quarantined`, nothing is taken from it or given to it.
+    `secrets` are the versions it uses. While it is `quarantined`, nothing is taken from it or given to it.
     """
 
     name: str
@@ -133,6 +133,7 @@ class HostView(Part, frozen=True, kw_only=True):
     ahead: dict[str, str] = {}
     metadata: MetadataHeld | None = None
     holds: tuple[Hold, ...] = ()
+    secrets: dict[str, int] = {}
     facts: HostFacts = {}
     quarantined: QuarantineView | None = None
 
@@ -328,7 +329,7 @@ class FleetPreview(Part, frozen=True, kw_only=True):
 
     `hosts` is `matched` + `unmatched` + `elsewhere` + `without_facts`. `elsewhere` are hosts that its placement
     does not want. The oldest of the facts are from `oldest_facts_at`. A host that matches may still lack disk or
-    memory.
+    memory. `lacking_secrets` are those the release uses that have no value now, with the sites where they have none.
     """
 
     release: str
@@ -346,6 +347,7 @@ class FleetPreview(Part, frozen=True, kw_only=True):
     disk: PreviewRoom
     memory: PreviewRoom
     oldest_facts_at: datetime | None = None
+    lacking_secrets: dict[str, tuple[str, ...]] = {}
 
 
 class PlacementView(Part, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from skerry.spec.hardware import Objective, Preference, Requirements
 from skerry.spec.image import Image
-from skerry.spec.metadata import Cpu, Document, Duration, Name, Part, Size, Version
+from skerry.spec.metadata import Cpu, Document, Duration, Name, Part, RelativePath, Size, Version
 from skerry.spec.metrics import Finite, MetricName
 from skerry.spec.model import FileSpec
 from skerry.spec.series import SeriesText
@@ -143,6 +143,32 @@ class OnChange(Part, frozen=True, kw_only=True):
     timeout: Duration = "30s"
 
 
+class OnSecretChange(Part, frozen=True, kw_only=True):
+    """How a component takes another version of a secret; one of these at most. None: it reads the file by itself.
+
+    `http` is a POST that must be answered with a status from 200 to 299 once the new value is in use.
+    """
+
+    signal: Signal | None = None
+    http: HttpProbe | None = None
+    restart: bool = False
+    timeout: Duration = "30s"
+
+
+class SecretUse(Part, frozen=True, kw_only=True):
+    """A secret the component needs: as the file `${secrets}/PATH`, or as the environment variable `env`.
+
+    A file is replaced from one moment to the next; for `overlap` after that, the value before it is beside it as
+    `PATH.previous`. A variable is what it was when the component was started.
+    """
+
+    name: Name
+    path: RelativePath | None = None
+    env: EnvName | None = None
+    on_change: OnSecretChange = OnSecretChange()
+    overlap: Duration = "0s"
+
+
 class ComponentTest(Part, frozen=True, kw_only=True):
     """How the component runs the self-tests of its models before it is started; exit code 0 passes.
 
@@ -260,6 +286,7 @@ class Component(Part, frozen=True, kw_only=True):
     devices: Annotated[tuple[Device, ...], Meta(max_length=64)] = ()
     on_change: OnChange | None = None
     self_test: ComponentTest | None = None
+    secrets: Annotated[tuple[SecretUse, ...], Meta(max_length=64)] = ()
     env: dict[EnvName, Argument] = {}
     models: Annotated[tuple[ModelMount, ...], Meta(max_length=64)] = ()
     ports: Annotated[tuple[Port, ...], Meta(max_length=64)] = ()

@@ -28,6 +28,8 @@ MAX_CARRIED_BYTES = 2 << 20
 
 Count = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
 EntryKind = Literal["metadata", "desired", "blob", "delta"]
+Takeover = Literal["took it", "does not run", "has not answered", "was not asked"]
+"""What came of asking the agent or the relay, which takes a bundle itself."""
 BundleId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 
 
@@ -158,4 +160,32 @@ class ImportView(Part, frozen=True, kw_only=True):
     copied: int
     copied_bytes: int
     doubts: dict[str, str]
-    agent: Literal["took it", "does not run", "has not answered", "was not asked"] = "was not asked"
+    agent: Takeover = "was not asked"
+
+
+class SiteImportView(Part, frozen=True, kw_only=True):
+    """What came of a bundle for one site below a relay. `fresh`: the relay does not hold this generation yet."""
+
+    generation: int
+    fresh: bool
+
+
+class RelayImportView(Part, frozen=True, kw_only=True):
+    """What came of a bundle at a relay.
+
+    `refused` says of the sites that it does not take why not. `copied` of the `files` for hosts of its sites were not
+    here yet. `doubts` are releases that the bundle does not prove, and why.
+    """
+
+    bundle: str
+    part: int
+    parts: int
+    relay: str
+    sites: dict[str, SiteImportView]
+    refused: dict[str, str]
+    expires_at: Instant
+    files: int
+    copied: int
+    copied_bytes: int
+    doubts: dict[str, str]
+    process: Takeover = "was not asked"

@@ -12,6 +12,7 @@ from skerry.spec.checks_container import check_container, check_devices, check_l
 from skerry.spec.checks_files import check_files, check_unique
 from skerry.spec.checks_images import check_image
 from skerry.spec.checks_metrics import check_metrics
+from skerry.spec.checks_secrets import check_secrets
 from skerry.spec.problems import Problem
 
 _reference_re = re.compile(r"\$\{([^}]*)\}")
@@ -73,6 +74,7 @@ def _check_component(path: str, component: Component) -> Iterator[Problem]:
         yield from _check_port(f"{path}.metrics.port", component.metrics.port, ports)
         yield from check_metrics(f"{path}.metrics", component.metrics)
     yield from _check_models(path, component, ports)
+    yield from check_secrets(path, component)
     yield from _check_texts(path, component)
 
 
@@ -116,6 +118,7 @@ def _check_texts(path: str, component: Component) -> Iterator[Problem]:
     known |= {f"volume.{volume.name}" for volume in component.volumes}
     known |= {f"device.{device.name}" for device in component.devices}
     known |= {"bundle"} if component.bundle else set()
+    known |= {"secrets"} if any(use.path for use in component.secrets) else set()
     # A self-test runs before the component has its ports.
     testing = known | {"self_test"}
     known |= {f"port.{port.name}" for port in component.ports}

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from skerry.spec.gates import MAX_GATES, GateSpec
 from skerry.spec.metadata import DigestText, Part
+from skerry.spec.secret import SealedSecret, SecretId
 
 DESIRED_STATE_TYPE = "application/vnd.skerry.desired-state+json"
 
@@ -135,7 +136,9 @@ class DesiredState(Part, frozen=True, kw_only=True, tag_field="type", tag="desir
     runs; one that is named runs exactly what is listed. An application that `placements` names runs only on
     the hosts whose turn it is; any other runs wherever it is assigned. `upcoming` are, by host, releases to fetch
     ahead; nothing else is done with them. A host that holds an older `snapshot` of the signed metadata than this
-    one fetches the newest: something of these releases has changed since.
+    one fetches the newest: something of these releases has changed since. `secrets` are, by host, values sealed
+    to it alone; a host keeps one that is listed no more while a release there needs it. Versions whose ids are
+    `revoked_secrets` are used no more whatever any document says.
     """
 
     site: str
@@ -150,3 +153,5 @@ class DesiredState(Part, frozen=True, kw_only=True, tag_field="type", tag="desir
     policy: SitePolicy = SitePolicy()
     upcoming: dict[str, tuple[Upcoming, ...]] = {}
     snapshot: Annotated[int, Meta(ge=0)] = 0
+    secrets: dict[str, tuple[SealedSecret, ...]] = {}
+    revoked_secrets: tuple[SecretId, ...] = ()

@@ -123,6 +123,7 @@ class Observed(Part, frozen=True, kw_only=True):
     """Everything a host runs, under the generation it acts on.
 
     `ahead` says of releases that are fetched before they are assigned how far they are. `holds` are those in force.
+    `secrets` are the versions that are used, by name.
     """
 
     generation: int = 0
@@ -131,6 +132,7 @@ class Observed(Part, frozen=True, kw_only=True):
     ahead: dict[str, str] = {}
     metadata: MetadataHeld = MetadataHeld()
     holds: Annotated[tuple[Hold, ...], Meta(max_length=256)] = ()
+    secrets: dict[str, int] = {}
 
 
 class Event(Part, frozen=True, kw_only=True):

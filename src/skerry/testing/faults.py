@@ -187,6 +187,10 @@ class FaultyLocalBlobs(LocalBlobs):
         with self._plan.around("put"):
             return self._inner.put(digest, content)
 
+    def adopt(self, digest: str, file: Path) -> Path:
+        with self._plan.around("adopt"):
+            return self._inner.adopt(digest, file)
+
     def make_by_delta(self, digest: str, size_bytes: int, *, base: Sequence[str], delta: str) -> Path:
         with self._plan.around("make_by_delta"):
             return self._inner.make_by_delta(digest, size_bytes, base=base, delta=delta)

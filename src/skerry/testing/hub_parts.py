@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from skerry.adapters.delta_workers import DeltaWorkers
+from skerry.adapters.key_file import KeyFile
 from skerry.adapters.sql.store import SqlHubStore
 from skerry.carrier.notifier import Notifier
 from skerry.hub.backend import HubBackend
@@ -16,6 +17,8 @@ from skerry.hub.leasing import Leases
 from skerry.hub.loops.deltas import DeltaLoop
 from skerry.hub.loops.rollouts import RolloutLoop
 from skerry.hub.repository import Repository
+from skerry.hub.secret_keeping import SecretKeeper
+from skerry.hub.secret_sealing import Sealer
 from skerry.hub.services import Hub
 from skerry.ports.clock import Clock
 from skerry.ports.hub_store import HubStore
@@ -43,6 +46,9 @@ def memory_hub(
     issuer = Issuer(store, keys.key, clock, notifier)
     repository = Repository(store, keys, clock)
     backend = HubBackend(store, deltas, repository, clock, issuer=issuer, notifier=notifier)
+    keeper = SecretKeeper(store, KeyFile.find(folder / "keys", {}), clock)
+    barred = backend.identities.quarantine
+    issuer.seal = Sealer(store, keeper, clock, is_barred=lambda host: barred(host) is not None).seal
     judge = Judge(store, blobs)
     rollouts = RolloutLoop(store, issuer, clock, judge, Leases(store, clock, replica))
     rollouts.fresh = backend.presence.fresh
@@ -63,5 +69,6 @@ def memory_hub(
         backend=backend,
         rollouts=rollouts,
         judge=judge,
+        secrets=keeper,
         url="https://hub.example:8443",
     )

@@ -177,6 +177,16 @@ class MemoryLocalBlobs(LocalBlobs):
                 raise Unavailable("disk.full", "no room left in this test")
             return path if path.exists() else self._write(digest, content)
 
+    def adopt(self, digest: str, file: Path) -> Path:
+        if file.exists():
+            with self._turns[digest]:
+                _require_match(digest, file.read_bytes())
+                self.path(digest).parent.mkdir(parents=True, exist_ok=True)
+                file.replace(self.path(digest))
+        elif not self.has(digest):
+            raise Missing("blob.unknown", f"there is no blob {digest}")
+        return self.path(digest)
+
     def make_by_delta(self, digest: str, size_bytes: int, *, base: Sequence[str], delta: str) -> Path:
         if missing := [one for one in (*base, delta) if not self.has(one)]:
             raise Missing("blob.unknown", f"there is no blob {missing[0]}")

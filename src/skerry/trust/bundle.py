@@ -22,7 +22,7 @@ from skerry.kit.digests import digest_of
 from skerry.kit.errors import Rejected, Untrusted
 from skerry.spec.bundle import BUNDLE_TYPE, MAX_SMALL_BYTES, BundleEntry, BundleManifest
 from skerry.spec.carrier import JsonEnvelope
-from skerry.spec.desired import DesiredState
+from skerry.spec.desired import DesiredState, ReleaseRef
 from skerry.trust.desired import CLOCK_TOLERANCE, verify_desired
 from skerry.trust.envelope import MAX_PAYLOAD_BYTES, decode_document, verify_document
 from skerry.trust.metadata import (
@@ -247,33 +247,42 @@ def judge_bundle(head: BundleHead, small: Small, taker: Taker) -> Judged:
     if site is None:
         named = ", ".join(sorted(claimed.sites)[:5])
         raise Untrusted("bundle.wrong_site", f"this bundle is for {named}, not for site {taker.site}")
-    overlay = _Overlay(small.metadata, taker.kept)
+    overlay = Overlay(small.metadata, taker.kept)
     # What it claims comes first, as far as it is a reason to refuse: who comes late is told that, and not which of
     # the files in it is too old. Nothing is taken before the signature holds.
     if site.generation < taker.held_generation:
         message = f"generation {site.generation} is older than {taker.held_generation}, which this host has"
         raise Untrusted("bundle.older", message, hint="is there a newer bundle?")
-    _check_dates(claimed, taker.now)
+    check_dates(claimed, taker.now)
     trusted = run_steps(refresh(taker.pinned, now=taker.now), overlay.answer)
     keys = desired_keys(trusted.root)
     manifest = head.verify(keys)
-    envelope = small.desired[taker.site]
-    # One that the host has is judged as one that it may take: who imports twice is told the same.
-    desired = verify_desired(
-        envelope, keys, site=taker.site, held_generation=site.generation - 1, now=taker.now
-    )
-    if desired.generation != site.generation:
-        raise _malformed(f"it holds generation {desired.generation} in the place of {site.generation}")
-    doubts = dict(_doubts(trusted, desired, taker.host, overlay))
+    desired = desired_of(small, keys, site=taker.site, generation=site.generation, now=taker.now)
+    doubts = dict(doubts_of(trusted, assigned_to(desired, taker.host), overlay))
     return Judged(
         manifest=manifest,
         desired=desired,
-        envelope=envelope,
+        envelope=small.desired[taker.site],
         fresh=site.generation > taker.held_generation,
         keep=overlay.kept,
         trusted=trusted,
         doubts=doubts,
     )
+
+
+def desired_of(
+    small: Small, keys: Iterable[Key], *, site: str, generation: int, now: datetime
+) -> DesiredState:
+    """Return the desired state that a bundle has of a site, of the generation that its manifest states.
+
+    Raises:
+        Untrusted: not signed by one of `keys` (`envelope.*`), of another site or generation, expired, or dated ahead.
+    """
+    # One that is held already is judged as one that may be taken: who imports twice is told the same.
+    desired = verify_desired(small.desired[site], keys, site=site, held_generation=generation - 1, now=now)
+    if desired.generation != generation:
+        raise _malformed(f"it holds generation {desired.generation} in the place of {generation}")
+    return desired
 
 
 def entries_for(manifest: BundleManifest, site: str, host: str) -> list[BundleEntry]:
@@ -288,19 +297,22 @@ def altered(entry: BundleEntry) -> Untrusted:
     return Untrusted("bundle.altered", message, hint="take another copy of the bundle")
 
 
-class _Overlay:
+class Overlay:
     """Answers steps from a bundle in the place of upstream; what is to be kept is remembered and not kept."""
 
     def __init__(self, files: Mapping[str, bytes], kept: Callable[[Step], bytes | None]) -> None:
+        """`kept` answers what was kept before."""
         self._files = files
         self._held = kept
         self._new: dict[str, bytes] = {}
 
     @property
     def kept(self) -> tuple[Keep, ...]:
+        """What was verified, in the order in which it is to be kept."""
         return tuple(Keep(name, content) for name, content in self._new.items())
 
     def answer(self, step: Step) -> bytes | None:
+        """Answer a step of `skerry.trust.metadata`."""
         match step:
             case Local():
                 return self._new.get(step.name) or self._held(step)
@@ -312,31 +324,34 @@ class _Overlay:
                 return None
 
 
-def _doubts(
-    trusted: Trusted, desired: DesiredState, host: str, overlay: _Overlay
+def assigned_to(desired: DesiredState, host: str) -> dict[str, ReleaseRef]:
+    """Return the releases that a host is to run, by name."""
+    names = (assignment.release for assignment in desired.hosts.get(host, ()))
+    return {name: desired.releases[name] for name in names if name in desired.releases}
+
+
+def doubts_of(
+    trusted: Trusted, releases: Mapping[str, ReleaseRef], overlay: Overlay
 ) -> Iterator[tuple[str, str]]:
-    """Yield releases of a host of which the bundle does not prove that they are signed, and why."""
-    for assignment in desired.hosts.get(host, ()):
-        ref = desired.releases.get(assignment.release)
-        if ref is None:
-            continue
+    """Yield the releases of which a bundle does not prove that they are signed, and why."""
+    for name, ref in releases.items():
         try:
-            path = target_path(ref.publisher, assignment.release)
-            found = run_steps(find_target(trusted, path), overlay.answer)
+            found = run_steps(find_target(trusted, target_path(ref.publisher, name)), overlay.answer)
         except Untrusted as error:
-            yield assignment.release, error.message
+            yield name, error.message
             continue
         if found is None or f"sha256:{found.sha256}" != ref.digest:
-            yield assignment.release, f"publisher {ref.publisher} has not signed it"
+            yield name, f"publisher {ref.publisher} has not signed it"
 
 
-def _check_dates(manifest: BundleManifest, now: datetime) -> None:
+def check_dates(manifest: BundleManifest, now: datetime) -> None:
+    """Refuse a bundle that has expired (`bundle.expired`) or is dated ahead (`bundle.from_the_future`)."""
     if now > manifest.expires_at:
         message = f"this bundle expired at {manifest.expires_at:{_MINUTE}}, now {now:{_MINUTE}}"
-        raise Untrusted("bundle.expired", message, hint="export a new one; is this host's clock right?")
+        raise Untrusted("bundle.expired", message, hint="export a new one; is the clock here right?")
     if manifest.made_at > now + CLOCK_TOLERANCE:
         message = f"this bundle was made at {manifest.made_at:{_MINUTE}}, now {now:{_MINUTE}}"
-        raise Untrusted("bundle.from_the_future", message, hint="this host's clock is behind: set it")
+        raise Untrusted("bundle.from_the_future", message, hint="the clock here is behind: set it")
 
 
 def _check_places(manifest: BundleManifest) -> None:

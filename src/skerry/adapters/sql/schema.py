@@ -309,6 +309,41 @@ recoveries = sa.Table(
     sa.Column("held_since", Instant),
 )
 
+# Values are encrypted under a key of their own; that key is here wrapped alone.
+secret_versions = sa.Table(
+    "secret_versions",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("scope_kind", sa.Text, nullable=False),
+    sa.Column("scope_of", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("length", sa.Integer, nullable=False),
+    sa.Column("public", sa.Text, nullable=False),
+    sa.Column("key_id", sa.Text, nullable=False),
+    sa.Column("wrapped", sa.LargeBinary, nullable=False),
+    sa.Column("encrypted", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("created_by", sa.Text, nullable=False),
+    sa.Column("not_before", Instant),
+    sa.Column("expires_at", Instant),
+    sa.Column("revoked_at", Instant),
+    sa.UniqueConstraint("name", "version"),
+)
+
+# No foreign keys: who could read what stays true when host and secret have gone.
+secret_exposures = sa.Table(
+    "secret_exposures",
+    metadata,
+    sa.Column("host", sa.Text, primary_key=True),
+    sa.Column("secret", sa.Text, primary_key=True),
+    sa.Column("site", sa.Text, nullable=False, index=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("sealed_at", Instant, nullable=False),
+)
+
 # No foreign keys: what was measured stays true when a host has gone. Gates ask by application and release.
 metric_windows = sa.Table(
     "metric_windows",

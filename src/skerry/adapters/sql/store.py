@@ -26,6 +26,7 @@ from skerry.adapters.sql import (
 from skerry.adapters.sql import policies as policy_rows
 from skerry.adapters.sql import relays as relay_rows
 from skerry.adapters.sql.database import Database, open_file, open_memory
+from skerry.adapters.sql.secrets import SqlSecrets
 from skerry.ports.deciding import DecisionRecord, Lease, Turn
 from skerry.ports.host_identities import KeysRecord, LineageRecord
 from skerry.ports.hub_store import (
@@ -54,7 +55,7 @@ from skerry.spec.metrics import MetricWindow
 from skerry.spec.report import Event
 
 
-class SqlHubStore(HubStore):
+class SqlHubStore(SqlSecrets, HubStore):
     """Usable from any number of threads at a time."""
 
     def __init__(self, database: Database) -> None:

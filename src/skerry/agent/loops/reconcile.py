@@ -30,7 +30,9 @@ from skerry.agent.measuring import Measurer
 from skerry.agent.metering import Metering
 from skerry.agent.preparing import Preparer
 from skerry.agent.releases import Releases
+from skerry.agent.secrets import HostSecrets
 from skerry.agent.seeing import (
+    adopted_records,
     alive_applications,
     instance_facts,
     statuses_of,
@@ -40,11 +42,11 @@ from skerry.agent.seeing import (
     with_progress,
 )
 from skerry.agent.self_testing import SelfTests, is_self_test
+from skerry.agent.status_file import StatusFile
 from skerry.agent.storing import Storage
 from skerry.agent.volumes import Volumes
 from skerry.agent.vouching import Vouching
 from skerry.carrier.limiting import Limiter
-from skerry.kit.durable import write_file
 from skerry.kit.errors import Bug, Rejected, SkerryError, as_failure
 from skerry.kit.quantities import format_size
 from skerry.ports.agent_store import AgentStore
@@ -107,6 +109,7 @@ class Parts(msgspec.Struct, frozen=True):
     neighbours: NeighbourLoop
     vouching: Vouching
     metering: Metering
+    secrets: HostSecrets
 
 
 class Reconciler:
@@ -115,15 +118,13 @@ class Reconciler:
     def __init__(self, parts: Parts, *, host: str, site: str, data: Path) -> None:
         self._parts = parts
         self._host = host
-        self._site = site
-        self._data = data
         self._memory = Memory()
         self._records = _load(parts.store, "records", dict[str, ApplicationRecord])
         self._remembers = parts.store.load("records") is not None
         self._unstartable: dict[str, InstanceFact] = {}
         self._tries = 0
         self._wake = asyncio.Event()
-        self._status = b""
+        self._status = StatusFile(data / "status.json", host=host, site=site)
         self._tidied: tuple[object, ...] | None = None
         self._storage = Storage(parts.blobs, parts.releases, data)
         parts.fetcher.make_room = self._storage.make_room
@@ -205,6 +206,7 @@ class Reconciler:
             self._adopt(instances)
         targets = self._targets(instances)
         parts.metering.follow(desired, self._records, instances)
+        await parts.secrets.follow(desired, self._records, instances)
         parts.probes.watch(watched(instances, self._component, parts.live))
         seen = self._see(targets, instances)
         plan = plan_host(targets, self._records, seen, self._memory, now=parts.clock.monotonic())
@@ -232,8 +234,9 @@ class Reconciler:
             ahead=self._ahead.views,
             metadata=parts.vouching.view,
             holds=parts.holds.in_force,
+            secrets=parts.secrets.views,
         )
-        self._write_status(observed, facts)
+        self._status.write(parts.syncer, observed, facts)
         parts.syncer.tell(observed, facts)
         if failure is not None:
             raise failure
@@ -287,6 +290,7 @@ class Reconciler:
             digest: fact for digest in sorted(digests) if digest and (fact := parts.releases.fact(digest))
         }
         facts = {**self._unstartable, **instance_facts(instances, parts.probes, parts.live)}
+        fresh = {target.digest for target in targets.values()} - good
         troubles = {**self._testing.troubles, **self._preparing.troubles, **parts.fetcher.troubles}
         parts.volumes.watch(
             {
@@ -303,9 +307,10 @@ class Reconciler:
             taken=parts.live.taken,
             wiped=parts.volumes.wiped(),
             full=parts.volumes.full,
-            withheld=parts.vouching.withheld({target.digest for target in targets.values()} - good),
+            withheld={**parts.secrets.withheld(fresh), **parts.vouching.withheld(fresh)},
             revoked=parts.vouching.revoked(),
             gates=parts.metering.failures,
+            outdated=parts.secrets.outdated,
         )
 
     def _adopt(self, instances: Mapping[str, InstanceView]) -> None:
@@ -313,12 +318,7 @@ class Reconciler:
 
         Otherwise they would count as wanted no more and be ended, perhaps with no upstream to bring them back.
         """
-        alive_first = sorted(instances.values(), key=lambda view: view.state not in ("running", "stopping"))
-        adopted: dict[str, ApplicationRecord] = {}
-        for view in alive_first:
-            name, release = view.labels.get("application", ""), view.labels.get("release", "")
-            if name and release and name not in adopted:
-                adopted[name] = ApplicationRecord(name, good=release)
+        adopted = adopted_records(instances)
         self._parts.store.save({"records": msgspec.json.encode(adopted)})
         for name in adopted:
             self._parts.syncer.note("application.adopted", "it was here, and unknown", application=name)
@@ -474,25 +474,6 @@ class Reconciler:
 
     def _needed(self) -> set[str]:
         return {d for r in self._records.values() for d in (r.good, r.previous, r.candidate) if d}
-
-    def _write_status(self, observed: Observed, facts: HostFacts) -> None:
-        contact = self._parts.syncer.last_contact
-        status = msgspec.json.encode(
-            {
-                "host": self._host,
-                "site": self._site,
-                "last_contact": contact,
-                "time": self._parts.syncer.time,
-                "upstreams": self._parts.syncer.upstreams() or [],
-                "observed": observed,
-                "facts": facts,
-            }
-        )
-        if status != self._status:
-            self._status = status
-            with contextlib.suppress(SkerryError):
-                # For people at the host only; a full disk must not stop the loop.
-                write_file(self._data / "status.json", status, sync=False)
 
 
 def _load(store: AgentStore, key: str, kind: type[T]) -> T:

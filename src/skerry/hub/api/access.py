@@ -85,6 +85,13 @@ ACCESS: Mapping[str, tuple[Needed, Scoping]] = {
     "remove_relay": ("operator", "whole"),
     "make_bundle": ("operator", "inside"),
     "import_reports": ("operator", "inside"),
+    "list_secrets": ("operator", "whole"),
+    "show_secret": ("operator", "whole"),
+    "add_secret_version": ("operator", "whole"),
+    "revoke_secret_version": ("operator", "whole"),
+    "remove_secret": ("operator", "whole"),
+    "explain_secret": ("operator", "whole"),
+    "list_exposures": ("operator", "whole"),
     # say who may, and what must be proven
     "remove_policy": ("admin", "whole"),
     "list_tokens": ("admin", "whole"),

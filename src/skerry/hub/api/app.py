@@ -30,6 +30,7 @@ from skerry.hub.api import (
     recovery,
     relays,
     releases,
+    secrets,
     volumes,
 )
 from skerry.hub.api.auth import TokenAuth, require_role
@@ -87,6 +88,7 @@ def operator_app(hub: Hub) -> Litestar:
         *policies.HANDLERS,
         *relays.HANDLERS,
         *bundles.HANDLERS,
+        *secrets.HANDLERS,
     ]
     for handler in handlers:
         handler.responses = ERRORS

@@ -16,6 +16,7 @@ from skerry.hub.api.operators import ApiRequest, TheHub, TheSeen, audit_of
 from skerry.hub.api.policies import Judged, check_keys, judge_rollouts, require_admin
 from skerry.hub.api.relays import check_relays
 from skerry.hub.api.scope import Seen
+from skerry.hub.secret_checks import check_secrets, check_ties
 from skerry.hub.services import Hub
 from skerry.hub.views import as_json, view_rollout
 from skerry.kit.canonical import encode_canonical
@@ -277,6 +278,7 @@ def _plan(parsed: list[AnyDocument], hub: Hub, seen: Seen, who: str) -> _Planned
                 after=as_json(content),
             )
         )
+    problems += check_ties(hub, [document for document in documents if isinstance(document, Site)])
     return _Planned(changes, sites, rollouts, policies, relays, problems)
 
 
@@ -371,6 +373,7 @@ def _check_rollout(hub: Hub, rollout: Rollout, new_sites: list[Site]) -> list[Pr
     else:
         application = msgspec.json.decode(release.document, type=Release).application
         problems += _within(rollout, check_gates_told(rollout.spec.gates, application.spec))
+        problems += _within(rollout, check_secrets(hub, release, rollout.spec.sites, new_sites))
     there = [msgspec.json.decode(site.document, type=Site) for site in hub.store.sites()]
     sites = {site.metadata.name: site.metadata.labels for site in [*there, *new_sites]}
     return [*problems, *_within(rollout, check_selected(rollout.spec, sites))]

@@ -11,6 +11,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from skerry.hub.api.operators import TheHub, TheSeen
 from skerry.hub.api.releases import MAX_RELEASE_BYTES
 from skerry.hub.previewing import Previewing
+from skerry.hub.secret_checks import lacking_secrets
 from skerry.hub.services import Hub
 from skerry.kit.errors import Missing
 from skerry.matching.preview import preview_fleet
@@ -58,7 +59,8 @@ def list_placements(name: FromPath[str], hub: TheHub, seen: TheSeen) -> list[Pla
 def _preview(hub: Hub, release: Release, selector: str) -> FleetPreview:
     chosen = parse_selector(selector)
     hosts = Previewing(hub.store).hosts(release.application.metadata.name, chosen)
-    return msgspec.structs.replace(preview_fleet(release, hosts), selector=selector)
+    lacking = lacking_secrets(hub, release, selector)
+    return msgspec.structs.replace(preview_fleet(release, hosts), selector=selector, lacking_secrets=lacking)
 
 
 HANDLERS: list[Any] = [preview_release, preview_document, list_placements]

@@ -193,6 +193,19 @@ class Upward:
             self._threads, lambda: call(*arguments, **named)
         )
 
+    async def acknowledge(self, acknowledged: Mapping[str, int]) -> None:
+        """Note up to which sequence the hub has the reports of hosts, by their keys, and forget these."""
+        for key, sequence in acknowledged.items():
+            guest = self._parts.guests.host(key)
+            if guest is not None and not guest.problem and sequence > guest.acknowledged:
+                # What else the hub has said, and the host has not heard, stays.
+                await self.hear(
+                    HostAnswer(key=key, acknowledged=sequence, newest=guest.newest, time=guest.time)
+                )
+        await self._parts.queue.forget(
+            [Done(key, reports=sequence) for key, sequence in acknowledged.items()]
+        )
+
     def close(self) -> None:
         """Let go of the threads; calls under way end when the link is closed."""
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -268,11 +281,11 @@ class Upward:
                 # What was asked for an unknown host may be of a site that is not below yet.
                 refused = error if states or error.code != "desired.wrong_site" else refused
         for host in answer.hosts:
-            await self._hear(host)
+            await self.hear(host)
         if refused is not None:
             raise refused
 
-    async def _hear(self, answer: HostAnswer) -> None:
+    async def hear(self, answer: HostAnswer) -> None:
         """Note what the hub said to a host, and wake it if that is worth it."""
         parts = self._parts
         guest = parts.guests.host(answer.key)

@@ -1,4 +1,4 @@
-"""Lets root work in a data directory as the user it belongs to, so that the agent can use what is written there."""
+"""Lets root work in a data directory as the user it belongs to, so that whoever runs there can use what is written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 def acting_as_owner(data: Path) -> Generator[None]:
     """Act as the owner of a data directory where root runs a command; all others are who they are.
 
-    The whole process is meant: for commands, not for the agent.
+    The whole process is meant: for commands, not for what runs on and on.
     """
     owner = data.stat()
     if os.geteuid() != 0 or owner.st_uid == 0:

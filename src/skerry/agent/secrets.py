@@ -1,0 +1,353 @@
+"""A host's secrets: takes what is sealed to it, chooses what is used, hands it to applications, and wipes the rest.
+
+At each step, in this order: values are opened and put into the vault, versions are chosen, the vault is made durable,
+files are replaced, and components that run are told. A power cut between any two leaves each application with the old
+value or the new one. Nothing here needs a link, and no message has a value in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+
+import msgspec
+
+from skerry.agent.keys import KeyFiles
+from skerry.agent.launching import GivenSecrets
+from skerry.agent.secret_files import Owner, SecretFiles
+from skerry.agent.secret_telling import SecretTelling
+from skerry.agent.vault import Vault, VaultEntry, VaultState
+from skerry.kit.digests import short
+from skerry.kit.errors import Rejected, SkerryError, Unavailable, Untrusted
+from skerry.kit.quantities import parse_duration
+from skerry.ports.clock import Clock
+from skerry.ports.runtime import InstanceView
+from skerry.reconcile.records import ApplicationRecord, ReleaseFact
+from skerry.spec.application import Component, SecretUse
+from skerry.spec.checks_secrets import PREVIOUS
+from skerry.spec.desired import DesiredState
+from skerry.spec.secret import SealedSecret
+from skerry.trust.sealing import Binding, open_secret
+from skerry.trust.secret_choice import InUse, choose_version
+
+Note = Callable[..., None]
+
+
+class SecretParts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host's secrets are made of. `now` is the time it believes; `fact_of` tells of a release by digest."""
+
+    host: str
+    vault: Vault
+    files: SecretFiles
+    keys: KeyFiles
+    clock: Clock
+    now: Callable[[], datetime]
+    note: Note
+    fact_of: Callable[[str], ReleaseFact | None]
+    telling: SecretTelling
+
+
+class _Place(msgspec.Struct, frozen=True):
+    """A component of a release that is needed here, with the secrets it uses."""
+
+    application: str
+    fact: ReleaseFact
+    component: Component
+
+    @property
+    def name(self) -> str:
+        return f"{self.application}.{self.component.name}.{short(self.fact.kin)}"
+
+
+class HostSecrets:
+    """The secrets of one host. `views` are the versions in use by name, for the hub."""
+
+    def __init__(self, parts: SecretParts) -> None:
+        self._parts = parts
+        self._refused: set[tuple[str, str]] = set()
+        self._told: set[str] = set()
+        self._trouble = ""
+        self.outdated: Mapping[str, str] = {}
+        self.views: dict[str, int] = {}
+
+    async def follow(
+        self,
+        desired: DesiredState | None,
+        records: Mapping[str, ApplicationRecord],
+        instances: Mapping[str, InstanceView],
+    ) -> None:
+        """Bring values, files and components to what is desired, needed here, and due now.
+
+        What hinders it is told as an event; what applications have they keep.
+        """
+        own = desired.secrets.get(self._parts.host, ()) if desired else ()
+        if not own and not self._parts.vault.is_there:
+            return  # most hosts need none, and no key either
+        try:
+            # What keeps the keys may take seconds to open them, and heartbeats do not wait.
+            opened, refused = await asyncio.to_thread(self._open, own, desired)
+            for message in refused:
+                self._parts.note("secret.refused", message)
+            if self._parts.vault.lost:
+                self._note_once("secret.vault_lost", self._parts.vault.lost)
+            self._follow(desired, records, instances, opened=opened)
+        except SkerryError as error:
+            self._trouble = error.message
+            self._note_once("secret.trouble", f"{error.code}: {error.message}")
+        else:
+            self._trouble = ""
+
+    def withheld(self, digests: set[str]) -> dict[str, str]:
+        """Return which of these releases wait for secrets, and for which."""
+        found: dict[str, str] = {}
+        for digest in digests:
+            fact = self._parts.fact_of(digest)
+            uses = (
+                {use.name for component in fact.components for use in component.secrets}
+                if fact
+                else set[str]()
+            )
+            if lacking := sorted(uses - self._parts.vault.state.uses.keys()):
+                why = f" ({self._trouble})" if self._trouble else ""
+                found[digest] = f"waiting for a value of secret {', '.join(lacking)}{why}"
+            elif uses and self._trouble:
+                found[digest] = f"waiting for its secrets: {self._trouble}"
+        return found
+
+    def give(self, application: str, fact: ReleaseFact, component: Component) -> GivenSecrets:
+        """Return where a component that is about to be started finds its secrets, which are placed now.
+
+        Raises:
+            Unavailable: one of them has no value here (`secret.missing`), or cannot be placed.
+            Rejected: a value cannot be a variable's (`secret.not_text`).
+        """
+        if not component.secrets:
+            return GivenSecrets()
+        self._parts.vault.open()
+        place = _Place(application, fact, component)
+        self._place(place, self._parts.vault.state)
+        self._parts.telling.note_launch(fact.instance_id(application, component.name), self._ids(component))
+        has_files = any(use.path for use in component.secrets)
+        env_folder = self._parts.files.folder(_env_name(place))
+        return GivenSecrets(
+            self._parts.files.folder(place.name) if has_files else None,
+            {use.env: env_folder / use.env for use in component.secrets if use.env},
+        )
+
+    async def close(self) -> None:
+        """Stop telling components; who was not told is told by the next agent."""
+        await self._parts.telling.close()
+
+    def _follow(
+        self,
+        desired: DesiredState | None,
+        records: Mapping[str, ApplicationRecord],
+        instances: Mapping[str, InstanceView],
+        *,
+        opened: Mapping[str, VaultEntry],
+    ) -> None:
+        parts, before = self._parts, self._parts.vault.state
+        sealed = desired.secrets.get(parts.host, ()) if desired else ()
+        revoked = dict.fromkeys((*before.revoked, *(desired.revoked_secrets if desired else ())))
+        entries = {key: entry for key, entry in before.entries.items() if key not in revoked}
+        entries |= opened
+        places, whole = self._places(records, instances)
+        needed = {use.name for place in places for use in place.component.secrets}
+        if whole:
+            needed |= {one.name for one in sealed}
+            entries = {key: entry for key, entry in entries.items() if entry.name in needed}
+        uses = self._choose(entries, before.uses)
+        entries = self._without_old(entries, uses, _overlaps(places))
+        parts.vault.save(VaultState(entries, tuple(revoked), uses))
+        self._tell_changes(before, parts.vault.state)
+        failure = self._place_all(places)
+        kept = {name for place in places for name in (place.name, _env_name(place))}
+        if whole and (gone := parts.files.forget(kept)):
+            names = ", ".join(name for name in gone if not name.endswith(".env"))
+            parts.note("secret.wiped", f"files of {names or gone[0]}")
+        self._look_after(places, instances)
+        if failure is not None:
+            raise failure
+
+    def _place_all(self, places: Sequence[_Place]) -> SkerryError | None:
+        """Place all files there are values for; return what went wrong first, which keeps no other from theirs."""
+        state, failure = self._parts.vault.state, None
+        for place in places:
+            lacking = not all(use.name in state.uses for use in place.component.secrets)
+            # One that lacks a value is not started; from one that runs, what was revoked is taken away even so.
+            if lacking and not self._parts.files.has(place.name):
+                continue
+            try:
+                self._place(place, state, lacking=lacking)
+            except SkerryError as error:
+                failure = failure or error
+        return failure
+
+    def _open(
+        self, sealed: Sequence[SealedSecret], desired: DesiredState | None
+    ) -> tuple[dict[str, VaultEntry], list[str]]:
+        """Open the vault, and what is sealed to this host and not in it; return that, and why what did not open."""
+        self._parts.vault.open()
+        state = self._parts.vault.state
+        revoked = {*state.revoked, *(desired.revoked_secrets if desired else ())}
+        used = {n: state.entries[use.id].version for n, use in state.uses.items() if use.id not in revoked}
+        fresh = [
+            one
+            for one in sealed
+            # What was left behind is listed for a while, and need not be opened at each step.
+            if one.id not in state.entries.keys() | revoked and one.version >= used.get(one.name, 0)
+            if (one.id, one.key) not in self._refused
+        ]
+        found: dict[str, VaultEntry] = {}
+        refused: list[str] = []
+        pems = self._parts.keys.sealing_pems() if fresh else {}
+        for one in fresh:
+            try:
+                if one.key not in pems:
+                    raise Untrusted(
+                        "secret.other_key", f"secret {one.name} {one.version} is sealed to another key"
+                    )
+                binding = Binding(host=self._parts.host, name=one.name, version=one.version, id=one.id)
+                value = open_secret(one.sealed, pems[one.key], binding)
+            except Untrusted as error:
+                self._refused.add((one.id, one.key))
+                refused.append(f"{error.code}: {error.message}")
+                continue
+            found[one.id] = VaultEntry(one.id, one.name, one.version, value, one.not_before, one.expires_at)
+        return found, refused
+
+    def _places(
+        self, records: Mapping[str, ApplicationRecord], instances: Mapping[str, InstanceView]
+    ) -> tuple[list[_Place], bool]:
+        """Return what uses secrets here, or may again; and whether that is all, as every document is here."""
+        wanted = {
+            (name, digest) for name, r in records.items() for digest in (r.good, r.previous, r.candidate)
+        }
+        wanted |= {(v.labels.get("application", ""), v.labels.get("release", "")) for v in instances.values()}
+        places: dict[str, _Place] = {}
+        whole = True
+        for application, digest in sorted(wanted):
+            fact = self._parts.fact_of(digest) if digest else None
+            whole = whole and (fact is not None or not digest)
+            for component in fact.components if fact else ():
+                if component.secrets and fact is not None:
+                    place = _Place(application, fact, component)
+                    places[place.name] = place
+        return list(places.values()), whole
+
+    def _choose(self, entries: Mapping[str, VaultEntry], before: Mapping[str, InUse]) -> dict[str, InUse]:
+        now, clock = self._parts.now(), self._parts.clock.now()
+        found: dict[str, InUse] = {}
+        for name in sorted({entry.name for entry in entries.values()}):
+            held = [entry.held for entry in entries.values() if entry.name == name]
+            chosen = choose_version(held, before.get(name), now=now, clock=clock)
+            if chosen is not None:
+                found[name] = chosen
+        return found
+
+    def _without_old(
+        self, entries: Mapping[str, VaultEntry], uses: Mapping[str, InUse], overlaps: Mapping[str, timedelta]
+    ) -> dict[str, VaultEntry]:
+        """Leave out versions below the one in use, but for the one before it while that is beside it."""
+        clock = self._parts.clock.now()
+
+        def stays(entry: VaultEntry) -> bool:
+            use = uses.get(entry.name)
+            if use is None or entry.version >= entries[use.id].version:
+                return True
+            return entry.id == use.previous and clock - use.since < overlaps.get(entry.name, timedelta())
+
+        return {key: entry for key, entry in entries.items() if stays(entry)}
+
+    def _place(self, place: _Place, state: VaultState, *, lacking: bool = False) -> None:
+        files: dict[str, bytes] = {}
+        env: dict[str, bytes] = {}
+        for use in place.component.secrets:
+            chosen = state.uses.get(use.name)
+            if chosen is None:
+                if lacking:
+                    continue
+                raise Unavailable("secret.missing", f"secret {use.name} has no value here")
+            value = state.entries[chosen.id].value
+            if use.env:
+                if b"\0" in value:
+                    raise Rejected(
+                        "secret.not_text", f"secret {use.name} has a zero byte: no variable can hold it"
+                    )
+                env[use.env] = value
+            if use.path:
+                files[use.path] = value
+                files.update(self._beside(use, chosen, state))
+        mark = tuple(sorted((path, hash(value)) for path, value in (files | env).items()))
+        if any(use.path for use in place.component.secrets):
+            self._parts.files.put(place.name, files, _owner(place.component), mark=mark)
+        if any(use.env for use in place.component.secrets):
+            self._parts.files.put(_env_name(place), env, Owner(), mark=mark)
+
+    def _beside(self, use: SecretUse, chosen: InUse, state: VaultState) -> Iterator[tuple[str, bytes]]:
+        before = state.entries.get(chosen.previous)
+        lasts = timedelta(seconds=parse_duration(use.overlap))
+        if before is not None and self._parts.clock.now() - chosen.since < lasts:
+            yield f"{use.path}{PREVIOUS}", before.value
+
+    def _look_after(self, places: list[_Place], instances: Mapping[str, InstanceView]) -> None:
+        """Have what runs with older values take the new ones."""
+        state, outdated = self._parts.vault.state, dict[str, str]()
+        for place in places:
+            instance = place.fact.instance_id(place.application, place.component.name)
+            view = instances.get(instance)
+            if view is None or view.state != "running":
+                continue
+            for use in place.component.secrets:
+                chosen = state.uses.get(use.name)
+                if chosen is not None and self._parts.telling.is_due(instance, view, use, chosen):
+                    if use.on_change.restart:
+                        outdated[instance] = (
+                            f"secret {use.name} has version {state.entries[chosen.id].version}"
+                        )
+                    else:
+                        self._parts.telling.tell(instance, view, use, chosen)
+        self._parts.telling.forget(instances)
+        self.outdated = outdated
+
+    def _ids(self, component: Component) -> dict[str, str]:
+        uses = self._parts.vault.state.uses
+        return {use.name: uses[use.name].id for use in component.secrets if use.name in uses}
+
+    def _tell_changes(self, before: VaultState, after: VaultState) -> None:
+        for name in sorted(before.uses.keys() | after.uses.keys()):
+            old, new = before.uses.get(name), after.uses.get(name)
+            if new is not None and (old is None or old.id != new.id):
+                self._parts.note("secret.taken", f"{name} {after.entries[new.id].version}")
+            elif new is None:
+                self._parts.note("secret.wiped", f"{name}: it is used here no more, or was revoked")
+        self.views = {name: after.entries[use.id].version for name, use in after.uses.items()}
+        now = self._parts.now()
+        for name, use in after.uses.items():
+            entry = after.entries[use.id]
+            if entry.expires_at is not None and entry.expires_at <= now:
+                self._note_once("secret.expired", f"{name} {entry.version}: no later version has come")
+
+    def _note_once(self, kind: str, message: str) -> None:
+        if f"{kind} {message}" not in self._told:
+            self._told.add(f"{kind} {message}")
+            self._parts.note(kind, message)
+
+
+def _overlaps(places: list[_Place]) -> dict[str, timedelta]:
+    found: dict[str, timedelta] = {}
+    for place in places:
+        for use in place.component.secrets:
+            lasts = timedelta(seconds=parse_duration(use.overlap))
+            found[use.name] = max(lasts, found.get(use.name, timedelta()))
+    return found
+
+
+def _owner(component: Component) -> Owner:
+    user = component.container.user.partition(":")[0]
+    return Owner(component.image is not None, int(user) if user.isdigit() else None)
+
+
+def _env_name(place: _Place) -> str:
+    return f"{place.name}.env"

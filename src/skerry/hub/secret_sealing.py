@@ -1,0 +1,142 @@
+"""Seals secrets to the hosts of a site, for its DesiredState.
+
+Rules: a value is sealed to hosts alone whose assignments use it; what was sealed is taken over as it is until the
+version, the host's key or its use changes, since sealing the same once more gives other bytes; who can read what is
+durable before anybody can. A secret that cannot be sealed now keeps nothing else from being issued.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+import structlog
+
+from skerry.hub.secret_keeping import Offer, SecretKeeper, secrets_of
+from skerry.kit.errors import SkerryError, Untrusted
+from skerry.ports.clock import Clock
+from skerry.ports.hub_store import HostRecord, HubStore, SiteRecord
+from skerry.ports.secrets import ExposureRecord, SecretRecord
+from skerry.spec.desired import DesiredState
+from skerry.spec.release import Release
+from skerry.spec.secret import SealedSecret
+from skerry.trust.keys import key_id
+from skerry.trust.sealing import Binding, seal_secret
+
+_log = structlog.get_logger()
+
+MAX_REVOKED = 1000
+
+
+class SiteUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What a site runs: its hosts, their applications, those applications' releases, and what was issued before."""
+
+    site: SiteRecord
+    hosts: Sequence[HostRecord]
+    applications: Mapping[str, Sequence[str]]
+    releases: Mapping[str, Release]
+    before: DesiredState | None
+
+
+class Sealed(msgspec.Struct, frozen=True):
+    """What a DesiredState says of secrets: sealed values by host, and ids of revoked versions."""
+
+    secrets: dict[str, tuple[SealedSecret, ...]] = {}
+    revoked: tuple[str, ...] = ()
+
+
+Seal = Callable[[SiteUse], Sealed]
+
+
+def seal_nothing(_: SiteUse) -> Sealed:
+    """Return that there are no secrets."""
+    return Sealed()
+
+
+class Sealer:
+    """Seals for one site after another. Blocking; call it in a thread."""
+
+    def __init__(
+        self, store: HubStore, keeper: SecretKeeper, clock: Clock, *, is_barred: Callable[[str], bool]
+    ) -> None:
+        """Nothing new is sealed to a host that `is_barred`, such as one in quarantine."""
+        self._store = store
+        self._keeper = keeper
+        self._clock = clock
+        self._is_barred = is_barred
+
+    def seal(self, use: SiteUse) -> Sealed:
+        """Return the secrets of a site, with new values sealed where there were none."""
+        needed = {name: secrets_of(release) for name, release in use.releases.items()}
+        names = sorted(frozenset[str]().union(*needed.values()))
+        offers = {
+            name: self._keeper.offer(self._store.secret_versions(name, site=use.site.name), use.site)
+            for name in names
+        }
+        values: dict[str, bytes] = {}
+        exposures: list[ExposureRecord] = []
+        given: dict[str, tuple[SealedSecret, ...]] = {}
+        for host in use.hosts:
+            own = frozenset[str]().union(*(needed[name] for name in use.applications.get(host.name, ())))
+            held = use.before.secrets.get(host.name, ()) if use.before else ()
+            found = [
+                sealed
+                for name in sorted(own)
+                for sealed in self._for_host(host, offers[name], held, values=values, exposures=exposures)
+            ]
+            if found:
+                given[host.name] = tuple(found)
+        self._store.note_exposures(exposures)
+        return Sealed(given, tuple(self._store.revoked_secrets(use.site.name, MAX_REVOKED)))
+
+    def _for_host(
+        self,
+        host: HostRecord,
+        offer: Offer,
+        held: Sequence[SealedSecret],
+        *,
+        values: dict[str, bytes],
+        exposures: list[ExposureRecord],
+    ) -> list[SealedSecret]:
+        try:
+            key = key_id(host.seal_key)
+        except Untrusted as error:  # enrolment takes no such key; one host must not keep the others waiting
+            _log.error("secret.unsealed", host=host.name, code=error.code)
+            return []
+        known = {(one.id, one.key): one for one in held}
+        found: list[SealedSecret] = []
+        for record in offer.given:
+            if (before := known.get((record.id, key))) is not None:
+                found.append(before)
+            elif not self._is_barred(host.name):
+                try:
+                    if record.id not in values:
+                        values[record.id] = self._keeper.value(record)
+                    found.append(_sealed(record, values[record.id], host, key))
+                except SkerryError as error:
+                    _log.error("secret.unsealed", secret=record.name, host=host.name, code=error.code)
+                    continue
+                exposures.append(
+                    ExposureRecord(
+                        host=host.name,
+                        secret=record.id,
+                        site=host.site,
+                        name=record.name,
+                        version=record.version,
+                        sealed_at=self._clock.now(),
+                    )
+                )
+        return found
+
+
+def _sealed(record: SecretRecord, value: bytes, host: HostRecord, key: str) -> SealedSecret:
+    binding = Binding(host=host.name, name=record.name, version=record.version, id=record.id)
+    return SealedSecret(
+        id=record.id,
+        name=record.name,
+        version=record.version,
+        key=key,
+        sealed=seal_secret(value, host.seal_key, binding),
+        not_before=record.not_before,
+        expires_at=record.expires_at,
+    )

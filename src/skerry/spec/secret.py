@@ -1,0 +1,42 @@
+"""Secrets: where a value holds, and how one travels to the host that opens it. A value in clear is in none of these."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from skerry.spec.metadata import Name, Part
+
+MAX_VALUE_BYTES = 16 << 10
+MAX_VERSION = 1 << 31
+
+SecretVersion = Annotated[int, Meta(ge=1, le=MAX_VERSION)]
+SecretId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$", description="32 hexadecimal digits")]
+SecretKind = Literal["set", "random", "keypair"]
+ScopeKind = Literal["all", "selector", "site"]
+
+
+class Scope(Part, frozen=True, kw_only=True):
+    """Where a value holds: at `all` sites, at those of the label selector `of`, or at the site `of`."""
+
+    kind: ScopeKind = "all"
+    of: Annotated[str, Meta(max_length=1024)] = ""
+
+
+class SealedSecret(Part, frozen=True, kw_only=True):
+    """One version of a secret, sealed to one host.
+
+    `id` is drawn at random for each version of each secret; `key` is the id of the sealing key that opens it. It opens
+    only as what it says it is: host, name, version and id are bound into it. A host uses the highest version of a
+    name whose `not_before` has come.
+    """
+
+    id: SecretId
+    name: Name
+    version: SecretVersion
+    key: Annotated[str, Meta(max_length=64)]
+    sealed: Annotated[str, Meta(max_length=2 * MAX_VALUE_BYTES)]
+    not_before: datetime | None = None
+    expires_at: datetime | None = None

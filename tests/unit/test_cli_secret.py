@@ -1,0 +1,178 @@
+"""The commands about secrets: what they ask the hub for, what they print, and what they never do."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from skerry.cli.main import run
+from skerry.spec.api import HostView
+from skerry.spec.api_secret import ExposureView, SecretAnswer, SecretDecision, SecretVersionView, SecretView
+from tests.unit.cli_session import logged_in_hub
+from tests.unit.hub_double import HubDouble
+
+pytestmark = pytest.mark.trust
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+CANARY = "canary-81be"
+ONE = SecretVersionView(
+    version=1,
+    scope="all sites",
+    site="",
+    selector="",
+    state="used",
+    kind="set",
+    length=0,
+    public="",
+    created_at=NOW,
+    created_by="ada",
+)
+VIEW = SecretView(name="db", versions=(ONE,), used_by=("reader@1",))
+VERSIONS = "/secrets/db/versions"
+
+
+class Piped(io.TextIOWrapper):
+    """Standard input from a pipe."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(io.BytesIO(content))
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubDouble]:
+    with logged_in_hub(tmp_path, monkeypatch) as hub:
+        hub.views |= {
+            "/secrets": [VIEW],
+            "/secrets/db": VIEW,
+            VERSIONS: SecretAnswer(name="db", version=ONE, sites=("zurich",)),
+            "/secrets/db/versions/1/revoke": SecretAnswer(name="db", version=ONE),
+        }
+        yield hub
+
+
+def asked(hub: HubDouble) -> dict[str, Any]:
+    return msgspec.json.decode(hub.bodies[VERSIONS], type=dict[str, Any])
+
+
+@pytest.mark.rule("SECRET-1")
+@pytest.mark.parametrize("way", ("file", "stdin"))
+def test_a_value_is_read_byte_by_byte_and_shown_nowhere(
+    hub: HubDouble,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    way: str,
+) -> None:
+    value = CANARY.encode() + b"\xff\n"
+    file = tmp_path / "value"
+    file.write_bytes(value)
+    monkeypatch.setattr("sys.stdin", Piped(value if way == "stdin" else b""))
+    from_file = ["--from-file", str(file)] if way == "file" else []
+    assert run(["secret", "set", "db", *from_file, "--selector", "region=north", "--not-before", "2h"]) == 0
+    body = asked(hub)
+    assert base64.b64decode(body["value"]) == value
+    assert body["selector"] == "region=north"
+    ahead = datetime.fromisoformat(body["not_before"]) - datetime.now(UTC)
+    assert timedelta(hours=1) < ahead <= timedelta(hours=2)
+    shown = capsys.readouterr()
+    assert "version 1 is stored, for all sites" in shown.out
+    assert "line break" in shown.err
+    assert CANARY not in shown.out + shown.err + "".join(hub.requests)
+
+
+def test_what_is_no_value_or_no_time_is_refused_before_anything_is_sent(
+    hub: HubDouble, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for content, more in ((b"", []), (bytes(20000), []), (b"x", ["--expires", "soon"])):
+        monkeypatch.setattr("sys.stdin", Piped(content))
+        assert run(["secret", "set", "db", *more]) == 2
+    assert run(["secret", "set", "db", CANARY]) == 2, "a value is no argument"
+    assert not [request for request in hub.requests if request.startswith("POST")]
+    assert capsys.readouterr().out == ""
+
+
+def test_rotation_keeps_the_only_scope_there_is_and_generates_as_before(
+    hub: HubDouble, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = msgspec.structs.replace(ONE, site="zurich", scope="site zurich", kind="random", length=48)
+    hub.views["/secrets/db"] = msgspec.structs.replace(VIEW, versions=(made,))
+    assert run(["secret", "rotate", "db", "--generate", "--dry-run"]) == 0
+    assert asked(hub) == {"site": "zurich", "generate": {"kind": "random", "length": 48}, "dry_run": True}
+    hub.views["/secrets/db"] = msgspec.structs.replace(VIEW, versions=(ONE, made))
+    monkeypatch.setattr("sys.stdin", Piped(b"next"))
+    assert run(["secret", "rotate", "db", "--site", "zurich"]) == 0
+    assert asked(hub)["site"] == "zurich"
+    assert run(["secret", "rotate", "db", "--generate"]) == 4
+    assert "was set, and not generated" in capsys.readouterr().err
+    assert run(["secret", "rotate", "db", "--site", "berne", "--generate"]) == 4
+    assert "no value for site berne" in capsys.readouterr().err
+
+
+def test_secrets_are_listed_explained_revoked_and_deleted(
+    hub: HubDouble, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.views["/secrets/db/sites/zurich"] = SecretDecision(
+        name="db", site="zurich", version=1, next=(2,), used_by=("reader@1",), why=("all sites: matches",)
+    )
+    assert run(["secret", "list"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["db", "1", "1", "none", "reader@1"]
+    assert run(["secret", "versions", "db", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["state"] == "used"
+    assert run(["explain", "secret", "db", "--site", "zurich"]) == 0
+    shown = capsys.readouterr().out
+    for told in ("gets version 1", "all sites: matches", "for later: version 2", "reader@1"):
+        assert told in shown
+    assert run(["secret", "revoke", "db", "1", "--dry-run"]) == 0
+    assert "would be revoked" in capsys.readouterr().out
+    assert hub.requests[-1] == "POST /secrets/db/versions/1/revoke?dry_run=true"
+    monkeypatch.setattr("sys.stdin", Piped(b"y\n"))
+    assert run(["secret", "delete", "db"]) == 2
+    assert run(["secret", "delete", "db", "--dry-run"]) == 0
+    assert "DELETE /secrets/db" not in hub.requests
+    assert run(["secret", "delete", "db", "--yes"]) == 0
+    assert "DELETE /secrets/db" in hub.requests
+
+
+def test_a_host_is_revoked_with_the_list_of_what_it_could_read(
+    hub: HubDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exposed = ExposureView(
+        host="edge",
+        site="zurich",
+        name="db",
+        version=1,
+        sealed_at=NOW,
+        rotate_needed=True,
+        why="it is in use",
+    )
+    old = msgspec.structs.replace(exposed, name="old", rotate_needed=False, why="it was revoked")
+    host = HostView(
+        name="edge",
+        site="zurich",
+        enrolled_at=NOW,
+        last_seen_at=NOW,
+        presence="silent",
+        sequence=7,
+        generation_held=1,
+        generation_wanted=1,
+    )
+    hub.views |= {"/hosts/edge": host, "/hosts/edge/secrets": [exposed, old]}
+    assert run(["host", "revoke", "edge", "--dry-run"]) == 0
+    shown = capsys.readouterr()
+    assert "db" in shown.out
+    assert "would be revoked; 1 secret to rotate" in shown.err
+    assert "DELETE /hosts/edge" not in hub.requests
+    assert run(["host", "revoke", "edge", "--yes"]) == 0
+    assert hub.requests[-1] == "DELETE /hosts/edge"
+    capsys.readouterr()
+    assert run(["secret", "list", "--exposed-by", "edge", "--rotate-needed", "-o", "json"]) == 0
+    assert [one["name"] for one in json.loads(capsys.readouterr().out)] == ["db"]
+    assert run(["secret", "list", "--rotate-needed"]) == 2
