@@ -83,8 +83,11 @@ class RelayFleet(TestFleet):
             return [view.event for view in reversed(client.events(host=host, limit=1000))]
 
     def until_knows(self, relay: RelayProcess, host: str) -> None:
-        """Wait until a relay has heard of a host from the hub: until then only the hub answers it."""
-        self.until(lambda: any(host in hosts for hosts in _named_by_hub(relay).values()))
+        """Wait until a relay has heard of a host from the hub, and holds its site's state.
+
+        Until then only the hub answers that host.
+        """
+        self.until(lambda: any(host in hosts for hosts in _sites_of(relay).values()))
 
     def close(self) -> None:
         """End agents, relays and hub."""
@@ -98,15 +101,17 @@ def url_of(relay: RelayProcess) -> str:
     return f"https://{relay.address}"
 
 
-def _named_by_hub(relay: RelayProcess) -> dict[str, dict[str, str]]:
-    """Return the hosts, by site, that the RelayState on a relay's disk names."""
-    query = "SELECT envelope FROM signed WHERE kind = 'relay-state' AND name = ?"
+def _sites_of(relay: RelayProcess) -> dict[str, dict[str, str]]:
+    """Return the hosts, by site, that the RelayState on a relay's disk names; only of sites whose state is there."""
+    own = "SELECT envelope FROM signed WHERE kind = 'relay-state' AND name = ?"
     with closing(sqlite3.connect(f"file:{relay.data / 'relay.db'}?mode=ro", uri=True)) as database:
-        row = database.execute(query, (relay.name,)).fetchone()
+        row = database.execute(own, (relay.name,)).fetchone()
+        held = {name for (name,) in database.execute("SELECT name FROM signed WHERE kind = 'desired'")}
     if row is None:
         return {}
     envelope = msgspec.json.decode(row[0], type=JsonEnvelope)
-    return msgspec.json.decode(base64.b64decode(envelope["payload"]), type=RelayState).sites
+    state = msgspec.json.decode(base64.b64decode(envelope["payload"]), type=RelayState)
+    return {site: hosts for site, hosts in state.sites.items() if site in held}
 
 
 def logged(process: Process) -> list[str]:
