@@ -71,6 +71,18 @@ def test_a_release_that_is_bad_on_one_class_of_hardware_fails_there_alone() -> N
     assert result.bad == result.exposed_bad == 20
 
 
+def test_a_relay_fetches_once_what_all_sites_behind_it_take() -> None:
+    fleet = fleet_of(
+        SiteGroup(name="plant", share="75%", spread={"relay": ("east", "west")}),
+        SiteGroup(name="office", share="25%"),
+    )
+    result = run(fleet=fleet)
+    size = result.groups[1].fetched_bytes // 10
+    assert [(relay.name, relay.sites) for relay in result.relays] == [("east", 15), ("west", 15)]
+    assert {relay.fetched_bytes for relay in result.relays} == {size}
+    assert {relay.handed_down_bytes for relay in result.relays} == {15 * size}
+
+
 def test_satellite_sites_converge_later_in_their_minutes() -> None:
     fleet = fleet_of(
         SiteGroup(name="office", share="50%"),

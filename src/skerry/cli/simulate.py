@@ -33,7 +33,13 @@ from skerry.testing.simulation.documents import (
 from skerry.testing.simulation.fleet import plan_fleet
 from skerry.testing.simulation.forecast import HubFleet, plan_forecast
 from skerry.testing.simulation.plot import draw_rollout
-from skerry.testing.simulation.results import GroupResult, Milestones, SimulationResult, WaveResult
+from skerry.testing.simulation.results import (
+    GroupResult,
+    Milestones,
+    RelayResult,
+    SimulationResult,
+    WaveResult,
+)
 from skerry.testing.simulation.run import Premises
 from skerry.testing.simulation.run import simulate as run_simulation
 
@@ -114,6 +120,9 @@ def result_lines(result: SimulationResult) -> Iterator[str]:
     yield ""
     yield from plain_table(result.groups, _GROUPS).splitlines()
     yield ""
+    if result.relays:
+        yield from plain_table(result.relays, _RELAYS).splitlines()
+        yield ""
     yield from plain_table(result.waves, _WAVES).splitlines()
     yield ""
     ends = ", ".join(f"{count} {state}" for state, count in result.states.items())
@@ -137,6 +146,12 @@ _MILESTONES: list[Column[tuple[str, Milestones]]] = [
     Column("90 %", lambda v: _time(v[1].p90_s)),
     Column("99 %", lambda v: _time(v[1].p99_s)),
     Column("100 %", lambda v: _time(v[1].p100_s)),
+]
+_RELAYS: list[Column[RelayResult]] = [
+    Column("RELAY", lambda v: v.name),
+    Column("SITES", lambda v: str(v.sites)),
+    Column("FROM ABOVE", lambda v: format_size(v.fetched_bytes)),
+    Column("HANDED DOWN", lambda v: format_size(v.handed_down_bytes)),
 ]
 _GROUPS: list[Column[GroupResult]] = [
     Column("GROUP", lambda v: v.name),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -44,6 +45,15 @@ class GroupResult(msgspec.Struct, frozen=True, kw_only=True):
     fetched_bytes: int
     p50_s: float | None
     p100_s: float | None
+
+
+class RelayResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The sites whose label `relay` names a relay: what they fetched from it, and what it fetched for all of them."""
+
+    name: str
+    sites: int
+    handed_down_bytes: int
+    fetched_bytes: int
 
 
 class WaveResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +102,7 @@ class SimulationResult(msgspec.Struct, frozen=True, kw_only=True):
     fetched_bytes: int
     states: Mapping[str, int]
     groups: tuple[GroupResult, ...]
+    relays: tuple[RelayResult, ...] = ()
     waves: tuple[WaveResult, ...]
     decisions_made: int
     decisions: tuple[DecisionRecord, ...]
@@ -132,3 +143,28 @@ def groups_of(sites: Sequence[SimulatedSite], begin_s: float) -> tuple[GroupResu
             )
         )
     return tuple(results)
+
+
+def relays_of(sites: Sequence[SimulatedSite]) -> tuple[RelayResult, ...]:
+    """Return what each relay hands down, and takes from above: of each release as much as the site that took most."""
+    behind: dict[str, list[SimulatedSite]] = {}
+    for site in sites:
+        if name := site.plan.labels.get("relay"):
+            behind.setdefault(name, []).append(site)
+    return tuple(
+        RelayResult(
+            name=name,
+            sites=len(members),
+            handed_down_bytes=sum(site.fetched_bytes.total() for site in members),
+            fetched_bytes=_one_copy(members),
+        )
+        for name, members in sorted(behind.items())
+    )
+
+
+def _one_copy(sites: Sequence[SimulatedSite]) -> int:
+    """Return how many bytes of each release are needed for all of these sites, together."""
+    copies: Counter[str] = Counter()
+    for site in sites:
+        copies |= site.fetched_bytes
+    return copies.total()

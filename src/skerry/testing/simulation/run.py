@@ -35,6 +35,7 @@ from skerry.testing.simulation.results import (
     WaveResult,
     groups_of,
     milestones_of,
+    relays_of,
 )
 from skerry.testing.simulation.sites import SimulatedSite, Surroundings, Wanted
 from skerry.testing.simulation.watching import Watch
@@ -332,6 +333,7 @@ class _Simulation:
             fetched_bytes=sum(site.fetched_bytes.total() for site in sites),
             states=_counts(self._fact.sites.values()),
             groups=groups_of(sites, begin_s),
+            relays=relays_of(sites),
             waves=self._waves(),
             decisions_made=self._decisions,
             decisions=tuple(self._records),
