@@ -121,7 +121,9 @@ async def measure_cycle(agent: AgentProcess, proxy: CountingProxy) -> float:
         syncer.tell(
             msgspec.convert(status["observed"], Observed), msgspec.convert(status["facts"], HostFacts)
         )
-        await syncer.exchange(0.0)  # the handshake, and what the host would say once
+        # What the host would say once, and the handshake of the connection that long-polls have to themselves.
+        await syncer.exchange(0.0)
+        await syncer.exchange(1.0)
         before, connections = proxy.total_bytes, proxy.connections
         for _ in range(CYCLES):
             await syncer.exchange(1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
 import threading
@@ -58,7 +59,7 @@ class ConnectProxy:
             for thread in self._threads:
                 thread.join(20)
 
-    def _start(self, work: Callable[..., None], *arguments: socket.socket | Alter) -> threading.Thread:
+    def _start(self, work: Callable[..., None], *arguments: socket.socket) -> threading.Thread:
         thread = threading.Thread(target=work, args=arguments)
         self._threads.append(thread)
         thread.start()
@@ -94,24 +95,34 @@ class ConnectProxy:
                 blind.check_hostname, blind.verify_mode = False, ssl.CERT_NONE
                 far = blind.wrap_socket(far)
             self._open += [near, far]
-            back = self._start(self._pump, far, near, self._altered)
-            self._pump(near, far, lambda chunk: chunk)
-            back.join(20)
+            self._carry(near, far)
         except (OSError, IndexError, ValueError):
+            pass
+        finally:
             near.close()
             if far is not None:
                 far.close()
 
+    def _carry(self, near: socket.socket, far: socket.socket) -> None:
+        """Carry both ways until one side ends. One thread: a TLS connection may not be read and written at once."""
+        ways: dict[socket.socket, tuple[socket.socket, Alter]] = {
+            near: (far, lambda chunk: chunk),
+            far: (near, self._altered),
+        }
+        while True:
+            held = [one for one in ways if isinstance(one, ssl.SSLSocket) and one.pending()]
+            for source in held or select.select(list(ways), [], [])[0]:
+                sink, change = ways[source]
+                source.settimeout(0)
+                try:
+                    chunk = source.recv(65536)
+                except (ssl.SSLWantReadError, BlockingIOError):
+                    continue  # only a part of a record, or a session ticket
+                if not chunk:
+                    return
+                self.seen += chunk
+                sink.settimeout(20)
+                sink.sendall(change(chunk))
+
     def _altered(self, chunk: bytes) -> bytes:
         return self.alter(chunk)
-
-    def _pump(self, source: socket.socket, sink: socket.socket, change: Alter) -> None:
-        try:
-            while chunk := source.recv(65536):
-                self.seen += chunk
-                sink.sendall(change(chunk))
-        except OSError:
-            pass
-        for one in (source, sink):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)

@@ -9,20 +9,17 @@
 
 from __future__ import annotations
 
-import sqlite3
-import threading
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from skerry.adapters.sqlite_files import translated
+from skerry.adapters.sqlite_documents import DOCUMENTS, SqliteDocuments
 from skerry.adapters.sqlite_opening import open_database
 from skerry.kit.errors import Conflict
 from skerry.ports.agent_store import AgentStore, QueuedReport, WindowRow
 
 _schema = (
-    "CREATE TABLE documents (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+    DOCUMENTS,
     "CREATE TABLE reports (sequence INTEGER PRIMARY KEY, envelope BLOB NOT NULL, sent INTEGER NOT NULL)",
     "PRAGMA user_version = 1",
 )
@@ -46,13 +43,8 @@ _names_of_windows = "SELECT application, release, component, metric, begin, unti
 _windows = "SELECT application, release, component, metric, begin, until, state, value FROM windows WHERE "
 
 
-class SqliteAgentStore(AgentStore):
+class SqliteAgentStore(SqliteDocuments, AgentStore):
     """Usable from any thread; calls take turns."""
-
-    def __init__(self, connection: sqlite3.Connection, place: str) -> None:
-        self._connection = connection
-        self._place = place
-        self._turn = threading.Lock()
 
     @classmethod
     def open(cls, path: Path, *, patience_s: float = 10.0) -> tuple[SqliteAgentStore, bool]:
@@ -65,19 +57,6 @@ class SqliteAgentStore(AgentStore):
         """
         connection, set_aside = open_database(path, _steps, patience_s=patience_s)
         return cls(connection, str(path)), set_aside
-
-    def load(self, key: str) -> bytes | None:
-        with self._reading() as connection:
-            row = connection.execute("SELECT value FROM documents WHERE key = ?", (key,)).fetchone()
-        return None if row is None else bytes(row[0])
-
-    def save(self, documents: Mapping[str, bytes | None]) -> None:
-        with self._changing() as connection:
-            for key, value in documents.items():
-                if value is None:
-                    connection.execute("DELETE FROM documents WHERE key = ?", (key,))
-                else:
-                    connection.execute("INSERT OR REPLACE INTO documents VALUES (?, ?)", (key, value))
 
     def put_report(self, report: QueuedReport) -> None:
         put = (
@@ -150,35 +129,6 @@ class SqliteAgentStore(AgentStore):
     def mark_windows(self, windows: Sequence[WindowRow], state: str) -> None:
         with self._changing() as connection:
             connection.executemany(_mark_window, ((state, *_name_of(one), one.value) for one in windows))
-
-    def close(self) -> None:
-        with self._turn:
-            self._connection.close()
-
-    @contextmanager
-    def _reading(self) -> Generator[sqlite3.Connection]:
-        with self._turn, self._translating():
-            yield self._connection
-
-    @contextmanager
-    def _changing(self) -> Generator[sqlite3.Connection]:
-        """Hold a transaction: all of it is durable at the end, or none of it has happened."""
-        with self._turn, self._translating():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:  # SQLite may have rolled back by itself
-                    self._connection.execute("ROLLBACK")
-                raise
-
-    @contextmanager
-    def _translating(self) -> Generator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise translated(error, self._place) or error from error
 
 
 def _name_of(window: WindowRow) -> tuple[str, str, str, str, int]:

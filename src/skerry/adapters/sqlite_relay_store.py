@@ -9,12 +9,10 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-from skerry.adapters.sqlite_files import translated
+from skerry.adapters.sqlite_documents import DOCUMENTS, SqliteDocuments
 from skerry.adapters.sqlite_opening import open_database
 from skerry.ports.relay_store import (
     Done,
@@ -31,7 +29,7 @@ ROW_BYTES = 200
 """What a row takes besides its envelopes, indexes included; roughly."""
 
 _schema = (
-    "CREATE TABLE documents (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+    DOCUMENTS,
     (
         "CREATE TABLE reports (number INTEGER PRIMARY KEY, key TEXT NOT NULL, sequence INTEGER NOT NULL, "
         "heartbeat INTEGER NOT NULL, size INTEGER NOT NULL, taken_at REAL NOT NULL, envelope BLOB NOT NULL)"
@@ -93,20 +91,21 @@ class _Waiting:
     def copy(self) -> _Waiting:
         return _Waiting(self.rows, self.size)
 
+    @classmethod
+    def counted(cls, connection: sqlite3.Connection, table: str) -> _Waiting:
+        """Count what `table` holds."""
+        query = f"SELECT count(*), coalesce(sum(size), 0) FROM {table}"  # noqa: S608
+        return cls(*connection.execute(query).fetchone())
 
-class SqliteRelayStore(RelayStore):
+
+class SqliteRelayStore(SqliteDocuments, RelayStore):
     """Usable from any thread; calls take turns."""
 
     def __init__(self, connection: sqlite3.Connection, place: str) -> None:
-        self._connection = connection
-        self._place = place
-        self._turn = threading.Lock()
-        self._reports, self._metrics = (
-            _Waiting(
-                *connection.execute(f"SELECT count(*), coalesce(sum(size), 0) FROM {table}").fetchone()  # noqa: S608
-            )
-            for table in ("reports", "metrics")
-        )
+        super().__init__(connection, place)
+        self._reports = _Waiting.counted(connection, "reports")
+        self._metrics = _Waiting.counted(connection, "metrics")
+        self._before = self._reports, self._metrics
 
     @classmethod
     def open(cls, path: Path, *, patience_s: float = 10.0) -> tuple[SqliteRelayStore, bool]:
@@ -117,19 +116,6 @@ class SqliteRelayStore(RelayStore):
         """
         connection, set_aside = open_database(path, _steps, patience_s=patience_s)
         return cls(connection, str(path)), set_aside
-
-    def load(self, key: str) -> bytes | None:
-        with self._reading() as connection:
-            row = connection.execute("SELECT value FROM documents WHERE key = ?", (key,)).fetchone()
-        return None if row is None else bytes(row[0])
-
-    def save(self, documents: Mapping[str, bytes | None]) -> None:
-        with self._changing() as connection:
-            for key, value in documents.items():
-                if value is None:
-                    connection.execute("DELETE FROM documents WHERE key = ?", (key,))
-                else:
-                    connection.execute("INSERT OR REPLACE INTO documents VALUES (?, ?)", (key, value))
 
     def take(self, takings: Sequence[Taking], *, limit_bytes: int) -> Sequence[Taken]:
         with self._changing() as connection:
@@ -219,10 +205,6 @@ class SqliteRelayStore(RelayStore):
                 "DELETE FROM signed WHERE kind = ? AND name = ?", ((kind, name) for name in names)
             )
 
-    def close(self) -> None:
-        with self._turn:
-            self._connection.close()
-
     def _take(self, connection: sqlite3.Connection, taking: Taking, limit: int) -> Taken:
         needed = sum(len(one.envelope) + ROW_BYTES for one in taking.reports)
         reports = not taking.reports or self._make_room(connection, needed, limit)
@@ -283,29 +265,8 @@ class SqliteRelayStore(RelayStore):
         (self._reports if table == "reports" else self._metrics).add([row[0] for row in gone], -1)
         return len(gone)
 
-    @contextmanager
-    def _reading(self) -> Generator[sqlite3.Connection]:
-        with self._turn, self._translating():
-            yield self._connection
+    def _begin(self) -> None:
+        self._before = self._reports.copy(), self._metrics.copy()
 
-    @contextmanager
-    def _changing(self) -> Generator[sqlite3.Connection]:
-        """Hold a transaction: all of it is durable at the end, or none of it has happened."""
-        with self._turn, self._translating():
-            before = self._reports.copy(), self._metrics.copy()
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except BaseException:
-                self._reports, self._metrics = before
-                if self._connection.in_transaction:  # SQLite may have rolled back by itself
-                    self._connection.execute("ROLLBACK")
-                raise
-
-    @contextmanager
-    def _translating(self) -> Generator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise translated(error, self._place) or error from error
+    def _undo(self) -> None:
+        self._reports, self._metrics = self._before

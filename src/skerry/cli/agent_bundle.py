@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from skerry.cli.agent_options import data_option
+from skerry.cli.bundle_words import file_lines
 from skerry.cli.options import DURATION
 from skerry.cli.output import format_data, output_option, print_view
 from skerry.cli.progress import percent_teller
@@ -70,11 +71,7 @@ def _lines(view: ImportView, *, dry_run: bool) -> Iterator[str]:
         "" if view.fresh else ", which it has"
     )
     yield f"  {', '.join(view.releases) or 'no release'}; good until {local_time(view.expires_at)}"
-    verb = "to be copied" if dry_run else "copied"
-    here = view.files - view.copied
-    yield f"  {plural(view.copied, 'file')} {verb} ({format_size(view.copied_bytes)}), {here} here already"
-    if view.parts > 1:
-        yield f"  part {view.part} of {view.parts}: import the others, too, in any order"
+    yield from file_lines(view, dry_run=dry_run)
     for release, why in view.doubts.items():
         yield f"  {release} will not run: {why}"
     if dry_run:

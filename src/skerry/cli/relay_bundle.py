@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
+from skerry.cli.bundle_words import file_lines
 from skerry.cli.options import DURATION
 from skerry.cli.output import output_option, print_view
 from skerry.cli.progress import percent_teller
 from skerry.cli.relay_options import data_option
 from skerry.cli.text import clean, examples, local_time, plural
-from skerry.kit.quantities import format_size
 from skerry.spec.bundle import RelayImportView
 
 
@@ -47,11 +47,7 @@ def _lines(view: RelayImportView, *, dry_run: bool) -> Iterator[str]:
         yield f"  {name}: generation {site.generation}" + ("" if site.fresh else ", which it has")
     for name, why in view.refused.items():
         yield f"  {name}: refused, {why}"
-    verb = "to be copied" if dry_run else "copied"
-    here = view.files - view.copied
-    yield f"  {plural(view.copied, 'file')} {verb} ({format_size(view.copied_bytes)}), {here} here already"
-    if view.parts > 1:
-        yield f"  part {view.part} of {view.parts}: import the others, too, in any order"
+    yield from file_lines(view, dry_run=dry_run)
     for release, why in view.doubts.items():
         yield f"  hosts will not run {release}: {why}"
     if dry_run:

@@ -23,8 +23,9 @@ from skerry.kit.errors import Rejected, Untrusted
 from skerry.spec.bundle import BUNDLE_TYPE, MAX_SMALL_BYTES, BundleEntry, BundleManifest
 from skerry.spec.carrier import JsonEnvelope
 from skerry.spec.desired import DesiredState, ReleaseRef
-from skerry.trust.desired import CLOCK_TOLERANCE, verify_desired
+from skerry.trust.desired import verify_desired
 from skerry.trust.envelope import MAX_PAYLOAD_BYTES, decode_document, verify_document
+from skerry.trust.issued import CLOCK_TOLERANCE
 from skerry.trust.metadata import (
     Keep,
     Local,

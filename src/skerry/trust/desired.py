@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from securesystemslib.signer import Key
@@ -11,9 +11,7 @@ from securesystemslib.signer import Key
 from skerry.kit.errors import Untrusted
 from skerry.spec.desired import DESIRED_STATE_TYPE, DesiredState
 from skerry.trust.envelope import verify_document
-
-CLOCK_TOLERANCE = timedelta(minutes=5)
-_MINUTE = "%Y-%m-%d %H:%MZ"
+from skerry.trust.issued import check_issued
 
 
 def verify_desired(
@@ -32,18 +30,5 @@ def verify_desired(
     if desired.site != site:
         message = f"this is the desired state of site {desired.site}, not of {site}"
         raise Untrusted("desired.wrong_site", message)
-    if desired.generation <= held_generation:
-        message = f"generation {desired.generation} is not newer than {held_generation}"
-        raise Untrusted("desired.not_newer", message, generation=desired.generation, held=held_generation)
-    if now > desired.expires_at:
-        message = (
-            f"generation {desired.generation} expired at {desired.expires_at:{_MINUTE}}, now {now:{_MINUTE}}"
-        )
-        hint = "if this host's clock is wrong, it is corrected at the next sync"
-        raise Untrusted("desired.expired", message, hint=hint)
-    if desired.issued_at > now + CLOCK_TOLERANCE:
-        message = (
-            f"generation {desired.generation} is dated {desired.issued_at:{_MINUTE}}, now {now:{_MINUTE}}"
-        )
-        raise Untrusted("desired.from_the_future", message, hint="this host's clock may be behind")
+    check_issued(desired, "desired", held_generation=held_generation, now=now)
     return desired

@@ -10,10 +10,8 @@ from securesystemslib.signer import Key
 
 from skerry.kit.errors import Untrusted
 from skerry.spec.relay import RELAY_REPORT_TYPE, RELAY_STATE_TYPE, RelayReport, RelayState
-from skerry.trust.desired import CLOCK_TOLERANCE
 from skerry.trust.envelope import verify_document
-
-_MINUTE = "%Y-%m-%d %H:%MZ"
+from skerry.trust.issued import check_issued
 
 
 def relay_subject(name: str) -> str:
@@ -51,15 +49,5 @@ def verify_relay_state(
     if state.relay != relay:
         message = f"this is the state of relay {state.relay}, not of {relay}"
         raise Untrusted("relay_state.wrong_relay", message)
-    if state.generation <= held_generation:
-        message = f"generation {state.generation} is not newer than {held_generation}"
-        raise Untrusted("relay_state.not_newer", message, generation=state.generation, held=held_generation)
-    if now > state.expires_at:
-        until = f"{state.expires_at:{_MINUTE}}, now {now:{_MINUTE}}"
-        hint = "if this relay's clock is wrong, it is corrected when it next reaches the hub"
-        raise Untrusted("relay_state.expired", f"generation {state.generation} expired at {until}", hint=hint)
-    if state.issued_at > now + CLOCK_TOLERANCE:
-        dated = f"{state.issued_at:{_MINUTE}}, now {now:{_MINUTE}}"
-        message = f"generation {state.generation} is dated {dated}"
-        raise Untrusted("relay_state.from_the_future", message, hint="this relay's clock may be behind")
+    check_issued(state, "relay_state", held_generation=held_generation, now=now)
     return state
