@@ -28,8 +28,9 @@ from skerry.agent.preparing import Preparer
 from skerry.agent.releases import Releases
 from skerry.agent.secret_files import SecretFiles
 from skerry.agent.secret_telling import SecretTelling
-from skerry.agent.secrets import HostSecrets, SecretParts
 from skerry.agent.self_testing import SelfTests, TestBench
+from skerry.agent.services.host_service import HostServices
+from skerry.agent.services.secrets import HostSecrets, SecretParts
 from skerry.agent.vault import Vault
 from skerry.agent.volumes import Volumes
 from skerry.agent.vouching import Vouching, VouchingParts
@@ -186,7 +187,7 @@ class Agent:
             facts=lambda: FACTS,
             vouching=self.vouching,
             metering=self._metering(live),
-            secrets=self.secrets,
+            services=HostServices([self.secrets]),
             neighbours=NeighbourLoop(self.identity, MemoryLan().machine("10.0.0.1"), self.store, self.clock),
         )
 

@@ -15,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from skerry.adapters.hub_backup import BackupJob, back_up
 from skerry.adapters.sql.store import SqlHubStore
-from skerry.hub import wiring
 from skerry.hub.keeping import open_keys, open_server_certificate
 from skerry.hub.repository import Repository
+from skerry.hub.wiring import console
 from skerry.kit.canonical import encode_canonical
 from skerry.kit.digests import digest_of, hex_of
 from skerry.ports.hub_store import Audit, HostRecord, JoinTokenRecord, ReleaseRecord, TokenRecord
@@ -108,7 +108,7 @@ def make_backup(data: Path, target: Path) -> BackupView:
 
 def restore(file: Path, data: Path) -> None:
     """Restore a backup."""
-    wiring.restore(
+    console.restore(
         file,
         data,
         Opening(passphrase=SECRET),

@@ -13,7 +13,7 @@ import pytest
 from skerry.agent.commands import stop_applications, wipe_volumes
 from skerry.agent.identity import Place, save_place
 from skerry.agent.volumes import Volumes
-from skerry.agent.wiring import lock_data, open_runtime
+from skerry.agent.wiring.opening import lock_data, open_runtime
 from skerry.cli.main import run
 from skerry.kit.errors import Conflict, Missing, Rejected
 from skerry.ports.runtime import InstanceSpec

@@ -24,8 +24,8 @@ from skerry.adapters.key_file import KeyFile
 from skerry.adapters.sql.snapshot import look_at
 from skerry.adapters.sql.store import SqlHubStore
 from skerry.cli.main import run
-from skerry.hub import wiring
 from skerry.hub.secret_keeping import SecretKeeper
+from skerry.hub.wiring import console
 from skerry.kit.digests import hex_of
 from skerry.kit.errors import Conflict, Denied, Rejected, SkerryError, Unavailable, Untrusted
 from skerry.kit.locking import hold
@@ -48,7 +48,7 @@ def restore(
     file: Path, data: Path, *, secret: str = SECRET, dry_run: bool = False, revoke_tokens: bool = False
 ) -> RestoreView:
     opening = Opening(passphrase=secret)
-    return wiring.restore(file, data, opening, dry_run=dry_run, revoke_tokens=revoke_tokens, tell=silent)
+    return console.restore(file, data, opening, dry_run=dry_run, revoke_tokens=revoke_tokens, tell=silent)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -111,7 +111,7 @@ def test_without_blobs_the_documents_of_releases_are_kept(data: Path, tmp_path: 
     view = back_up(job(data, tmp_path / "b", blobs=False), silent)
     assert (view.manifest.blobs, view.manifest.whole) == (1, False)
     restore(tmp_path / "b", tmp_path / "new")
-    found = wiring.examine(tmp_path / "new")
+    found = console.examine(tmp_path / "new")
     (blobs,) = [finding for finding in found.findings if finding.check == "blobs"]
     assert blobs.level == "fail" and blobs.message.startswith("3 blobs")
 
@@ -322,11 +322,11 @@ def test_a_restore_that_is_killed_leaves_no_directory_or_a_whole_one(tmp_path: P
     for step in range(12):
         cut += not kill_after(["restore", str(new), str(tmp_path / "b")], 0.03 * step)
         if new.exists():
-            assert wiring.examine(new).level != "fail"
+            assert console.examine(new).level != "fail"
             new.rename(tmp_path / f"whole-{step}")
     assert cut > 0, "no kill came in time"
     restore(tmp_path / "b", new)
-    assert wiring.examine(new).level != "fail"
+    assert console.examine(new).level != "fail"
     assert not (tmp_path / "new.new").exists()
 
 
@@ -369,13 +369,13 @@ def test_secrets_come_back_with_the_key_that_opens_them_and_outlive_another_key(
         store.add_secret_version(record, Audit(at=NOW, who="ann", action="test", subject="test"))
     make_backup(data, tmp_path / "b")
     with hold(data / "hub.lock", conflict=Conflict("test", "test")), pytest.raises(Conflict) as caught:
-        wiring.rekey_secrets(data)
+        console.rekey_secrets(data)
     assert caught.value.code == "hub.running"
-    assert wiring.rekey_secrets(data)[0] == 1
+    assert console.rekey_secrets(data)[0] == 1
     assert opened(data) == [b"canary of the backup"]
     restore(tmp_path / "b", tmp_path / "new")
     assert opened(tmp_path / "new") == [b"canary of the backup"]
-    assert wiring.examine(tmp_path / "new").level != "fail"
+    assert console.examine(tmp_path / "new").level != "fail"
     assert (tmp_path / "new" / "keys" / "secrets.key").stat().st_mode & 0o777 == 0o600
 
 

@@ -11,9 +11,11 @@ import pytest
 
 from skerry.adapters.directory_blobs import DirectoryBlobs
 from skerry.adapters.net_prober import NetProber
-from skerry.agent.launching import GivenSecrets, Launcher, Site
+from skerry.agent.launching import Launcher, Site
 from skerry.agent.live_models import LiveModels
 from skerry.agent.releases import Releases
+from skerry.agent.services.host_service import Given
+from skerry.agent.services.secrets import SECRETS
 from skerry.agent.volumes import Volumes
 from skerry.kit.canonical import encode_canonical
 from skerry.kit.digests import digest_of
@@ -298,8 +300,10 @@ def test_secrets_are_seen_in_a_container_where_nothing_can_be_written_and_a_self
     )
     files = tmp_path / "memory"
 
-    def give(_application: str, _fact: ReleaseFact, _component: Component) -> GivenSecrets:
-        return GivenSecrets(files)
+    def give(_application: str, _fact: ReleaseFact, _component: Component) -> Given:
+        return Given(
+            env={"SKERRY_SECRETS": SECRETS}, values={"secrets": SECRETS}, mounts=(Mount(files, SECRETS),)
+        )
 
     site = Site("edge", "harbour", dict, give)
     launcher = Launcher(site, world.store, world.releases, world.volumes, world.live)

@@ -24,8 +24,8 @@ print(json.dumps(found))
 @pytest.mark.parametrize(
     ("arguments", "loaded"),
     (
-        (("agent", "run"), "skerry.agent.wiring"),
-        (("hub", "serve", "--listen", "nowhere"), "skerry.hub.wiring"),
+        (("agent", "run"), "skerry.agent.wiring.running"),
+        (("hub", "serve", "--listen", "nowhere"), "skerry.hub.wiring.serving"),
     ),
 )
 def test_agent_and_hub_leave_out_decoration(arguments: tuple[str, ...], loaded: str, tmp_path: Path) -> None:

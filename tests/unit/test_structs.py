@@ -35,7 +35,7 @@ for thread in threads:
 print("read")
 """
 KNOWN = """
-import skerry.hub.wiring, skerry.agent.wiring, msgspec
+import skerry.hub.wiring.serving, skerry.agent.wiring.running, msgspec
 from skerry.kit import structs
 def descendants(kind):
     for child in kind.__subclasses__():

@@ -20,7 +20,7 @@ from skerry.agent.keys import KeyFiles, StagedKeys
 from skerry.agent.measuring import Measurements
 from skerry.agent.rotating import RotationAnswer, answer_of, request_of, settle_keys
 from skerry.agent.ways_up import load_way
-from skerry.agent.wiring import lock_data, open_guard, open_link, open_runtime, this_machine
+from skerry.agent.wiring.opening import lock_data, open_guard, open_link, open_runtime, this_machine
 from skerry.carrier.link import HttpLink
 from skerry.carrier.ways_up import (
     NOTHING_STATED,

@@ -19,7 +19,7 @@ from skerry.agent.carried import carried_folder
 from skerry.agent.commands import believed_now, read_status
 from skerry.agent.identity import load_identity
 from skerry.agent.outbox import Outbox
-from skerry.agent.wiring import lock_data, open_guard, open_store, this_machine
+from skerry.agent.wiring.opening import lock_data, open_guard, open_store, this_machine
 from skerry.carrier.bundle_file import read_reports, write_reports
 from skerry.kit.durable import write_file
 from skerry.kit.errors import Unavailable

@@ -22,7 +22,7 @@ from skerry.agent.carried import (
 )
 from skerry.agent.commands import believed_now, read_status
 from skerry.agent.identity import Identity, load_identity
-from skerry.agent.wiring import open_blobs, open_guard
+from skerry.agent.wiring.opening import open_blobs, open_guard
 from skerry.carrier.bundle_file import BundleFile, Tell, open_bundle
 from skerry.carrier.bundle_taking import ask_taker, check_bases, check_room, copy_blobs
 from skerry.kit.durable import write_file

@@ -1,7 +1,8 @@
 """Turns a component of a laid-out release into what a runtime starts: paths, ports, mounts, limits, names.
 
 In a container, models are at `/skerry/models`, the component's own directory at `/skerry/data`, golden inputs at
-`/skerry/self-test`, secrets at `/skerry/secrets`, and volumes where the component says. Self-tests get no secrets.
+`/skerry/self-test`, and volumes where the component says. Services of the host (`skerry.agent.services`) add to that;
+to self-tests they give nothing.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import msgspec
 
 from skerry.agent.live_models import LiveModels
 from skerry.agent.releases import Releases
+from skerry.agent.services.host_service import Give, give_nothing
 from skerry.agent.volumes import Volumes
 from skerry.kit.digests import short
 from skerry.kit.errors import Rejected, Unavailable
@@ -30,23 +31,7 @@ LOG_BYTES = 1 << 20
 MODELS = "/skerry/models"
 DATA = "/skerry/data"
 SELF_TEST = "/skerry/self-test"
-SECRETS = "/skerry/secrets"
 SELF_TEST_ROLE = "self-test"
-
-
-class GivenSecrets(msgspec.Struct, frozen=True):
-    """Where a component finds its secrets: a directory of files, if it has any, and files with values of variables."""
-
-    folder: Path | None = None
-    env: Mapping[str, Path] = {}
-
-
-GiveSecrets = Callable[[str, ReleaseFact, Component], GivenSecrets]
-
-
-def give_none(_application: str, _fact: ReleaseFact, _component: Component) -> GivenSecrets:
-    """Return that there are no secrets."""
-    return GivenSecrets()
 
 
 class Site(msgspec.Struct, frozen=True):
@@ -55,7 +40,7 @@ class Site(msgspec.Struct, frozen=True):
     host: str
     site: str
     variables: Callable[[], Mapping[str, str]]
-    secrets: GiveSecrets = give_none
+    give: Give = give_nothing
 
 
 class Launcher:
@@ -81,10 +66,9 @@ class Launcher:
         host_ports = {
             port.name: self._port(application, fact, component, port.name) for port in component.ports
         }
-        given = self._site.secrets(application, fact, component)
+        given = self._site.give(application, fact, component)
         place = self._place(application, fact, component, host_ports)
-        if given.folder is not None:
-            place = msgspec.structs.replace(place, secrets=SECRETS if component.image else str(given.folder))
+        place = msgspec.structs.replace(place, env=given.env, values=given.values)
         rendered = _rendered(component, place)
         labels = {"application": application, "component": component.name, "release": fact.digest}
         if fact.family:
@@ -98,8 +82,8 @@ class Launcher:
             directory=self._volumes.own(application, component.name),
             limits=_limits(component),
             labels=labels,
-            container=_with_secrets(container, given),
-            secret_env=given.env,
+            container=_with_mounts(container, given.mounts),
+            secret_env=given.secret_env,
         )
 
     def launch_test(self, application: str, fact: ReleaseFact, component: Component) -> InstanceSpec:
@@ -230,10 +214,10 @@ class Launcher:
         return self._ports[key]
 
 
-def _with_secrets(container: ContainerSpec | None, given: GivenSecrets) -> ContainerSpec | None:
-    if container is None or given.folder is None:
+def _with_mounts(container: ContainerSpec | None, mounts: tuple[Mount, ...]) -> ContainerSpec | None:
+    if container is None or not mounts:
         return container
-    return msgspec.structs.replace(container, mounts=(*container.mounts, Mount(given.folder, SECRETS)))
+    return msgspec.structs.replace(container, mounts=(*container.mounts, *mounts))
 
 
 def _rendered(component: Component, place: Place) -> Rendered:

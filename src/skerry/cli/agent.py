@@ -88,7 +88,7 @@ def run(data: Path, stated: tuple[str, ...], *, log_json: bool, way: Any, **near
     What is said here of the way up counts for this run; skerry agent upstreams set changes it for good.
     """
     with left_out(*DECORATION):
-        from skerry.agent.wiring import Stated, run_agent
+        from skerry.agent.wiring.running import Stated, run_agent
         from skerry.cli.logs import configure_logs
 
     overrides = parse_stated(stated)

@@ -25,7 +25,7 @@ def facts(data: Path, stated: tuple[str, ...], root: Path, output: str) -> None:
     import msgspec
 
     with left_out(*DECORATION):
-        from skerry.agent.wiring import find_facts
+        from skerry.agent.wiring.opening import find_facts
 
     found = find_facts(data.absolute(), parse_stated(stated), root.absolute())
     if output == "json":

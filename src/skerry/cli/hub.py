@@ -53,7 +53,7 @@ def serve(data: Path, listen: str, url: str, *, delta_disk: int, delta_workers: 
     with lasting(), left_out(*DECORATION):
         from skerry.cli.logs import configure_logs
         from skerry.hub.deltas import DeltaLimits
-        from skerry.hub.wiring import serve as run
+        from skerry.hub.wiring.serving import serve as run
 
     configure_logs(json=log_json)
     limits = DeltaLimits(delta_disk, delta_workers)
@@ -66,7 +66,7 @@ def serve(data: Path, listen: str, url: str, *, delta_disk: int, delta_workers: 
 )
 def admin_secret(data: Path) -> None:
     """Make a new one-time secret for skerry login; works while the hub serves."""
-    from skerry.hub.wiring import new_admin_secret
+    from skerry.hub.wiring.serving import new_admin_secret
 
     secret, root = new_admin_secret(data.absolute())
     click.echo(f"one-time secret:   {secret}")

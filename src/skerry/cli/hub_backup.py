@@ -83,7 +83,7 @@ def backup(file: Path, data: Path, *, secret: _Secret, blobs: bool, force: bool,
 
     With --recipient this machine can write backups and not read them.
     """
-    from skerry.hub.wiring import back_up
+    from skerry.hub.wiring.console import back_up
     from skerry.trust.backup import Lock
 
     lock = Lock(recipient=secret.key) if secret.key else Lock(passphrase=secret.passphrase(confirm=True))
@@ -107,7 +107,7 @@ def restore(
 
     Join tokens and one-time secrets are revoked. Sites that have gone on since the backup are held.
     """
-    from skerry.hub.wiring import restore as run
+    from skerry.hub.wiring.console import restore as run
     from skerry.trust.backup import Opening
 
     if data is None and not dry_run:
@@ -153,7 +153,7 @@ def backup_key(file: Path) -> None:
 @output_option("table", "json", "yaml")
 def doctor(data: Path, output: str) -> int:
     """Look a hub's data directory over, whether the hub runs or not; ends with 1 when something is broken."""
-    from skerry.hub.wiring import examine
+    from skerry.hub.wiring.console import examine
 
     view = examine(data.absolute())
     print_view(view, _doctor_lines(view), output)

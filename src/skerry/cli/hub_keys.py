@@ -31,7 +31,7 @@ def new(data: Path, out: Path) -> None:
     """
     import msgspec
 
-    from skerry.hub.wiring import new_hub_keys
+    from skerry.hub.wiring.console import new_hub_keys
     from skerry.kit.durable import write_file
 
     made = new_hub_keys(data.absolute())
@@ -50,7 +50,7 @@ def install(root: Path, data: Path) -> None:
     Hosts follow at their next sync; until then what runs there runs on.
     """
     from skerry.client.ceremony import read_bytes
-    from skerry.hub.wiring import install_hub_root
+    from skerry.hub.wiring.console import install_hub_root
 
     version = install_hub_root(data.absolute(), read_bytes(root))
     click.echo(f"root {version} and the new keys are in use; start the hub")

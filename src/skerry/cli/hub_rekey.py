@@ -18,7 +18,7 @@ def rekey(data: Path) -> None:
 
     Hosts notice nothing. Run it again after a power cut: it goes on where it was.
     """
-    from skerry.hub.wiring import rekey_secrets
+    from skerry.hub.wiring.console import rekey_secrets
 
     count, key = rekey_secrets(data.absolute())
     click.echo(f"{plural(count, 'secret version')} wrapped under the new key {key[:16]}; start the hub")

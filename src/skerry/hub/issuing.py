@@ -10,7 +10,7 @@ import asyncio
 import base64
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import structlog
@@ -19,7 +19,7 @@ from skerry.carrier.notifier import Notifier
 from skerry.delivery.budget import site_policy
 from skerry.hub.placing import SiteWork, place_work, restricts
 from skerry.hub.recovering import Recovering
-from skerry.hub.secret_sealing import Seal, SiteUse, seal_nothing
+from skerry.hub.site_use import Addition, SiteUse
 from skerry.kit.errors import Conflict
 from skerry.kit.quantities import parse_duration
 from skerry.ports.clock import Clock
@@ -46,6 +46,7 @@ _log = structlog.get_logger()
 
 VALID_FOR = timedelta(days=60)
 RENEW_BEFORE = timedelta(days=30)
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 class Where(msgspec.Struct, frozen=True):
@@ -92,7 +93,7 @@ class Issuer:
         self._upcoming: Mapping[str, Mapping[str, str]] = {}
         self.recovering = Recovering(store, clock)
         self.on_issued: Callable[[str], None] = lambda _: None
-        self.seal: Seal = seal_nothing
+        self.additions: list[Addition] = []
         self._immovable: set[str] = set()  # sites where nothing depends on what hosts report of themselves
 
     async def issued(self, site: str) -> Issued:
@@ -247,10 +248,8 @@ class Issuer:
         (self._immovable.discard if moves else self._immovable.add)(record.name)
         upcoming = self._ahead(record.name, placed.applications, refs)
         applications = placed.applications
-        sealed = self.seal(
-            SiteUse(site=record, hosts=hosts, applications=applications, releases=documents, before=before)
-        )
-        return DesiredState(
+        use = SiteUse(site=record, hosts=hosts, applications=applications, releases=documents, before=before)
+        desired = DesiredState(
             site=record.name,
             generation=generation,
             issued_at=now,
@@ -266,9 +265,10 @@ class Issuer:
             policy=policy,
             upcoming=upcoming,
             snapshot=assigned.snapshot,
-            secrets=sealed.secrets,
-            revoked_secrets=sealed.revoked,
         )
+        for add in self.additions:
+            desired = add(use, desired)
+        return desired
 
     def _assigned(self, site: str, hosts: int) -> _Assigned:
         """Return what the rollouts have assigned to a site of so many hosts."""
@@ -375,7 +375,7 @@ def _same(before: DesiredState, after: DesiredState) -> bool:
     return _content(before) == _content(after)
 
 
-def _content(desired: DesiredState) -> tuple[object, ...]:
+def _content(desired: DesiredState) -> DesiredState:
     """Return what hosts act on; why something is placed where it is may change without a new generation.
 
     Why it is placed nowhere is all there is to say of it, and a rollout shows it.
@@ -384,17 +384,8 @@ def _content(desired: DesiredState) -> tuple[object, ...]:
         name: msgspec.structs.replace(placement, why=()) if placement.hosts else placement
         for name, placement in desired.placements.items()
     }
-    return (
-        desired.hosts,
-        desired.releases,
-        desired.variables,
-        placements,
-        desired.neighbours,
-        desired.policy,
-        desired.upcoming,
-        desired.snapshot,
-        desired.secrets,
-        desired.revoked_secrets,
+    return msgspec.structs.replace(
+        desired, generation=1, issued_at=_EPOCH, expires_at=_EPOCH, placements=placements
     )
 
 

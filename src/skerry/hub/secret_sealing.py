@@ -7,18 +7,18 @@ durable before anybody can. A secret that cannot be sealed now keeps nothing els
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import structlog
 
 from skerry.hub.secret_keeping import Offer, SecretKeeper, secrets_of
+from skerry.hub.site_use import SiteUse
 from skerry.kit.errors import SkerryError, Untrusted
 from skerry.ports.clock import Clock
-from skerry.ports.hub_store import HostRecord, HubStore, SiteRecord
+from skerry.ports.hub_store import HostRecord, HubStore
 from skerry.ports.secrets import ExposureRecord, SecretRecord
 from skerry.spec.desired import DesiredState
-from skerry.spec.release import Release
 from skerry.spec.secret import SealedSecret
 from skerry.trust.keys import key_id
 from skerry.trust.sealing import Binding, seal_secret
@@ -28,29 +28,11 @@ _log = structlog.get_logger()
 MAX_REVOKED = 1000
 
 
-class SiteUse(msgspec.Struct, frozen=True, kw_only=True):
-    """What a site runs: its hosts, their applications, those applications' releases, and what was issued before."""
-
-    site: SiteRecord
-    hosts: Sequence[HostRecord]
-    applications: Mapping[str, Sequence[str]]
-    releases: Mapping[str, Release]
-    before: DesiredState | None
-
-
 class Sealed(msgspec.Struct, frozen=True):
     """What a DesiredState says of secrets: sealed values by host, and ids of revoked versions."""
 
     secrets: dict[str, tuple[SealedSecret, ...]] = {}
     revoked: tuple[str, ...] = ()
-
-
-Seal = Callable[[SiteUse], Sealed]
-
-
-def seal_nothing(_: SiteUse) -> Sealed:
-    """Return that there are no secrets."""
-    return Sealed()
 
 
 class Sealer:
@@ -64,6 +46,11 @@ class Sealer:
         self._keeper = keeper
         self._clock = clock
         self._is_barred = is_barred
+
+    def add(self, use: SiteUse, desired: DesiredState) -> DesiredState:
+        """Return the document with the secrets of its site."""
+        sealed = self.seal(use)
+        return msgspec.structs.replace(desired, secrets=sealed.secrets, revoked_secrets=sealed.revoked)
 
     def seal(self, use: SiteUse) -> Sealed:
         """Return the secrets of a site, with new values sealed where there were none."""

@@ -1,10 +1,10 @@
 """Fills `${...}` references of a component's command and environment, and names what a component is told.
 
 References: `${bundle}`, `${data}`, `${port.NAME}`, `${model.NAME}`, `${volume.NAME}`, `${device.NAME}`,
-`${secrets}`, `${site.VARIABLE}`, and in a self-test's command `${self_test}`.
+`${site.VARIABLE}`, in a self-test's command `${self_test}`, and what services of the host give, such as `${secrets}`.
 Every component finds the same values in its environment: `SKERRY_PORT_<NAME>`, `SKERRY_MODEL_<NAME>`, `SKERRY_DATA`,
-`SKERRY_BUNDLE`, `SKERRY_SECRETS`, and the names of site, host, application, component and release. A component's own
-`env` wins.
+`SKERRY_BUNDLE`, and the names of site, host, application, component and release, and what services give. A component's
+own `env` wins.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ _reference_re = re.compile(r"\$\{([^}]*)\}")
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where a component finds itself: directories, ports, names. Without a `path` it keeps what its image says."""
+    """Where a component finds itself: directories, ports, names. Without a `path` it keeps what its image says.
+
+    `env` and `values`, by the names of references, are what services give.
+    """
 
     site: str
     host: str
@@ -35,7 +38,8 @@ class Place(msgspec.Struct, frozen=True):
     volumes: Mapping[str, str] = {}
     devices: Mapping[str, str] = {}
     self_test: str = ""
-    secrets: str = ""
+    env: Mapping[str, str] = {}
+    values: Mapping[str, str] = {}
 
 
 class Rendered(msgspec.Struct, frozen=True):
@@ -63,7 +67,8 @@ def render_component(component: Component, place: Place) -> Rendered | Unresolve
         values["self_test"] = place.self_test
     if any(use.path for use in component.secrets):
         # A self-test has none: what names them finds an empty word.
-        values["secrets"] = place.secrets
+        values["secrets"] = ""
+    values.update(place.values)
     values.update((f"site.{name}", value) for name, value in place.variables.items())
     unknown: set[str] = set()
 
@@ -85,7 +90,7 @@ def render_component(component: Component, place: Place) -> Rendered | Unresolve
         "SKERRY_RELEASE": place.release,
         "SKERRY_DATA": place.data,
         "SKERRY_BUNDLE": place.bundle,
-        **({"SKERRY_SECRETS": place.secrets} if place.secrets else {}),
+        **place.env,
     }
     env.update((f"SKERRY_PORT_{_env_name(name)}", str(port)) for name, port in place.ports.items())
     env.update((f"SKERRY_MODEL_{_env_name(name)}", path) for name, path in place.models.items())

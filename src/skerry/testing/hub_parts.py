@@ -8,6 +8,7 @@ from skerry.adapters.delta_workers import DeltaWorkers
 from skerry.adapters.key_file import KeyFile
 from skerry.adapters.sql.store import SqlHubStore
 from skerry.carrier.notifier import Notifier
+from skerry.hub.adding import site_additions
 from skerry.hub.backend import HubBackend
 from skerry.hub.deltas import DeltaShelf
 from skerry.hub.issuing import Issuer
@@ -18,7 +19,6 @@ from skerry.hub.loops.deltas import DeltaLoop
 from skerry.hub.loops.rollouts import RolloutLoop
 from skerry.hub.repository import Repository
 from skerry.hub.secret_keeping import SecretKeeper
-from skerry.hub.secret_sealing import Sealer
 from skerry.hub.services import Hub
 from skerry.ports.clock import Clock
 from skerry.ports.hub_store import HubStore
@@ -47,8 +47,7 @@ def memory_hub(
     repository = Repository(store, keys, clock)
     backend = HubBackend(store, deltas, repository, clock, issuer=issuer, notifier=notifier)
     keeper = SecretKeeper(store, KeyFile.find(folder / "keys", {}), clock)
-    barred = backend.identities.quarantine
-    issuer.seal = Sealer(store, keeper, clock, is_barred=lambda host: barred(host) is not None).seal
+    issuer.additions = site_additions(store, clock, keeper=keeper, identities=backend.identities)
     judge = Judge(store, blobs)
     rollouts = RolloutLoop(store, issuer, clock, judge, Leases(store, clock, replica))
     rollouts.fresh = backend.presence.fresh

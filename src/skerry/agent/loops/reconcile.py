@@ -30,7 +30,6 @@ from skerry.agent.measuring import Measurer
 from skerry.agent.metering import Metering
 from skerry.agent.preparing import Preparer
 from skerry.agent.releases import Releases
-from skerry.agent.secrets import HostSecrets
 from skerry.agent.seeing import (
     adopted_records,
     alive_applications,
@@ -42,6 +41,7 @@ from skerry.agent.seeing import (
     with_progress,
 )
 from skerry.agent.self_testing import SelfTests, is_self_test
+from skerry.agent.services.host_service import HostServices, Turn
 from skerry.agent.status_file import StatusFile
 from skerry.agent.storing import Storage
 from skerry.agent.volumes import Volumes
@@ -109,7 +109,7 @@ class Parts(msgspec.Struct, frozen=True):
     neighbours: NeighbourLoop
     vouching: Vouching
     metering: Metering
-    secrets: HostSecrets
+    services: HostServices
 
 
 class Reconciler:
@@ -148,6 +148,7 @@ class Reconciler:
         ):
             source.on_change = self.wake
 
+        parts.services.set_on_change(self.wake)
         self._preparing.on_trouble = self._tell_trouble
         parts.fetcher.on_fetched = self._tell_fetched
 
@@ -206,7 +207,9 @@ class Reconciler:
             self._adopt(instances)
         targets = self._targets(instances)
         parts.metering.follow(desired, self._records, instances)
-        await parts.secrets.follow(desired, self._records, instances)
+        await parts.services.follow(
+            Turn(desired=desired, records=self._records, instances=instances, facts=facts)
+        )
         parts.probes.watch(watched(instances, self._component, parts.live))
         seen = self._see(targets, instances)
         plan = plan_host(targets, self._records, seen, self._memory, now=parts.clock.monotonic())
@@ -234,8 +237,8 @@ class Reconciler:
             ahead=self._ahead.views,
             metadata=parts.vouching.view,
             holds=parts.holds.in_force,
-            secrets=parts.secrets.views,
         )
+        observed = parts.services.show(observed)
         self._status.write(parts.syncer, observed, facts)
         parts.syncer.tell(observed, facts)
         if failure is not None:
@@ -307,10 +310,10 @@ class Reconciler:
             taken=parts.live.taken,
             wiped=parts.volumes.wiped(),
             full=parts.volumes.full,
-            withheld={**parts.secrets.withheld(fresh), **parts.vouching.withheld(fresh)},
+            withheld={**parts.services.withheld(fresh), **parts.vouching.withheld(fresh)},
             revoked=parts.vouching.revoked(),
             gates=parts.metering.failures,
-            outdated=parts.secrets.outdated,
+            outdated=parts.services.outdated,
         )
 
     def _adopt(self, instances: Mapping[str, InstanceView]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import secrets
 import signal
 import socket
@@ -20,11 +19,6 @@ import uvicorn
 from litestar import Litestar
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from skerry import __version__
-from skerry.adapters.delta_workers import DeltaWorkers
-from skerry.adapters.directory_blobs import DirectoryBlobs
-from skerry.adapters.key_file import KeyFile
-from skerry.adapters.object_blobs import ObjectBlobs
 from skerry.adapters.sql.store import SqlHubStore
 from skerry.adapters.system_clock import SystemClock
 from skerry.carrier.app import carrier_app
@@ -32,36 +26,22 @@ from skerry.carrier.connections import allow_many_files, new_loop, patient_proto
 from skerry.carrier.limits import CarrierLimits
 from skerry.carrier.notifier import Notifier
 from skerry.hub.api.app import operator_app
-from skerry.hub.backend import HubBackend
-from skerry.hub.deltas import DeltaLimits, DeltaShelf
-from skerry.hub.issuing import Issuer
-from skerry.hub.judging import Judge
-from skerry.hub.keeping import HubKeys, open_keys, open_server_certificate
-from skerry.hub.leasing import Leases, replica_name
-from skerry.hub.loops.deltas import DeltaLoop
-from skerry.hub.loops.rollouts import RolloutLoop
-from skerry.hub.recording import DecisionFiles
-from skerry.hub.rekeying import finish_rekeying, install_root, make_next_keys
+from skerry.hub.deltas import DeltaLimits
+from skerry.hub.keeping import open_keys, open_server_certificate
+from skerry.hub.rekeying import finish_rekeying
 from skerry.hub.repository import Repository
-from skerry.hub.restoring import begin_restored, check_keys, mark_of
-from skerry.hub.secret_keeping import SecretKeeper
-from skerry.hub.secret_sealing import Sealer
 from skerry.hub.services import Hub
+from skerry.hub.wiring.assembling import Opened, assemble
 from skerry.kit.errors import Bug, Conflict, Rejected, SkerryError, Unavailable, as_failure
 from skerry.kit.ids import new_secret
 from skerry.kit.locking import hold
 from skerry.kit.structs import settle_structs
 from skerry.ports.hub_store import Audit, HubStore, TokenRecord
-from skerry.spec.backup import BackupLock, BackupView, DoctorView, RestoreView
-from skerry.spec.publishing import HubKeysFile
-from skerry.trust.backup import Lock, Opening
 from skerry.trust.tokens import hash_secret
 
 _log = structlog.get_logger()
 
 KEEP_EVENTS = 200_000
-RECORDINGS = "SKERRY_RECORD_DECISIONS"
-"""Names a directory into which decisions about rollouts are written, with all that goes into them."""
 KEEP_AUDITS = 50_000
 MAINTAIN_EVERY_S = 600.0
 ADMIN_SECRET_TTL = timedelta(days=1)
@@ -91,7 +71,7 @@ def serve(data: Path, listen: str, url: str, say: Callable[[str], None], *, delt
             door = stack.enter_context(contextlib.closing(_bind(host, port)))
             url = url or f"https://{_shown_host(host)}:{door.getsockname()[1]}"
             runner = stack.enter_context(asyncio.Runner(loop_factory=new_loop))
-            runner.run(_serve(data, door, url, _Opened(keys, store, clock, deltas), say))
+            runner.run(_serve(data, door, url, Opened(keys, store, clock, deltas), say))
 
 
 def new_admin_secret(data: Path) -> tuple[str, str]:
@@ -108,169 +88,11 @@ def new_admin_secret(data: Path) -> tuple[str, str]:
         return _admin_secret(store, clock), digest
 
 
-def new_hub_keys(data: Path) -> HubKeysFile:
-    """Make the next online keys of a hub, and return their public halves; again gives the same.
-
-    Raises:
-        Rejected: no hub was ever served from this directory (`hub.absent`).
-    """
-    if not (data / "trust-root.json").exists():
-        raise Rejected("hub.absent", f"no hub has been served from {data}", hint="run skerry hub serve first")
-    return make_next_keys(data)
-
-
-def install_hub_root(data: Path, root: bytes) -> int:
-    """Take a root that names the next online keys, and those keys, into use; return the root's version.
-
-    Raises:
-        Conflict: the hub serves (`hub.running`); Missing, Rejected, Untrusted: see `hub.rekeying.install_root`.
-    """
-    running = Conflict(
-        "hub.running", f"a hub serves {data}", hint="stop it first: it has the old keys in memory"
-    )
-    with (
-        hold(data / "hub.lock", conflict=running),
-        contextlib.closing(SqlHubStore.open(data / "hub.db")) as store,
-    ):
-        return install_root(data, store, SystemClock(), root)
-
-
-def rekey_secrets(data: Path) -> tuple[int, str]:
-    """Wrap all stored secrets under a new key; return how many versions that were, and the id of the key.
-
-    Raises:
-        Rejected: no hub was ever served from this directory (`hub.absent`).
-        Conflict: the hub serves (`hub.running`), or a backup of it is being made (`backup.running`).
-        Unavailable: see `skerry.hub.secret_rekeying.rekey`.
-    """
-    from skerry.adapters.hub_backup import LOCK
-    from skerry.hub.secret_rekeying import rekey
-
-    if not (data / "trust-root.json").exists():
-        raise Rejected("hub.absent", f"no hub has been served from {data}")
-    busy = Conflict("hub.running", f"a hub serves {data}", hint="stop it first: it has the old key in memory")
-    backup = Conflict("backup.running", f"a backup of {data} is being made")
-    with (
-        hold(data / "hub.lock", conflict=busy),
-        # A backup has the database of one moment and the keys of a later one.
-        hold(data / LOCK, conflict=backup),
-        contextlib.closing(SqlHubStore.open(data / "hub.db")) as store,
-    ):
-        keys = KeyFile.find(data, os.environ)
-        audit = Audit(at=SystemClock().now(), who="console", action="secrets.rekey", subject="hub")
-        return rekey(store, keys, audit), keys.newest()
-
-
-def back_up(
-    data: Path, target: Path, opening: Lock, *, blobs: bool, force: bool, tell: Callable[[int, int], None]
-) -> BackupView:
-    """Write a backup of a hub's data directory, also while it is served.
-
-    Raises:
-        Rejected, Conflict, Unavailable: see `skerry.adapters.hub_backup.back_up`.
-    """
-    from skerry.adapters.hub_backup import BackupJob
-    from skerry.adapters.hub_backup import back_up as run
-
-    lock, key = _lock(opening)
-    now = SystemClock().now()
-    job = BackupJob(
-        data=data,
-        target=target,
-        lock=lock,
-        key=key,
-        now=now,
-        version=__version__,
-        blobs=blobs,
-        force=force,
-    )
-    return run(job, tell)
-
-
-def restore(
-    file: Path,
-    data: Path,
-    opening: Opening,
-    *,
-    dry_run: bool,
-    revoke_tokens: bool,
-    tell: Callable[[int, int], None],
-) -> RestoreView:
-    """Restore a backup into a directory that is empty or not there; in a dry run, verify it and write nothing.
-
-    Raises:
-        Rejected: it is no backup, or of a newer version.
-        Denied, Untrusted: it does not open, or was altered; nothing is there then that was not before.
-        Conflict: the directory is in use.
-    """
-    from skerry.adapters import hub_restore
-    from skerry.adapters.backup_archive import open_archive
-
-    if not dry_run:
-        hub_restore.refuse_used(data)
-    with open_archive(file, opening) as reader:
-        manifest = reader.manifest
-        if dry_run:
-            damaged = hub_restore.verify(reader, tell)
-            return RestoreView(manifest=manifest, dry_run=True, damaged=tuple(damaged))
-        mark = mark_of(manifest, SystemClock().now())
-        with hub_restore.staged(data, mark) as staging:
-            damaged = hub_restore.unpack(reader, staging, tell)
-            check_keys(staging, manifest, mark.restored_at)
-            with contextlib.closing(SqlHubStore.open(staging / "hub.db")) as store:
-                revoked = begin_restored(store, mark, revoke_tokens=revoke_tokens)
-    return RestoreView(
-        manifest=manifest,
-        dry_run=False,
-        data=str(data),
-        join_tokens_revoked=revoked.join_tokens,
-        tokens_revoked=revoked.tokens,
-        tokens_kept=revoked.kept,
-        damaged=tuple(damaged),
-    )
-
-
-def examine(data: Path) -> DoctorView:
-    """Look a hub's data directory over, whether it is served or not; nothing in it is changed."""
-    from skerry.adapters.hub_look import look_over
-    from skerry.hub.doctor import judge
-
-    return judge(look_over(data, SystemClock().now()))
-
-
-def _lock(opening: Lock) -> tuple[BackupLock, bytes]:
-    """Return a fresh lock for a passphrase or a recipient, and the key it leads to."""
-    from skerry.trust.backup import (
-        KEY_BYTES,
-        SALT_BYTES,
-        check_passphrase,
-        passphrase_key,
-        passphrase_lock,
-        recipient_lock,
-    )
-
-    if opening.recipient:
-        key = secrets.token_bytes(KEY_BYTES)
-        return recipient_lock(opening.recipient, key), key
-    lock = passphrase_lock(secrets.token_bytes(SALT_BYTES))
-    return lock, passphrase_key(lock, check_passphrase(opening.passphrase))
-
-
-class _Opened:
-    """What was opened before the loop began."""
-
-    def __init__(self, keys: HubKeys, store: HubStore, clock: SystemClock, deltas: DeltaLimits) -> None:
-        self.keys = keys
-        self.store = store
-        self.clock = clock
-        self.deltas = deltas
-
-
 async def _serve(
-    data: Path, door: socket.socket, url: str, opened: _Opened, say: Callable[[str], None]
+    data: Path, door: socket.socket, url: str, opened: Opened, say: Callable[[str], None]
 ) -> None:
     notifier = Notifier()
-    hub = _assemble(data, url, opened, notifier)
+    hub = assemble(data, url, opened, notifier)
     names = _certificate_names(url)
     key, cert, _ = open_server_certificate(data, names, opened.clock.now())
     config = uvicorn.Config(
@@ -322,51 +144,6 @@ async def _serve(
     say("hub stopped")
 
 
-def _assemble(data: Path, url: str, opened: _Opened, notifier: Notifier) -> Hub:
-    blobs = ObjectBlobs.in_directory(data / "blobs")
-    deltas = DeltaShelf(
-        opened.store,
-        blobs,
-        ObjectBlobs.in_directory(data / "deltas"),
-        DeltaWorkers(blobs, data / "deltas" / "making"),
-        opened.clock,
-    )
-    deltas.limits = opened.deltas
-    issuer = Issuer(opened.store, opened.keys.key, opened.clock, notifier)
-    repository = Repository(opened.store, opened.keys, opened.clock)
-    backend = HubBackend(opened.store, deltas, repository, opened.clock, issuer=issuer, notifier=notifier)
-    keeper = SecretKeeper(opened.store, KeyFile.find(data, os.environ), opened.clock)
-    barred = backend.identities.quarantine
-    sealer = Sealer(opened.store, keeper, opened.clock, is_barred=lambda host: barred(host) is not None)
-    issuer.seal = sealer.seal
-    judge = Judge(opened.store, blobs)
-    leases = Leases(opened.store, opened.clock, replica_name(data))
-    rollouts = RolloutLoop(opened.store, issuer, opened.clock, judge, leases)
-    rollouts.fresh = backend.presence.fresh
-    if recordings := os.environ.get(RECORDINGS):
-        rollouts.recorder = DecisionFiles(Path(recordings))
-    rollouts.revoked = repository.why_revoked
-    backend.on_news = rollouts.wake
-    ahead = DeltaLoop(opened.store, deltas)
-    rollouts.on_running = ahead.follow
-    return Hub(
-        store=opened.store,
-        blobs=blobs,
-        deltas=deltas,
-        ahead=ahead,
-        uploads=DirectoryBlobs(data / "uploads"),
-        keys=opened.keys,
-        repository=repository,
-        clock=opened.clock,
-        issuer=issuer,
-        backend=backend,
-        rollouts=rollouts,
-        judge=judge,
-        secrets=keeper,
-        url=url,
-    )
-
-
 def _dispatch(carrier: ASGIApp, operators: Litestar) -> ASGIApp:
     """Send `/v1/` to the carrier app and all else to the operator API; the hot path crosses one framework only."""
 
@@ -402,7 +179,7 @@ async def _maintain(data: Path, hub: Hub, names: list[str], context: ssl.SSLCont
         await hub.clock.sleep(MAINTAIN_EVERY_S)
 
 
-def _announce(hub: Hub, opened: _Opened, say: Callable[[str], None]) -> None:
+def _announce(hub: Hub, opened: Opened, say: Callable[[str], None]) -> None:
     say(f"hub ready at {hub.url}")
     login = f"skerry login {hub.url} --root {hub.repository.root_digest}"
     if any(token.role == "admin" and not token.once for token in hub.store.tokens()):

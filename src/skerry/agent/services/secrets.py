@@ -14,24 +14,28 @@ from datetime import datetime, timedelta
 import msgspec
 
 from skerry.agent.keys import KeyFiles
-from skerry.agent.launching import GivenSecrets
 from skerry.agent.secret_files import Owner, SecretFiles
 from skerry.agent.secret_telling import SecretTelling
+from skerry.agent.services.host_service import NOTHING, Given, HostService, Turn
 from skerry.agent.vault import Vault, VaultEntry, VaultState
 from skerry.kit.digests import short
 from skerry.kit.errors import Rejected, SkerryError, Unavailable, Untrusted
 from skerry.kit.quantities import parse_duration
 from skerry.ports.clock import Clock
-from skerry.ports.runtime import InstanceView
+from skerry.ports.runtime import InstanceView, Mount
 from skerry.reconcile.records import ApplicationRecord, ReleaseFact
 from skerry.spec.application import Component, SecretUse
 from skerry.spec.checks_secrets import PREVIOUS
 from skerry.spec.desired import DesiredState
+from skerry.spec.report import Observed
 from skerry.spec.secret import SealedSecret
 from skerry.trust.sealing import Binding, open_secret
 from skerry.trust.secret_choice import InUse, choose_version
 
 Note = Callable[..., None]
+
+SECRETS = "/skerry/secrets"
+"""Where a container finds its secrets."""
 
 
 class SecretParts(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,27 +64,33 @@ class _Place(msgspec.Struct, frozen=True):
         return f"{self.application}.{self.component.name}.{short(self.fact.kin)}"
 
 
-class HostSecrets:
+class HostSecrets(HostService):
     """The secrets of one host. `views` are the versions in use by name, for the hub."""
 
+    name = "secrets"
+
     def __init__(self, parts: SecretParts) -> None:
+        super().__init__()
         self._parts = parts
         self._refused: set[tuple[str, str]] = set()
         self._told: set[str] = set()
         self._trouble = ""
-        self.outdated: Mapping[str, str] = {}
+        self._outdated: Mapping[str, str] = {}
         self.views: dict[str, int] = {}
 
-    async def follow(
-        self,
-        desired: DesiredState | None,
-        records: Mapping[str, ApplicationRecord],
-        instances: Mapping[str, InstanceView],
-    ) -> None:
+    @property
+    def outdated(self) -> Mapping[str, str]:
+        return self._outdated
+
+    def show(self, observed: Observed) -> Observed:
+        return msgspec.structs.replace(observed, secrets=self.views)
+
+    async def follow(self, turn: Turn) -> None:
         """Bring values, files and components to what is desired, needed here, and due now.
 
         What hinders it is told as an event; what applications have they keep.
         """
+        desired = turn.desired
         own = desired.secrets.get(self._parts.host, ()) if desired else ()
         if not own and not self._parts.vault.is_there:
             return  # most hosts need none, and no key either
@@ -91,7 +101,7 @@ class HostSecrets:
                 self._parts.note("secret.refused", message)
             if self._parts.vault.lost:
                 self._note_once("secret.vault_lost", self._parts.vault.lost)
-            self._follow(desired, records, instances, opened=opened)
+            self._follow(turn, opened)
         except SkerryError as error:
             self._trouble = error.message
             self._note_once("secret.trouble", f"{error.code}: {error.message}")
@@ -115,7 +125,7 @@ class HostSecrets:
                 found[digest] = f"waiting for its secrets: {self._trouble}"
         return found
 
-    def give(self, application: str, fact: ReleaseFact, component: Component) -> GivenSecrets:
+    def give(self, application: str, fact: ReleaseFact, component: Component) -> Given:
         """Return where a component that is about to be started finds its secrets, which are placed now.
 
         Raises:
@@ -123,36 +133,35 @@ class HostSecrets:
             Rejected: a value cannot be a variable's (`secret.not_text`).
         """
         if not component.secrets:
-            return GivenSecrets()
+            return NOTHING
         self._parts.vault.open()
         place = _Place(application, fact, component)
         self._place(place, self._parts.vault.state)
         self._parts.telling.note_launch(fact.instance_id(application, component.name), self._ids(component))
-        has_files = any(use.path for use in component.secrets)
         env_folder = self._parts.files.folder(_env_name(place))
-        return GivenSecrets(
-            self._parts.files.folder(place.name) if has_files else None,
-            {use.env: env_folder / use.env for use in component.secrets if use.env},
+        secret_env = {use.env: env_folder / use.env for use in component.secrets if use.env}
+        if not any(use.path for use in component.secrets):
+            return Given(secret_env=secret_env)
+        folder = self._parts.files.folder(place.name)
+        seen = SECRETS if component.image is not None else str(folder)
+        return Given(
+            env={"SKERRY_SECRETS": seen},
+            secret_env=secret_env,
+            values={"secrets": seen},
+            mounts=(Mount(folder, SECRETS),),
         )
 
     async def close(self) -> None:
         """Stop telling components; who was not told is told by the next agent."""
         await self._parts.telling.close()
 
-    def _follow(
-        self,
-        desired: DesiredState | None,
-        records: Mapping[str, ApplicationRecord],
-        instances: Mapping[str, InstanceView],
-        *,
-        opened: Mapping[str, VaultEntry],
-    ) -> None:
-        parts, before = self._parts, self._parts.vault.state
+    def _follow(self, turn: Turn, opened: Mapping[str, VaultEntry]) -> None:
+        parts, before, desired = self._parts, self._parts.vault.state, turn.desired
         sealed = desired.secrets.get(parts.host, ()) if desired else ()
         revoked = dict.fromkeys((*before.revoked, *(desired.revoked_secrets if desired else ())))
         entries = {key: entry for key, entry in before.entries.items() if key not in revoked}
         entries |= opened
-        places, whole = self._places(records, instances)
+        places, whole = self._places(turn.records, turn.instances)
         needed = {use.name for place in places for use in place.component.secrets}
         if whole:
             needed |= {one.name for one in sealed}
@@ -166,7 +175,7 @@ class HostSecrets:
         if whole and (gone := parts.files.forget(kept)):
             names = ", ".join(name for name in gone if not name.endswith(".env"))
             parts.note("secret.wiped", f"files of {names or gone[0]}")
-        self._look_after(places, instances)
+        self._look_after(places, turn.instances)
         if failure is not None:
             raise failure
 
@@ -309,7 +318,7 @@ class HostSecrets:
                     else:
                         self._parts.telling.tell(instance, view, use, chosen)
         self._parts.telling.forget(instances)
-        self.outdated = outdated
+        self._outdated = outdated
 
     def _ids(self, component: Component) -> dict[str, str]:
         uses = self._parts.vault.state.uses

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import secrets
 import signal
 import sys
@@ -15,11 +13,9 @@ import msgspec
 import structlog
 
 from skerry.adapters.directory_blobs import DirectoryBlobs
-from skerry.adapters.facts import HostDetector, override_facts, read_facts
+from skerry.adapters.facts import override_facts
 from skerry.adapters.lan_door import LanDoor
 from skerry.adapters.lan_near import LanNear
-from skerry.adapters.machine_mark import machine_mark
-from skerry.adapters.memory_folder import find_memory_folder
 from skerry.adapters.net_metrics import NetMetrics
 from skerry.adapters.net_prober import NetProber
 from skerry.adapters.process_runtime import ProcessRuntime
@@ -27,7 +23,7 @@ from skerry.adapters.sqlite_agent_store import SqliteAgentStore
 from skerry.adapters.system_clock import SystemClock
 from skerry.adapters.udp_datagrams import UdpDatagrams
 from skerry.agent.carried import Carried, CarriedParts
-from skerry.agent.engine import EngineFinder, Found
+from skerry.agent.engine import EngineFinder
 from skerry.agent.facts import FactsKeeper
 from skerry.agent.fetcher import Fetcher, FetchParts
 from skerry.agent.holding import Holds
@@ -48,34 +44,32 @@ from skerry.agent.metering import Metering
 from skerry.agent.preparing import Preparer
 from skerry.agent.releases import Releases
 from skerry.agent.rotating import KeyRotation
-from skerry.agent.secret_files import SecretFiles
-from skerry.agent.secret_telling import SecretTelling
-from skerry.agent.secrets import HostSecrets, SecretParts
 from skerry.agent.self_testing import SelfTests, TestBench
 from skerry.agent.sharing import Sharing, SharingParts
 from skerry.agent.sharing_door import DoorKeeper, DoorParts, parse_share
 from skerry.agent.sharing_serving import Passes, Shelf
-from skerry.agent.vault import Vault
 from skerry.agent.volumes import Volumes
 from skerry.agent.vouching import Vouching, VouchingParts
-from skerry.agent.ways_up import WayFollower, load_way
+from skerry.agent.ways_up import WayFollower
+from skerry.agent.wiring.opening import (
+    find_container_engine,
+    lock_data,
+    open_facts,
+    open_guard,
+    open_link,
+    this_machine,
+)
+from skerry.agent.wiring.services import Ground, open_services
 from skerry.carrier.limiting import Limiter
 from skerry.carrier.upstreams import Upstreams
-from skerry.carrier.ways_up import NOTHING_STATED, StatedWay, open_upstreams
-from skerry.kit.durable import write_file
-from skerry.kit.errors import Conflict, Unavailable
-from skerry.kit.locking import hold
+from skerry.carrier.ways_up import NOTHING_STATED, StatedWay
 from skerry.kit.structs import settle_structs
 from skerry.ports.agent_store import AgentStore
 from skerry.ports.blobs import LocalBlobs
 from skerry.ports.discovery import Discovery
-from skerry.ports.key_guard import KeyGuard
-from skerry.spec.facts import HostFacts
 from skerry.trust.keys import SigningKey
 
 _log = structlog.get_logger()
-
-TPM_DEVICE = Path("/dev/tpmrm0")
 
 
 class Stated(msgspec.Struct, frozen=True):
@@ -104,99 +98,6 @@ def run_agent(data: Path, stated: Stated) -> None:
         identity = load_identity(data, open_guard())
         override_facts({}, stated.facts)  # refuse a wrong override before anything runs
         asyncio.run(_run(data, identity, stated))
-
-
-def open_guard() -> KeyGuard | None:
-    """Return what keeps keys so that they can be used on this machine alone: its TPM if there is one."""
-    if not (os.environ.get("TPM2TOOLS_TCTI") or TPM_DEVICE.exists()):
-        return None
-    from skerry.adapters.tpm_guard import TpmGuard
-
-    return TpmGuard.find(os.environ, TPM_DEVICE)
-
-
-def open_blobs(data: Path) -> LocalBlobs:
-    """Return the blobs of a data directory, whether its agent runs or not."""
-    return DirectoryBlobs(data / "blobs")
-
-
-def open_store(data: Path) -> AgentStore:
-    """Return what the agent of a data directory remembers; its lock must be held."""
-    return SqliteAgentStore.open(data / "agent.db")[0]
-
-
-def open_link(data: Path, identity: Identity, stated: StatedWay = NOTHING_STATED) -> Upstreams:
-    """Return the link up, as the files of a data directory and what is stated say."""
-    way = load_way(data, identity.place, stated)
-    way.check()
-    return open_upstreams(way, identity.trust_root, SystemClock())
-
-
-def this_machine() -> str:
-    """Return the mark that tells this machine from others, as `skerry describe host` may show it."""
-    return machine_mark()
-
-
-def open_runtime(data: Path) -> HostRuntime:
-    """Return the runtime that holds this directory's instances, with the container engine if there is one.
-
-    Raises:
-        Unavailable: an engine was used here and does not answer now, so that not all instances can be seen
-            (`engine.away`).
-    """
-    runtime = HostRuntime(ProcessRuntime(data / "instances"))
-    found = find_container_engine(data)
-    if found is not None:
-        runtime.attach(found.runtime)
-    elif (owner := data / "owner").exists():
-        hint = f"start it; if it is gone for good, remove {owner}"
-        raise Unavailable("engine.away", "the container engine of this host does not answer", hint=hint)
-    return runtime
-
-
-def find_container_engine(data: Path) -> Found | None:
-    """Return the host's container engine if one answers now. Blocking.
-
-    What it runs for us carries the owner's name that is kept in the data directory, so that several agents can
-    share one engine.
-    """
-    from skerry.adapters.engine_api import find_engine
-
-    socket = find_engine(os.environ)
-    if socket is None:
-        return None
-    from skerry.adapters.docker_images import DockerImages
-    from skerry.adapters.docker_runtime import DockerRuntime
-
-    file = data / "owner"
-    if not file.exists():
-        write_file(file, secrets.token_hex(8).encode())
-    owner = file.read_text(encoding="ascii")
-    return Found(str(socket), DockerRuntime(socket, owner=owner), DockerImages(socket, owner=owner))
-
-
-def open_facts(data: Path, overrides: Mapping[str, str], extra: Callable[[], HostFacts]) -> FactsKeeper:
-    """Return what keeps the facts of this machine; `extra` are those of other parts of the agent."""
-    detector = HostDetector(data=data)
-    return FactsKeeper(
-        detector.detect,
-        detector.look,
-        SystemClock(),
-        extra=extra,
-        overlay=lambda facts: override_facts(facts, overrides),
-    )
-
-
-def find_facts(data: Path, overrides: Mapping[str, str], root: Path = Path("/")) -> HostFacts:
-    """Return the facts of this machine as the agent would find them now, with those that are stated."""
-    return override_facts(read_facts(root, data=data), overrides)
-
-
-def lock_data(data: Path) -> contextlib.AbstractContextManager[None]:
-    """Hold the data directory for this process alone."""
-    hint = "one data directory, one agent"
-    conflict = Conflict("agent.running", f"another agent runs on {data}", hint=hint)
-    return hold(data / "agent.lock", conflict=conflict)
 
 
 async def _run(data: Path, identity: Identity, stated: Stated) -> None:
@@ -235,14 +136,14 @@ class _Host(msgspec.Struct, frozen=True):
 def _wire(
     data: Path, identity: Identity, stated: Stated, syncer: Syncer, store: AgentStore, link: Upstreams
 ) -> _Host:
-    clock, prober = SystemClock(), NetProber()
-    runtime, blobs = HostRuntime(ProcessRuntime(data / "instances")), DirectoryBlobs(data / "blobs")
-    releases, volumes = Releases(data / "releases", blobs), Volumes(data / "volumes", clock)
-    live = LiveModels(data / "live", releases, store, runtime, prober)
+    clock = SystemClock()
+    blobs, volumes = DirectoryBlobs(data / "blobs"), Volumes(data / "volumes", clock)
+    ground = _ground(data, identity, syncer, store, blobs)
+    runtime, releases, files = ground.runtime, ground.releases, ground.keys
+    live = LiveModels(data / "live", releases, store, runtime, ground.prober)
     host, site = identity.place.host, identity.place.site
-    files, telling = KeyFiles(data, open_guard()), SecretTelling(store, runtime, prober, clock)
-    own = _secrets(data, host, syncer, releases=releases, keys=files, telling=telling)
-    place = Site(host, site, lambda: syncer.desired.variables if syncer.desired else {}, own.give)
+    services = open_services(ground)
+    place = Site(host, site, lambda: syncer.desired.variables if syncer.desired else {}, services.give)
     launcher = Launcher(place, store, releases, volumes, live)
     tests = SelfTests(releases, TestBench(releases, launcher, runtime, clock), store)
     preparer, limiter = Preparer(releases, blobs, clock), Limiter(store, clock, syncer.now)
@@ -257,17 +158,10 @@ def _wire(
     link.on_traffic = limiter.count
     fetching = FetchParts(blobs, link, clock, syncer.token, data, limiter, sharing)
     fetcher, measuring = Fetcher(fetching), Fetcher(fetching)
-    measurer = Measurer(
-        data / "measure",
-        MeasuringParts(
-            blobs=blobs,
-            fetcher=measuring,
-            runtime=runtime,
-            clock=clock,
-            tests=tests,
-            launcher_for=lambda other: Launcher(place, store, other, volumes, live),
-        ),
-    )
+
+    def launcher_for(other: Releases) -> Launcher:
+        return Launcher(place, store, other, volumes, live)
+
     parts = Parts(
         store=store,
         blobs=blobs,
@@ -277,21 +171,54 @@ def _wire(
         launcher=launcher,
         live=live,
         tests=tests,
-        measurer=measurer,
+        measurer=_measurer(ground, blobs, measuring, tests, launcher_for=launcher_for),
         volumes=volumes,
         fetcher=fetcher,
         limiter=limiter,
         holds=Holds(data, syncer.now, syncer.note),
-        probes=ProbeLoop(prober, runtime, clock),
+        probes=ProbeLoop(ground.prober, runtime, clock),
         syncer=syncer,
         clock=clock,
         facts=facts,
         neighbours=neighbours,
         vouching=Vouching(VouchingParts(identity.trust, store, link, clock, syncer.now, syncer.token)),
         metering=_metering(syncer, store, releases=releases, live=live, host=host),
-        secrets=own,
+        services=services,
     )
     return _Host(parts, facts, engine, measuring, _rotation(files, identity, parts, link))
+
+
+def _ground(data: Path, identity: Identity, syncer: Syncer, store: AgentStore, blobs: LocalBlobs) -> Ground:
+    return Ground(
+        data=data,
+        identity=identity,
+        store=store,
+        syncer=syncer,
+        releases=Releases(data / "releases", blobs),
+        keys=KeyFiles(data, open_guard()),
+        runtime=HostRuntime(ProcessRuntime(data / "instances")),
+        prober=NetProber(),
+        clock=SystemClock(),
+    )
+
+
+def _measurer(
+    ground: Ground,
+    blobs: LocalBlobs,
+    fetcher: Fetcher,
+    tests: SelfTests,
+    *,
+    launcher_for: Callable[[Releases], Launcher],
+) -> Measurer:
+    parts = MeasuringParts(
+        blobs=blobs,
+        fetcher=fetcher,
+        runtime=ground.runtime,
+        clock=ground.clock,
+        tests=tests,
+        launcher_for=launcher_for,
+    )
+    return Measurer(ground.data / "measure", parts)
 
 
 def _carried(data: Path, identity: Identity, syncer: Syncer) -> Carried:
@@ -334,30 +261,6 @@ def _discovery() -> Discovery:
     from skerry.adapters.zeroconf_discovery import ZeroconfDiscovery
 
     return ZeroconfDiscovery()
-
-
-def _secrets(
-    data: Path,
-    host: str,
-    syncer: Syncer,
-    *,
-    releases: Releases,
-    keys: KeyFiles,
-    telling: SecretTelling,
-) -> HostSecrets:
-    telling.note = syncer.note
-    parts = SecretParts(
-        host=host,
-        vault=Vault(data, keys),
-        files=SecretFiles(find_memory_folder(data, os.environ)),
-        keys=keys,
-        clock=SystemClock(),
-        now=syncer.now,
-        note=syncer.note,
-        fact_of=releases.fact,
-        telling=telling,
-    )
-    return HostSecrets(parts)
 
 
 def _metering(
@@ -416,6 +319,7 @@ async def _until_stopped(
             parts.syncer.tell_metrics_forever(parts.metering.measurements),
             parts.metering.loop.run_forever(),
             parts.metering.gates.run_forever(),
+            parts.services.run_forever(),
         )
     ]
     stopping: asyncio.Task[object] = asyncio.create_task(stop.wait())
@@ -429,7 +333,7 @@ async def _until_stopped(
     await asyncio.gather(*tasks, stopping, return_exceptions=True)
     await parts.metering.loop.close()
     parts.syncer.settle()
-    await parts.secrets.close()
+    await parts.services.close()
     parts.store.close()
     for task in done - {stopping}:
         # A loop never ends by itself: this is a bug, and the service manager starts us again.

@@ -1,0 +1,1 @@
+"""What a host offers its applications beside running them, one service in each module."""

@@ -1,0 +1,125 @@
+"""Opens what a data directory of an agent holds, and what its machine has."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from skerry.adapters.directory_blobs import DirectoryBlobs
+from skerry.adapters.facts import HostDetector, override_facts, read_facts
+from skerry.adapters.machine_mark import machine_mark
+from skerry.adapters.process_runtime import ProcessRuntime
+from skerry.adapters.sqlite_agent_store import SqliteAgentStore
+from skerry.adapters.system_clock import SystemClock
+from skerry.agent.engine import Found
+from skerry.agent.facts import FactsKeeper
+from skerry.agent.host_runtime import HostRuntime
+from skerry.agent.identity import Identity
+from skerry.agent.ways_up import load_way
+from skerry.carrier.upstreams import Upstreams
+from skerry.carrier.ways_up import NOTHING_STATED, StatedWay, open_upstreams
+from skerry.kit.durable import write_file
+from skerry.kit.errors import Conflict, Unavailable
+from skerry.kit.locking import hold
+from skerry.ports.agent_store import AgentStore
+from skerry.ports.blobs import LocalBlobs
+from skerry.ports.key_guard import KeyGuard
+from skerry.spec.facts import HostFacts
+
+TPM_DEVICE = Path("/dev/tpmrm0")
+
+
+def open_guard() -> KeyGuard | None:
+    """Return what keeps keys so that they can be used on this machine alone: its TPM if there is one."""
+    if not (os.environ.get("TPM2TOOLS_TCTI") or TPM_DEVICE.exists()):
+        return None
+    from skerry.adapters.tpm_guard import TpmGuard
+
+    return TpmGuard.find(os.environ, TPM_DEVICE)
+
+
+def open_blobs(data: Path) -> LocalBlobs:
+    """Return the blobs of a data directory, whether its agent runs or not."""
+    return DirectoryBlobs(data / "blobs")
+
+
+def open_store(data: Path) -> AgentStore:
+    """Return what the agent of a data directory remembers; its lock must be held."""
+    return SqliteAgentStore.open(data / "agent.db")[0]
+
+
+def open_link(data: Path, identity: Identity, stated: StatedWay = NOTHING_STATED) -> Upstreams:
+    """Return the link up, as the files of a data directory and what is stated say."""
+    way = load_way(data, identity.place, stated)
+    way.check()
+    return open_upstreams(way, identity.trust_root, SystemClock())
+
+
+def this_machine() -> str:
+    """Return the mark that tells this machine from others, as `skerry describe host` may show it."""
+    return machine_mark()
+
+
+def open_runtime(data: Path) -> HostRuntime:
+    """Return the runtime that holds this directory's instances, with the container engine if there is one.
+
+    Raises:
+        Unavailable: an engine was used here and does not answer now, so that not all instances can be seen
+            (`engine.away`).
+    """
+    runtime = HostRuntime(ProcessRuntime(data / "instances"))
+    found = find_container_engine(data)
+    if found is not None:
+        runtime.attach(found.runtime)
+    elif (owner := data / "owner").exists():
+        hint = f"start it; if it is gone for good, remove {owner}"
+        raise Unavailable("engine.away", "the container engine of this host does not answer", hint=hint)
+    return runtime
+
+
+def find_container_engine(data: Path) -> Found | None:
+    """Return the host's container engine if one answers now. Blocking.
+
+    What it runs for us carries the owner's name that is kept in the data directory, so that several agents can
+    share one engine.
+    """
+    from skerry.adapters.engine_api import find_engine
+
+    socket = find_engine(os.environ)
+    if socket is None:
+        return None
+    from skerry.adapters.docker_images import DockerImages
+    from skerry.adapters.docker_runtime import DockerRuntime
+
+    file = data / "owner"
+    if not file.exists():
+        write_file(file, secrets.token_hex(8).encode())
+    owner = file.read_text(encoding="ascii")
+    return Found(str(socket), DockerRuntime(socket, owner=owner), DockerImages(socket, owner=owner))
+
+
+def open_facts(data: Path, overrides: Mapping[str, str], extra: Callable[[], HostFacts]) -> FactsKeeper:
+    """Return what keeps the facts of this machine; `extra` are those of other parts of the agent."""
+    detector = HostDetector(data=data)
+    return FactsKeeper(
+        detector.detect,
+        detector.look,
+        SystemClock(),
+        extra=extra,
+        overlay=lambda facts: override_facts(facts, overrides),
+    )
+
+
+def find_facts(data: Path, overrides: Mapping[str, str], root: Path = Path("/")) -> HostFacts:
+    """Return the facts of this machine as the agent would find them now, with those that are stated."""
+    return override_facts(read_facts(root, data=data), overrides)
+
+
+def lock_data(data: Path) -> contextlib.AbstractContextManager[None]:
+    """Hold the data directory for this process alone."""
+    hint = "one data directory, one agent"
+    conflict = Conflict("agent.running", f"another agent runs on {data}", hint=hint)
+    return hold(data / "agent.lock", conflict=conflict)

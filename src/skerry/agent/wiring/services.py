@@ -1,0 +1,60 @@
+"""Puts together what a host offers its applications: one function for each service, and their order."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from skerry.adapters.memory_folder import find_memory_folder
+from skerry.agent.host_runtime import HostRuntime
+from skerry.agent.identity import Identity
+from skerry.agent.keys import KeyFiles
+from skerry.agent.loops.sync import Syncer
+from skerry.agent.releases import Releases
+from skerry.agent.secret_files import SecretFiles
+from skerry.agent.secret_telling import SecretTelling
+from skerry.agent.services.host_service import HostServices
+from skerry.agent.services.secrets import HostSecrets, SecretParts
+from skerry.agent.vault import Vault
+from skerry.ports.agent_store import AgentStore
+from skerry.ports.clock import Clock
+from skerry.ports.prober import Prober
+
+
+class Ground(msgspec.Struct, frozen=True, kw_only=True):
+    """What services stand on: the parts of the agent that are there before them."""
+
+    data: Path
+    identity: Identity
+    store: AgentStore
+    syncer: Syncer
+    releases: Releases
+    keys: KeyFiles
+    runtime: HostRuntime
+    prober: Prober
+    clock: Clock
+
+
+def open_services(ground: Ground) -> HostServices:
+    """Return the services of a host; one that uses another comes after it."""
+    return HostServices([_secrets(ground)])
+
+
+def _secrets(ground: Ground) -> HostSecrets:
+    syncer = ground.syncer
+    telling = SecretTelling(ground.store, ground.runtime, ground.prober, ground.clock)
+    telling.note = syncer.note
+    parts = SecretParts(
+        host=ground.identity.place.host,
+        vault=Vault(ground.data, ground.keys),
+        files=SecretFiles(find_memory_folder(ground.data, os.environ)),
+        keys=ground.keys,
+        clock=ground.clock,
+        now=syncer.now,
+        note=syncer.note,
+        fact_of=ground.releases.fact,
+        telling=telling,
+    )
+    return HostSecrets(parts)

@@ -1,0 +1,19 @@
+"""What is added to a site's DesiredState beside what the rollouts assign, in this order."""
+
+from __future__ import annotations
+
+from skerry.hub.identities import Identities
+from skerry.hub.secret_keeping import SecretKeeper
+from skerry.hub.secret_sealing import Sealer
+from skerry.hub.site_use import Addition
+from skerry.ports.clock import Clock
+from skerry.ports.hub_store import HubStore
+
+
+def site_additions(
+    store: HubStore, clock: Clock, *, keeper: SecretKeeper, identities: Identities
+) -> list[Addition]:
+    """Return what adds to the DesiredState of each site."""
+    barred = identities.quarantine
+    sealer = Sealer(store, keeper, clock, is_barred=lambda host: barred(host) is not None)
+    return [sealer.add]
