@@ -1,1 +1,1 @@
-"""Metrics of applications: read from their endpoints, counted by windows of event time, kept within bounds."""
+"""What is measured on hosts: read, counted by windows of event time, sketched, kept within bounds, asked for."""
