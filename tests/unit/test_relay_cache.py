@@ -3,128 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import random
+import os
 import threading
-from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from skerry.adapters.directory_blobs import DirectoryBlobs
-from skerry.carrier.limiting import Limiter
 from skerry.delivery.budget import link_policy
 from skerry.kit.digests import digest_of
-from skerry.kit.errors import Denied, Missing, Unavailable, Untrusted
-from skerry.ports.blobs import LocalBlobs
-from skerry.ports.link import Link
-from skerry.relay.arrivals import Source
-from skerry.relay.cache import BlobCache
-from skerry.relay.loops.prefetch import Prefetcher
+from skerry.kit.errors import Missing, Unavailable, Untrusted
 from skerry.spec.desired import SitePolicy
-from skerry.spec.relay import RelaySpec, RelayState, WantedBlob
 from skerry.spec.site import SiteLink
-from skerry.testing.clock import SimulatedClock, settle
 from skerry.testing.faults import FaultPlan, FaultyLocalBlobs
-from skerry.testing.memory_relay import MemoryRelayStore
 from skerry.testing.waiting import eventually
+from tests.unit.relay_shelf import CHUNK, Shelf, is_now
 
 pytestmark = pytest.mark.delivery
-
-CHUNK = 10_000
-
-
-class Depot(Link):
-    """An upstream with blobs. A gate lets as many chunks pass as a test says; `cuts` end the next answers early."""
-
-    def __init__(self, contents: dict[str, bytes]) -> None:
-        self.contents = contents
-        self.opened: list[tuple[str, int]] = []
-        self.asked: list[str] = []
-        self.cuts: list[int] = []
-        self.away = False
-        self.sent = 0
-        self.gate: threading.Semaphore | None = None
-
-    def _never(self, *_: object, **__: object) -> Any:
-        raise AssertionError
-
-    enroll = change_keys = sync = enroll_relay = carry = deltas = metadata = close = _never
-
-    def blob_size(self, digest: str, *, token: str) -> int | None:
-        self.asked.append(digest)
-        if self.away:
-            raise Unavailable("link.unreachable", "away")
-        content = self.contents.get(digest)
-        return None if content is None else len(content)
-
-    @contextmanager
-    def blob(
-        self, digest: str, *, offset: int, token: str, limit: int | None = None, rate: int | None = None
-    ) -> Generator[Iterator[bytes]]:
-        if self.away:
-            raise Unavailable("link.unreachable", "away")
-        if token != "good":
-            raise Denied("blob_token.invalid", "no")
-        if digest not in self.contents:
-            raise Missing("blob.missing", "none of that")
-        self.opened.append((digest, offset))
-        content = self.contents[digest][offset:]
-        yield self._chunks(content if limit is None else content[:limit])
-
-    def _chunks(self, content: bytes) -> Iterator[bytes]:
-        cut = self.cuts.pop(0) if self.cuts else None
-        for start in range(0, len(content), CHUNK):
-            if self.gate is not None:
-                self.gate.acquire()
-            if cut is not None and start >= cut:
-                raise Unavailable("link.cut", "cut")
-            self.sent += len(content[start : start + CHUNK])
-            yield content[start : start + CHUNK]
-
-
-class Shelf:
-    """A cache over real files, and what it fetches from."""
-
-    def __init__(self, folder: Path, *, limit_bytes: int = 1 << 30) -> None:
-        self.folder = folder
-        self.clock = SimulatedClock()
-        self.depot = Depot({})
-        self.limiter = Limiter(MemoryRelayStore(), self.clock, self.clock.now)
-        self.limit_bytes = limit_bytes
-        self.blobs: LocalBlobs = DirectoryBlobs(folder)
-        self.token = "good"
-        self.begin()
-
-    def begin(self) -> None:
-        source = Source(self.depot, lambda: self.token, self.limiter, pause=lambda stop, _: stop.is_set())
-        self.cache = BlobCache(self.blobs, source, self.clock, limit_bytes=self.limit_bytes)
-        self.cache.load()
-
-    async def restart(self) -> None:
-        await self.cache.close()
-        self.begin()
-
-    def stock(self, size: int, seed: int = 1) -> str:
-        """Put a blob into the depot."""
-        content = random.Random(seed).randbytes(size)
-        self.depot.contents[digest_of(content)] = content
-        return digest_of(content)
-
-    async def read(self, digest: str, start: int = 0, end: int | None = None) -> bytes:
-        return b"".join([chunk async for chunk in self.cache.read(digest, start=start, end=end)])
-
-    async def fill(self, *sizes: int) -> list[str]:
-        """Bring blobs of these sizes into the cache, one after the other, some time apart."""
-        digests = [self.stock(size, seed=number) for number, size in enumerate(sizes, 10)]
-        for digest in digests:
-            self.clock.advance(100.0)
-            await self.read(digest)
-        return digests
-
-    def want(self, *digests: str) -> None:
-        self.cache.want({digest: len(self.depot.contents[digest]) for digest in digests})
 
 
 @pytest.fixture
@@ -214,7 +109,7 @@ async def test_a_fetch_goes_on_at_the_byte_where_a_kill_ended_it(shelf: Shelf) -
     digest = shelf.stock(10 * CHUNK)
     shelf.depot.gate = gate = threading.Semaphore(4)
     reading = asyncio.create_task(shelf.read(digest))
-    await eventually(lambda: _async(shelf.blobs.partial_size(digest) >= 3 * CHUNK))
+    await eventually(lambda: is_now(shelf.blobs.partial_size(digest) >= 3 * CHUNK))
     reading.cancel()
     gate.release(1)
     await shelf.cache.close()
@@ -222,10 +117,6 @@ async def test_a_fetch_goes_on_at_the_byte_where_a_kill_ended_it(shelf: Shelf) -
     shelf.begin()
     assert await shelf.read(digest) == shelf.depot.contents[digest]
     assert shelf.depot.opened[1][1] >= 3 * CHUNK
-
-
-async def _async(value: bool) -> bool:
-    return value
 
 
 async def test_a_cut_is_gone_on_with_while_somebody_waits(shelf: Shelf) -> None:
@@ -280,14 +171,49 @@ async def test_a_blob_that_was_damaged_on_disk_is_fetched_again_after_a_restart(
 async def test_a_damaged_blob_is_found_without_anybody_asking(shelf: Shelf) -> None:
     (digest, other) = await shelf.fill(CHUNK, CHUNK + 1)
     shelf.blobs.path(digest).write_bytes(b"damaged")
-    await shelf.restart()
-    looking = asyncio.create_task(shelf.cache.verify_all())
-    while not looking.done():
+    await shelf.cache.close()
+    verified: list[str] = []
+    shelf.watch(verified)
+    looking = asyncio.create_task(shelf.cache.verify_forever())
+    while len(verified) < 2:
         await shelf.clock.elapse(1.0)
         await asyncio.sleep(0.005)
     assert not shelf.blobs.has(digest)
     assert shelf.blobs.has(other)
     assert shelf.cache.view().blobs == 1
+    shelf.blobs.path(other).write_bytes(b"damaged later")
+    hours = 0
+    while shelf.blobs.has(other):
+        hours += 1
+        await shelf.clock.elapse(3600.0)
+        await asyncio.sleep(0.005)
+    assert 22 <= hours < 40, "verified again a day later"
+    looking.cancel()
+
+
+@pytest.mark.rule("RELAY-3")
+async def test_a_blob_that_somebody_writes_to_is_verified_before_it_is_served_again(shelf: Shelf) -> None:
+    (digest,) = await shelf.fill(3 * CHUNK)
+    file = shelf.blobs.path(digest)
+    content = bytearray(file.read_bytes())
+    content[CHUNK] ^= 1
+    times = file.stat().st_atime, file.stat().st_mtime
+    file.write_bytes(content)
+    os.utime(file, times)
+    assert await shelf.read(digest) == shelf.depot.contents[digest]
+    assert len(shelf.depot.opened) == 2
+    assert shelf.cache.view().damaged == 1
+
+
+async def test_a_blob_is_verified_once_however_often_it_is_read(shelf: Shelf) -> None:
+    (digest,) = await shelf.fill(3 * CHUNK)
+    await shelf.restart()
+    verified: list[str] = []
+    shelf.watch(verified)
+    for _ in range(3):
+        shelf.clock.advance(1000.0)  # what says when it was last used is a time of its file
+        await asyncio.gather(*(shelf.read(digest) for _ in range(5)))
+    assert verified == [digest]
 
 
 async def test_what_was_not_used_for_longest_goes_first_also_after_a_restart(shelf: Shelf) -> None:
@@ -359,7 +285,7 @@ async def test_what_came_of_a_blob_makes_room_when_the_disk_fills_up_meanwhile(s
     assert shelf.blobs.partial_size(digest) == 2 * CHUNK
     plan = FaultPlan().fail("append", Unavailable("disk.full", "no room"))
     shelf.cache._blobs = FaultyLocalBlobs(shelf.blobs, plan)
-    with pytest.raises(Unavailable, match="no room"):
+    with pytest.raises(Unavailable):  # there is no room, or what came was taken away while it was read
         await shelf.read(digest)
     assert shelf.blobs.partial_size(digest) == 0
     assert await shelf.read(digest) == shelf.depot.contents[digest]
@@ -372,71 +298,6 @@ async def test_nothing_flows_outside_the_links_budget_and_it_is_said_why(shelf: 
         await shelf.cache.size(digest)
     assert caught.value.code == "relay.link_held"
     assert shelf.depot.opened == []
-
-
-# ── fetching ahead ───────────────────────────────────────────────────────────────────────────────────────
-
-
-def state_of(shelf: Shelf, *digests: str, prefetch: bool = True) -> RelayState:
-    now = shelf.clock.now()
-    return RelayState(
-        relay="l3",
-        generation=1,
-        issued_at=now,
-        expires_at=now,
-        spec=RelaySpec(addresses=("l3:8443",), prefetch=prefetch),
-        wanted=tuple(
-            WantedBlob(digest=digest, size_bytes=len(shelf.depot.contents[digest])) for digest in digests
-        ),
-    )
-
-
-async def test_what_is_wanted_is_fetched_in_its_order(shelf: Shelf) -> None:
-    digests = [shelf.stock(CHUNK * number, seed=number) for number in (3, 1, 2)]
-    prefetcher = Prefetcher(shelf.cache, shelf.clock)
-    prefetcher.follow(state_of(shelf, *digests))
-    await prefetcher.fetch_all()
-    assert [digest for digest, _ in shelf.depot.opened] == digests
-    assert (shelf.cache.view().wanted, shelf.cache.view().wanted_here) == (3, 3)
-    prefetcher.follow(state_of(shelf, shelf.stock(CHUNK, seed=9), prefetch=False))
-    await prefetcher.fetch_all()
-    assert len(shelf.depot.opened) == 3
-
-
-async def test_what_is_more_urgent_takes_the_place_of_what_is_less_and_not_the_other_way(
-    shelf: Shelf,
-) -> None:
-    less, more = shelf.stock(5 * CHUNK, seed=1), shelf.stock(6 * CHUNK, seed=2)
-    shelf.cache.limit_bytes = 8 * CHUNK
-    prefetcher = Prefetcher(shelf.cache, shelf.clock)
-    prefetcher.follow(state_of(shelf, less))
-    await prefetcher.fetch_all()
-    prefetcher.follow(state_of(shelf, more, less))
-    for _ in range(2):
-        await prefetcher.fetch_all()
-    assert shelf.blobs.has(more)
-    assert not shelf.blobs.has(less)
-    assert len(shelf.depot.opened) == 2
-    assert "no room" in prefetcher.trouble
-
-
-async def test_fetching_ahead_gives_way_to_who_waits(shelf: Shelf) -> None:
-    ahead, now = shelf.stock(10 * CHUNK, seed=1), shelf.stock(2 * CHUNK, seed=2)
-    shelf.depot.gate = gate = threading.Semaphore(2)
-    prefetcher = Prefetcher(shelf.cache, shelf.clock)
-    prefetcher.follow(state_of(shelf, ahead))
-    running = asyncio.create_task(prefetcher.fetch_all())
-    await eventually(lambda: _async(shelf.blobs.partial_size(ahead) >= CHUNK))
-    reading = asyncio.create_task(shelf.read(now))
-    await settle()
-    gate.release(4)
-    assert await reading == shelf.depot.contents[now]
-    with pytest.raises(Unavailable) as caught:
-        await running
-    assert caught.value.code == "relay.gave_way"
-    gate.release(100)
-    await prefetcher.fetch_all()
-    assert shelf.blobs.has(ahead)
 
 
 async def test_a_blob_that_comes_by_another_way_ends_its_fetch_for_all_who_wait(

@@ -1,7 +1,8 @@
 """A blob on its way to this relay: one fetch for all who ask, streamed onward as it comes, verified at its end.
 
 Rules: the last byte of a blob is shown to nobody before the whole was verified, so a wrong blob is cut and never ends.
-What came stays on disk: a fetch goes on at the byte where it stopped. One that nobody waits for makes way.
+What came stays on disk: a fetch goes on at the byte where it stopped. One that nobody waits for makes way: it reads no
+more, and keeps its connection for a while, as what is on its way there would cross the link again.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ from collections.abc import Callable, Iterator
 import msgspec
 import structlog
 
-from skerry.carrier.limiting import LONGEST_PAUSE_S, Held, Limiter
+from skerry.carrier.limiting import LONGEST_PAUSE_S, Grant, Held, Limiter
 from skerry.kit.digests import short
 from skerry.kit.errors import SkerryError, Unavailable
 from skerry.ports.blobs import LocalBlobs
 from skerry.ports.link import Link
 
 _log = structlog.get_logger()
+
+PATIENCE_S = 60.0
+LOOK_EVERY_S = 0.05
+"""How long a fetch that makes way keeps its connection, and how often it looks whether it may go on."""
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -149,7 +154,7 @@ def _fetch_part(
     if isinstance(granted, Held):
         raise _held(granted)
     wanted = offset + granted.size
-    pacing = _Pacing(arrival, source, gives_way, offset)
+    pacing = _Pacing(arrival, source, gives_way, offset, granted)
     try:
         opened = source.link.blob(
             arrival.digest,
@@ -162,7 +167,7 @@ def _fetch_part(
             arrival.note(offset)
             offset = blobs.append(arrival.digest, pacing.paced(chunks), offset=offset, limit=size)
     finally:
-        source.limiter.give_back(max(0, granted.size - pacing.came))
+        source.limiter.give_back(pacing.left)
     arrival.note(offset)
     if offset < wanted and not pacing.paused:
         raise Unavailable("link.cut", f"blob {short(arrival.digest)} was cut off at {offset} of {size} bytes")
@@ -170,29 +175,58 @@ def _fetch_part(
 
 
 class _Pacing:
-    """Hands chunks on no faster than the budget allows, and says how far they are once they are written."""
+    """Hands chunks on no faster than the budget allows, and says how far they are once they are written.
 
-    def __init__(self, arrival: Arrival, source: Source, gives_way: Callable[[], bool], offset: int) -> None:
+    `left` is what it holds of its grant; `paused` says that it ended early, and why is known.
+    """
+
+    def __init__(
+        self,
+        arrival: Arrival,
+        source: Source,
+        gives_way: Callable[[], bool],
+        offset: int,
+        granted: Grant,
+    ) -> None:
         self._arrival = arrival
         self._source = source
         self._gives_way = gives_way
         self._have = offset
-        self.came = 0
+        self._rate = granted.rate
+        self.left = granted.size
         self.paused = False
 
     def paced(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         """Yield chunks; end early rather than hold a connection for long."""
         stop = self._arrival.stop
         for chunk in chunks:
-            self.came += len(chunk)
+            self.left = max(0, self.left - len(chunk))
             wait_s = self._source.limiter.take(len(chunk))
             yield chunk
             # It is on disk now: whoever took it has come back for more.
             self._have += len(chunk)
             self._arrival.note(self._have, len(chunk))
-            self.paused = wait_s > LONGEST_PAUSE_S or self._gives_way() or stop.is_set()
+            self.paused = wait_s > LONGEST_PAUSE_S or stop.is_set() or not self._may_go_on()
             if self.paused or (wait_s and self._source.pause(stop, wait_s)):
                 return
+
+    def _may_go_on(self) -> bool:
+        """Let those pass that somebody waits for; False when that takes too long, or the budget has changed."""
+        if not (self.left and self._gives_way()):
+            return True
+        source, stop, needed = self._source, self._arrival.stop, self.left
+        source.limiter.give_back(needed)
+        self.left = 0
+        for _ in range(round(PATIENCE_S / LOOK_EVERY_S)):
+            if self._arrival.elsewhere or source.pause(stop, LOOK_EVERY_S):
+                return False
+            if not self._gives_way():
+                granted = source.limiter.ask(needed)
+                if isinstance(granted, Held):
+                    return False
+                self.left = granted.size
+                return granted == Grant(needed, self._rate)
+        return False
 
 
 def _held(held: Held) -> Unavailable:

@@ -1,23 +1,21 @@
 """The relay's blobs: kept by digest, fetched once however many ask, and let go of when others need the room.
 
-Rules: what is handed out was verified, or is being fetched and ends only when it was (see `arrivals`). A blob that was
-on disk when the relay began is read and verified before it is first handed out; a damaged one is fetched again. Room is
-made by letting go of what was not used for longest; `wanted` blobs stay while there are others, and blobs that somebody
-reads stay. Blobs never take the room on the disk that reports need: one that has no room beside them is not begun.
+Rules: what is handed out was verified (see `kept_blobs`), or is being fetched and ends only when it was (see
+`arrivals`). Room is made by letting go of what was not used for longest; `wanted` blobs stay while there are others,
+and blobs that somebody reads stay. Blobs never take the room on the disk that reports need: one that has no room
+beside them is not begun.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
-import msgspec
 import structlog
 
 from skerry.carrier.retrying import Retry
@@ -27,30 +25,22 @@ from skerry.kit.quantities import format_size
 from skerry.ports.blobs import LocalBlobs
 from skerry.ports.clock import Clock
 from skerry.relay.arrivals import Arrival, Source, fetch_arrival
+from skerry.relay.kept_blobs import KeptBlobs
+from skerry.relay.once import Once
 from skerry.spec.relay import CacheView
 
 _log = structlog.get_logger()
-T = TypeVar("T")
 
-CHUNK_BYTES = 256 << 10
+CHUNKS = ((8, 512 << 10), (32, 256 << 10))
 SMALL_CHUNK_BYTES = 64 << 10
-MANY_READERS = 32
+"""How much is read and sent at a time for up to so many readers, and for more: few large ones cost the least, and each
+reader holds some in memory."""
 MAX_FETCHES = 8
 READ_THREADS = 4
 MAX_ATTEMPTS = 5
 MAX_SIZES = 10_000
 MAX_BLOB_BYTES = 1 << 42
 REFUSED_S = 10.0
-NOTE_USE_EVERY_S = 60.0
-
-
-class _Entry(msgspec.Struct):
-    """A whole blob: when it was last used, in seconds since 1970; `sound` once it was verified in this run."""
-
-    size: int
-    used_at: float
-    sound: bool = False
-    readers: int = 0
 
 
 class BlobCache:
@@ -72,10 +62,9 @@ class BlobCache:
         self._clock = clock
         self.limit_bytes = limit_bytes
         self.on_came: Callable[[int], None] = lambda _: None
-        self._entries: dict[str, _Entry] = {}
         self._arrivals: dict[str, Arrival] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._asking: dict[tuple[str, str], asyncio.Task[Any]] = {}
+        self._asking = Once[str, int | None]()
         self._sizes: OrderedDict[str, int] = OrderedDict()
         self._refused: dict[str, float] = {}
         self._wanted: Mapping[str, int] = {}
@@ -83,14 +72,13 @@ class BlobCache:
         self._slots = asyncio.Semaphore(MAX_FETCHES)
         self._fetching = ThreadPoolExecutor(MAX_FETCHES + 1, "fetch")
         self._reading = ThreadPoolExecutor(READ_THREADS, "read")
+        self._kept = KeptBlobs(blobs, clock, self._reading)
+        self._entries = self._kept.entries
         self._counts: dict[str, int] = dict.fromkeys(("hits", "misses", "hit_bytes", "fetched", "damaged"), 0)
 
     def load(self) -> None:
         """Take note of the blobs that are on disk. Blocking; before anything else."""
-        for digest in self._blobs.digests():
-            with contextlib.suppress(OSError):
-                found = self._blobs.path(digest).stat()
-                self._entries[digest] = _Entry(found.st_size, found.st_mtime)
+        self._kept.load()
 
     @property
     def used_bytes(self) -> int:
@@ -117,7 +105,7 @@ class BlobCache:
             misses=counts["misses"],
             hit_bytes=counts["hit_bytes"],
             fetched_bytes=counts["fetched"] + sum(one.came for one in self._arrivals.values()),
-            damaged=counts["damaged"],
+            damaged=counts["damaged"] + self._kept.damaged,
         )
 
     def missing(self) -> list[tuple[str, int]]:
@@ -154,10 +142,10 @@ class BlobCache:
         """
         # Those that are here first, so that none of them makes room for the others.
         for digest in sorted(map(parse_digest, files), key=lambda one: one not in self._entries):
-            if not await self._is_sound(digest):
+            if not await self._kept.is_sound(digest):
                 await self._adopt(digest, files[digest])
             if (entry := self._entries.get(digest)) is not None:
-                await self._note_use(digest, entry)
+                self._kept.note_use(digest, entry)
         self._trim(0)
 
     async def size(self, digest: str) -> int | None:
@@ -167,7 +155,7 @@ class BlobCache:
             Unavailable: it is not here, and does not come now.
         """
         digest = parse_digest(digest)
-        if await self._is_sound(digest):
+        if await self._kept.is_sound(digest):
             return self._entries[digest].size
         arrival = self._arrivals.get(digest)
         try:
@@ -228,20 +216,19 @@ class BlobCache:
         task.add_done_callback(self._tasks.discard)
         return arrival
 
-    async def verify_all(self) -> None:
-        """Read and verify what was on disk at the start, one blob after the other."""
-        for digest in list(self._entries):
-            await self._is_sound(digest)
-            await self._clock.sleep(0.05)
+    async def verify_forever(self) -> None:
+        """Read and verify what was on disk at the start, and each blob again a day after it was verified."""
+        await self._kept.verify_forever()
 
     async def close(self) -> None:
         """End all fetches; what came of them stays."""
         for arrival in self._arrivals.values():
             arrival.stop.set()
-        tasks = [*self._tasks, *self._asking.values()]
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._asking.close()
+        await self._kept.close()
         self._fetching.shutdown(wait=False, cancel_futures=True)
         self._reading.shutdown(wait=False, cancel_futures=True)
 
@@ -254,10 +241,7 @@ class BlobCache:
             except SkerryError:
                 if not arrival.elsewhere:
                     raise
-            entry = self._entries.get(arrival.digest) or _Entry(arrival.size, 0.0, sound=True)
-            await self._note_use(arrival.digest, entry)
-            entry.readers += arrival.readers
-            self._entries[arrival.digest] = entry
+            self._kept.add(arrival.digest).readers += arrival.readers
         except asyncio.CancelledError:
             failed = Unavailable("relay.stopping", "the relay is going")
             raise
@@ -273,9 +257,8 @@ class BlobCache:
 
     async def _adopt(self, digest: str, file: Path) -> None:
         loop = asyncio.get_running_loop()
-        path = await loop.run_in_executor(self._reading, self._blobs.adopt, digest, file)
-        if digest not in self._entries:
-            self._entries[digest] = _Entry(path.stat().st_size, 0.0, sound=True)
+        await loop.run_in_executor(self._reading, self._blobs.adopt, digest, file)
+        self._kept.add(digest)
         if (arrival := self._arrivals.get(digest)) is not None:
             arrival.elsewhere = True
 
@@ -338,7 +321,7 @@ class BlobCache:
         entry = self._entries[digest]
         entry.readers += 1
         try:
-            await self._note_use(digest, entry)
+            self._kept.note_use(digest, entry)
             async for chunk in self._read_present(digest, start, stop):
                 yield chunk
         finally:
@@ -369,8 +352,8 @@ class BlobCache:
         loop = asyncio.get_running_loop()
 
         def begin(start: int) -> asyncio.Future[bytes]:
-            most = SMALL_CHUNK_BYTES if self._readers > MANY_READERS else CHUNK_BYTES
-            size = min(most, stop - start)
+            fitting = (size for readers, size in CHUNKS if self._readers <= readers)
+            size = min(next(fitting, SMALL_CHUNK_BYTES), stop - start)
             return loop.run_in_executor(self._reading, self._blobs.read_part, digest, start, size)
 
         coming = begin(start) if start < stop else None
@@ -386,36 +369,11 @@ class BlobCache:
             if coming is not None:
                 coming.cancel()
 
-    async def _note_use(self, digest: str, entry: _Entry) -> None:
-        now = self._clock.now().timestamp()
-        if now - entry.used_at > NOTE_USE_EVERY_S:
-            # Kept as the file's own time, so that it is known after a restart.
-            with contextlib.suppress(OSError):
-                await asyncio.to_thread(os.utime, self._blobs.path(digest), (now, now))
-        entry.used_at = now
-
-    async def _is_sound(self, digest: str) -> bool:
-        """Tell whether a whole blob is here, verified once in this run."""
-        entry = self._entries.get(digest)
-        if entry is None or entry.sound:
-            return entry is not None
-        return await self._once("verify", digest, lambda: self._verify(digest, entry))
-
-    async def _verify(self, digest: str, entry: _Entry) -> bool:
-        entry.sound = await asyncio.get_running_loop().run_in_executor(
-            self._reading, self._blobs.verify, digest
-        )
-        if not entry.sound:
-            self._counts["damaged"] += 1
-            self._entries.pop(digest, None)
-            _log.error("blob.damaged", digest=digest)
-        return entry.sound
-
     async def _ask_size(self, digest: str) -> int | None:
         known = self._wanted.get(digest) or self._sizes.get(digest)
         if known is not None:
             return known
-        return await self._once("size", digest, lambda: self._ask_above(digest))
+        return await self._asking.once(digest, partial(self._ask_above, digest))
 
     async def _ask_above(self, digest: str) -> int | None:
         token = self._source.token()
@@ -427,20 +385,6 @@ class BlobCache:
             while len(self._sizes) > MAX_SIZES:
                 self._sizes.popitem(last=False)
         return size
-
-    async def _once(self, what: str, digest: str, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Do one thing once for all who ask for it at a time."""
-        key = (what, digest)
-        task: asyncio.Task[T] | None = self._asking.get(key)
-        if task is None:
-            task = self._asking[key] = asyncio.create_task(ask())
-            task.add_done_callback(lambda done: self._asked(key, done))
-        return await asyncio.shield(task)
-
-    def _asked(self, key: tuple[str, str], done: asyncio.Task[Any]) -> None:
-        self._asking.pop(key, None)
-        if not done.cancelled():
-            done.exception()  # whoever asked has it
 
     def _free(self) -> int:
         """Return what is left of the disk for blobs beside what is on its way."""
@@ -472,18 +416,4 @@ class BlobCache:
 
     def _let_go_one(self) -> int:
         """Let go of the blob that matters least, and return its size; 0 when none may go."""
-        ranks = {digest: number for number, digest in enumerate(self._wanted)}
-        idle = [
-            (ranks.get(digest) is not None, -ranks.get(digest, 0), entry.used_at, digest)
-            for digest, entry in self._entries.items()
-            if not entry.readers and digest not in self._arrivals
-        ]
-        if not idle:
-            return 0
-        digest = min(idle)[3]
-        entry = self._entries.pop(digest)
-        try:
-            self._blobs.remove(digest)
-        except OSError:
-            _log.warning("blob.not_removed", digest=digest)
-        return max(1, entry.size)
+        return self._kept.let_go_one(self._wanted, self._arrivals.keys())

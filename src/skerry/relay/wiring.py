@@ -243,7 +243,12 @@ async def _serve(data: Path, where: tuple[str, int], relay: Relay, say: Callable
     await _take_first_state(data, relay)
     background = [
         asyncio.create_task(one)
-        for one in (*relay.loops(), relay.cache.verify_all(), _tell_status(data, relay), _sweep(data, relay))
+        for one in (
+            *relay.loops(),
+            relay.cache.verify_forever(),
+            _tell_status(data, relay),
+            _sweep(data, relay),
+        )
     ]
     try:
         await _open_door(where, relay, stop, say)
