@@ -1,6 +1,6 @@
 """A program to be killed: it writes without end and prints what it was told is stored.
 
-Usage: crashing.py hub|wipes|agent|blobs PATH
+Usage: crashing.py hub|wipes|secrets|agent|blobs PATH
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from skerry.adapters.sqlite_agent_store import SqliteAgentStore
 from skerry.kit.digests import digest_of
 from skerry.ports.agent_store import QueuedReport
 from skerry.ports.hub_store import AssignmentRecord
-from tests.contract.hub_records import audit, populate, report, rollout
+from skerry.ports.secrets import ExposureRecord
+from tests.contract.hub_records import NOW, audit, populate, report, rollout, secret
 
 HOSTS = ("cam-1", "cam-2", "cam-3", "cam-4")
 
@@ -61,6 +62,23 @@ def run_wipes(path: Path) -> None:
         threading.Thread(target=wipe, args=(name,)).start()
 
 
+def run_secrets(path: Path) -> None:
+    store = SqlHubStore.open(path)
+    version = 0
+    while True:
+        version += 1
+        record = secret("key", version)
+        store.add_secret_version(record, audit("set"))
+        say("set", version)
+        exposure = ExposureRecord(
+            host="cam-1", secret=record.id, site="berlin", name="key", version=version, sealed_at=NOW
+        )
+        store.note_exposures([exposure])
+        say("sealed", version)
+        store.revoke_secret("key", version, NOW, audit("revoke"))
+        say("revoked", version)
+
+
 def run_agent(path: Path) -> None:
     store, _ = SqliteAgentStore.open(path)
     number = 0
@@ -87,5 +105,11 @@ def run_blobs(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    programs = {"hub": run_hub, "wipes": run_wipes, "agent": run_agent, "blobs": run_blobs}
+    programs = {
+        "hub": run_hub,
+        "wipes": run_wipes,
+        "secrets": run_secrets,
+        "agent": run_agent,
+        "blobs": run_blobs,
+    }
     programs[sys.argv[1]](Path(sys.argv[2]))

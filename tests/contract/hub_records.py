@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
 
 from skerry.kit.digests import digest_of
 from skerry.ports.hub_store import (
@@ -15,6 +18,7 @@ from skerry.ports.hub_store import (
     RolloutRecord,
     TokenRecord,
 )
+from skerry.ports.secrets import SecretRecord
 from skerry.spec.api_rollout import SiteProgress
 from skerry.spec.report import ApplicationView, Event, Observed
 
@@ -50,6 +54,25 @@ def host(name: str = "cam-1", site: str = "berlin", *, key: str = "k1") -> HostR
     return HostRecord(
         name=name, site=site, sign_key=f"sign-{key}", seal_key=f"seal-{key}", enrolled_at=NOW, sequence=1
     )
+
+
+def secret(name: str = "key", version: int = 1, **more: Any) -> SecretRecord:
+    record = SecretRecord(
+        id=digest_of(f"{name} {version}".encode()).removeprefix("sha256:")[:32],
+        name=name,
+        version=version,
+        scope_kind="all",
+        scope_of="",
+        kind="set",
+        length=0,
+        public="",
+        key_id="first",
+        wrapped=b"wrapped",
+        encrypted=b"\x00encrypted\xff",
+        created_at=NOW,
+        created_by="ann",
+    )
+    return msgspec.structs.replace(record, **more)
 
 
 def release(version: str = "1", *, content: bytes = b"{}", application: str = "meter") -> ReleaseRecord:

@@ -116,6 +116,12 @@ def test_a_secret_is_set_used_and_rotated_without_a_link_and_found_nowhere_else(
 
     on_disk = everything(fleet.folder)
     assert NEW.encode() in everything(memory)
+    agents[0].stop()
+    assert "ended keeper" in fleet.run("agent", "down", "--data", str(agents[0].data))
+    agents[1].stop()
+    fleet.env.pop("SKERRY_RUN_DIR")
+    fleet.run("agent", "down", "--data", str(agents[1].data))
+    assert list(memory.iterdir()) == [], "nothing that runs needs them"
     assert [value for value in (OLD, NEW) if value.encode() in on_disk] == []
 
 

@@ -456,6 +456,21 @@ def test_what_a_container_s_user_may_read_is_closed_to_others_by_the_directory(t
         SecretFiles(None).put("app", {}, Owner(), mark=1)
 
 
+def test_all_files_are_wiped_also_by_who_is_told_of_another_place_and_nobody_else_s_are(
+    tmp_path: Path,
+) -> None:
+    note, put = tmp_path / "data" / "files-in", tmp_path / "memory"
+    SecretFiles(put, note).put("app", {"a/key": b"1"}, Owner(), mark=1)
+    assert SecretFiles(tmp_path / "elsewhere", note).wipe()
+    assert not put.exists()
+    assert not SecretFiles(put, note).wipe()
+    assert not SecretFiles(None).wipe()
+    (tmp_path / "theirs" / "app").mkdir(parents=True)
+    put.symlink_to(tmp_path / "theirs")
+    assert not SecretFiles(put, note).wipe()
+    assert (tmp_path / "theirs" / "app").is_dir()
+
+
 def test_only_what_is_in_memory_is_taken_for_memory(tmp_path: Path) -> None:
     mounts = tmp_path / "mountinfo"
     place, disk = tmp_path / "fast", tmp_path / "disk"

@@ -20,7 +20,14 @@ from skerry.agent.keys import KeyFiles, StagedKeys
 from skerry.agent.measuring import Measurements
 from skerry.agent.rotating import RotationAnswer, answer_of, request_of, settle_keys
 from skerry.agent.ways_up import load_way
-from skerry.agent.wiring.opening import lock_data, open_guard, open_link, open_runtime, this_machine
+from skerry.agent.wiring.opening import (
+    lock_data,
+    open_guard,
+    open_link,
+    open_runtime,
+    open_secret_files,
+    this_machine,
+)
 from skerry.carrier.link import HttpLink
 from skerry.carrier.ways_up import (
     NOTHING_STATED,
@@ -242,13 +249,16 @@ def read_logs(
 def stop_applications(data: Path) -> list[str]:
     """End everything that runs on this host, gracefully, and return what was ended; the agent must not run.
 
-    Nothing is forgotten: the applications begin again when the agent runs.
+    Their secrets are wiped from memory. Nothing is forgotten: the applications begin again when the agent runs, and
+    find their secrets again, as the vault is not touched.
 
     Raises:
         Conflict: the agent runs, and would start them again (`agent.running`).
     """
     with lock_data(data):
-        return asyncio.run(_stop_all(data))
+        ended = asyncio.run(_stop_all(data))
+        open_secret_files(data).wipe()
+    return ended
 
 
 def ask_to_measure(data: Path, application: str, *, timeout_s: float) -> Measurements:

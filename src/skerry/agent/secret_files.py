@@ -27,10 +27,14 @@ class Owner(msgspec.Struct, frozen=True):
 
 
 class SecretFiles:
-    """The files of one host's secrets. `root` is None where nothing is in memory."""
+    """The files of one host's secrets. `root` is None where nothing is in memory.
 
-    def __init__(self, root: Path | None) -> None:
+    Where they were put is written into `note`: another process may be told of another place in memory.
+    """
+
+    def __init__(self, root: Path | None, note: Path | None = None) -> None:
         self.root = root
+        self._note = note
         self._placed: dict[str, object] = {}
 
     def folder(self, place: str) -> Path:
@@ -90,12 +94,26 @@ class SecretFiles:
             self._placed.pop(name, None)
         return sorted(gone)
 
+    def wipe(self) -> bool:
+        """Remove all files, here and where they were last put, and tell whether there were any."""
+        there = [root for root in {self.root, self._noted()} if root is not None and _is_ours(root)]
+        for root in there:
+            shutil.rmtree(root, ignore_errors=True)
+        self._placed.clear()
+        return bool(there)
+
+    def _noted(self) -> Path | None:
+        if self._note is None or not self._note.is_file():
+            return None
+        return Path(os.fsdecode(self._note.read_bytes()))
+
     def _open(self, folder: Path) -> None:
         assert self.root is not None
+        if self._note is not None and self._noted() != self.root:
+            self._note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_file(self._note, os.fsencode(self.root))
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Others may write where this directory is, as in /dev/shm: what they put there is not ours.
-        found = self.root.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        if not _is_ours(self.root):
             raise Unavailable(
                 "secret.unplaced", f"{self.root} is somebody else's", hint="name another: SKERRY_RUN_DIR"
             )
@@ -115,3 +133,12 @@ class SecretFiles:
         elif owner.container:
             beside.chmod(0o444)
         beside.replace(path)
+
+
+def _is_ours(root: Path) -> bool:
+    """Tell whether a directory is this user's: others may write where it is, as in /dev/shm."""
+    try:
+        found = root.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()

@@ -9,11 +9,13 @@ from __future__ import annotations
 import base64
 import binascii
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cache
 
 import msgspec
 
+from skerry.hub.secret_cache import SecretCache
 from skerry.kit.errors import Conflict, Missing, Rejected
 from skerry.kit.ids import is_name
 from skerry.matching.secrets import ScopeChoice, choose_scope, find_ties, parse_scope, scope_text
@@ -54,6 +56,7 @@ class SecretKeeper:
         self._keys = keys
         self._clock = clock
         self._uses: dict[str, frozenset[str]] = {}
+        self._cache = SecretCache(store)
 
     def prepare(self, name: str, asked: SecretRequest, who: str) -> SecretRecord:
         """Return the next version of a secret, encrypted and not stored yet.
@@ -110,19 +113,19 @@ class SecretKeeper:
 
     def offer(self, versions: Sequence[SecretRecord], site: SiteRecord) -> Offer:
         """Return what a site gets of a secret with these versions."""
-        mine = (one for one in versions if one.scope_kind != "site" or one.scope_of == site.name)
-        live = [one for one in mine if one.revoked_at is None]
-        choice = choose_scope((one.scope for one in live), site.name, labels_of(site))
-        if choice.scope is None:
-            return Offer(choice)
-        now = self._clock.now()
-        own = [one for one in live if one.scope == choice.scope]
-        started = [one for one in own if _holds(one, now)]
-        later = [
-            one for one in own if one not in started and one.version > (started[-1].version if started else 0)
-        ]
-        given = [*_still_given(started, now), *later[:MAX_NEXT]]
-        return Offer(choice, started[-1] if started else None, tuple(given))
+        labels = labels_of(site)
+        return self._offer(versions, site.name, lambda scopes: choose_scope(scopes, site.name, labels))
+
+    def offers(self, names: Collection[str], site: SiteRecord) -> dict[str, Offer]:
+        """Return what a site gets of several secrets, by name."""
+        labels = labels_of(site)
+
+        @cache  # most secrets have values for the same scopes
+        def choose(scopes: frozenset[Scope]) -> ScopeChoice:
+            return choose_scope(scopes, site.name, labels)
+
+        found = self._cache.versions(names, site.name)
+        return {name: self._offer(versions, site.name, choose) for name, versions in found.items()}
 
     def outlived(self, versions: Sequence[SecretRecord], scope: Scope) -> list[str]:
         """Return the ids of versions of a scope that so many later ones have left behind that nobody asks for them."""
@@ -173,6 +176,23 @@ class SecretKeeper:
                 by_name.setdefault(one.name, []).append(one.scope)
         tied = {name: sorted(find_ties(scopes, labels)) for name, scopes in by_name.items()}
         return {name: sites for name, sites in tied.items() if sites}
+
+    def _offer(
+        self, versions: Sequence[SecretRecord], site: str, choose: Callable[[frozenset[Scope]], ScopeChoice]
+    ) -> Offer:
+        mine = (one for one in versions if one.scope_kind != "site" or one.scope_of == site)
+        live = [one for one in mine if one.revoked_at is None]
+        choice = choose(frozenset(one.scope for one in live))
+        if choice.scope is None:
+            return Offer(choice)
+        now = self._clock.now()
+        own = [one for one in live if one.scope == choice.scope]
+        started = [one for one in own if _holds(one, now)]
+        later = [
+            one for one in own if one not in started and one.version > (started[-1].version if started else 0)
+        ]
+        given = [*_still_given(started, now), *later[:MAX_NEXT]]
+        return Offer(choice, started[-1] if started else None, tuple(given))
 
     def _refuse_ties(self, name: str, versions: Sequence[SecretRecord], scope: Scope) -> None:
         if scope.kind != "selector":

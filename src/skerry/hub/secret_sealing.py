@@ -7,7 +7,7 @@ durable before anybody can. A secret that cannot be sealed now keeps nothing els
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 import msgspec
 import structlog
@@ -56,16 +56,14 @@ class Sealer:
         """Return the secrets of a site, with new values sealed where there were none."""
         needed = {name: secrets_of(release) for name, release in use.releases.items()}
         names = sorted(frozenset[str]().union(*needed.values()))
-        offers = {
-            name: self._keeper.offer(self._store.secret_versions(name, site=use.site.name), use.site)
-            for name in names
-        }
+        offers = self._keeper.offers(names, use.site)
         values: dict[str, bytes] = {}
         exposures: list[ExposureRecord] = []
         given: dict[str, tuple[SealedSecret, ...]] = {}
         for host in use.hosts:
             own = frozenset[str]().union(*(needed[name] for name in use.applications.get(host.name, ())))
-            held = use.before.secrets.get(host.name, ()) if use.before else ()
+            before = use.before.secrets.get(host.name, ()) if use.before else ()
+            held = {(one.id, one.key): one for one in before}
             found = [
                 sealed
                 for name in sorted(own)
@@ -80,7 +78,7 @@ class Sealer:
         self,
         host: HostRecord,
         offer: Offer,
-        held: Sequence[SealedSecret],
+        held: Mapping[tuple[str, str], SealedSecret],
         *,
         values: dict[str, bytes],
         exposures: list[ExposureRecord],
@@ -90,10 +88,9 @@ class Sealer:
         except Untrusted as error:  # enrolment takes no such key; one host must not keep the others waiting
             _log.error("secret.unsealed", host=host.name, code=error.code)
             return []
-        known = {(one.id, one.key): one for one in held}
         found: list[SealedSecret] = []
         for record in offer.given:
-            if (before := known.get((record.id, key))) is not None:
+            if (before := held.get((record.id, key))) is not None:
                 found.append(before)
             elif not self._is_barred(host.name):
                 try:

@@ -57,11 +57,12 @@ class ExposureRecord(msgspec.Struct, frozen=True, kw_only=True):
 class Secrets(Protocol):
     """What the hub keeps of secrets."""
 
-    def secret_versions(self, name: str = "", *, site: str = "") -> Sequence[SecretRecord]:
-        """Return all versions of a secret, or of all, by name and version.
+    def secrets_revision(self) -> str:
+        """Return what differs from all it was before whenever a version was added, revoked, rewrapped or forgotten."""
+        ...
 
-        With a `site`, those are left out that are for another site alone.
-        """
+    def secret_versions(self, name: str = "") -> Sequence[SecretRecord]:
+        """Return all versions of a secret, or of all, by name and version."""
         ...
 
     def add_secret_version(self, record: SecretRecord, audit: Audit) -> None:

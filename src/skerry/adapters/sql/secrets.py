@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
 import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
 
 from skerry.adapters.sql import rows
 from skerry.adapters.sql.database import Database
-from skerry.adapters.sql.operators import add_audit
+from skerry.adapters.sql.operators import add_audit, load_setting, put_setting
 from skerry.adapters.sql.schema import secret_exposures, secret_versions
 from skerry.kit.errors import Conflict, Missing
 from skerry.ports.host_identities import Audit
 from skerry.ports.key_encryption import Wrapped
 from skerry.ports.secrets import ExposureRecord, SecretRecord, Secrets
+
+_REVISION = "secrets_revision"
+_expose = sqlite.insert(secret_exposures).on_conflict_do_nothing()
 
 
 class SqlSecrets(Secrets):
@@ -23,8 +28,11 @@ class SqlSecrets(Secrets):
 
     _database: Database
 
-    def secret_versions(self, name: str = "", *, site: str = "") -> Sequence[SecretRecord]:
-        return self._database.read(lambda connection: load_versions(connection, name, site))
+    def secrets_revision(self) -> str:
+        return (self._database.read(lambda connection: load_setting(connection, _REVISION)) or b"").decode()
+
+    def secret_versions(self, name: str = "") -> Sequence[SecretRecord]:
+        return self._database.read(lambda connection: load_versions(connection, name))
 
     def add_secret_version(self, record: SecretRecord, audit: Audit) -> None:
         self._database.write(lambda connection: add_version(connection, record, audit))
@@ -53,13 +61,11 @@ class SqlSecrets(Secrets):
         return self._database.read(lambda connection: load_revoked(connection, site, limit))
 
 
-def load_versions(connection: sa.Connection, name: str, site: str) -> Sequence[SecretRecord]:
-    """Return all versions of a secret, or of all; with a site, without those for another one alone."""
+def load_versions(connection: sa.Connection, name: str) -> Sequence[SecretRecord]:
+    """Return all versions of a secret, or of all."""
     query = sa.select(secret_versions).order_by(secret_versions.c.name, secret_versions.c.version)
     if name:
         query = query.where(secret_versions.c.name == name)
-    if site:
-        query = query.where((secret_versions.c.scope_kind != "site") | (secret_versions.c.scope_of == site))
     return rows.load_all(connection, query, SecretRecord)
 
 
@@ -71,12 +77,14 @@ def add_version(connection: sa.Connection, record: SecretRecord, audit: Audit) -
         raise Conflict("secret.moved", message, hint="look at its versions and try again")
     rows.add(connection, secret_versions, record)
     add_audit(connection, audit)
+    _touch(connection)
 
 
 def forget_versions(connection: sa.Connection, versions: Collection[str]) -> None:
     """Forget versions; who could read them stays known."""
     for version in versions:
         connection.execute(sa.delete(secret_versions).where(secret_versions.c.id == version))
+    _touch(connection)
 
 
 def revoke(connection: sa.Connection, which: tuple[str, int], at: datetime, audit: Audit) -> None:
@@ -88,6 +96,7 @@ def revoke(connection: sa.Connection, which: tuple[str, int], at: datetime, audi
     fresh = found & secret_versions.c.revoked_at.is_(None)
     if rows.changed(connection, sa.update(secret_versions).where(fresh).values(revoked_at=at)):
         add_audit(connection, audit)
+        _touch(connection)
 
 
 def remove(connection: sa.Connection, name: str, audit: Audit) -> None:
@@ -95,6 +104,7 @@ def remove(connection: sa.Connection, name: str, audit: Audit) -> None:
     if rows.changed(connection, sa.delete(secret_versions).where(secret_versions.c.name == name)) == 0:
         raise missing(name)
     add_audit(connection, audit)
+    _touch(connection)
 
 
 def rewrap(connection: sa.Connection, wrapped: Mapping[str, Wrapped]) -> None:
@@ -102,14 +112,12 @@ def rewrap(connection: sa.Connection, wrapped: Mapping[str, Wrapped]) -> None:
     for version, new in wrapped.items():
         values = msgspec.structs.asdict(new)
         connection.execute(sa.update(secret_versions).where(secret_versions.c.id == version).values(**values))
+    _touch(connection)
 
 
 def note_exposures(connection: sa.Connection, exposures: Sequence[ExposureRecord]) -> None:
     """Note what is sealed to whom, once."""
-    for one in exposures:
-        found = (secret_exposures.c.host == one.host) & (secret_exposures.c.secret == one.secret)
-        if not rows.exists(connection, sa.select(secret_exposures.c.host).where(found)):
-            rows.add(connection, secret_exposures, one)
+    connection.execute(_expose, [msgspec.structs.asdict(one) for one in exposures])
 
 
 def load_exposures(connection: sa.Connection, host: str) -> Sequence[ExposureRecord]:
@@ -135,3 +143,8 @@ def load_revoked(connection: sa.Connection, site: str, limit: int) -> Sequence[s
 def missing(what: str) -> Missing:
     """Return the error for a secret or version that is not there."""
     return Missing("secret.missing", f"there is no secret {what}", hint="skerry secret list shows them")
+
+
+def _touch(connection: sa.Connection) -> None:
+    """Change the revision: drawn at random, it is none that was there before, nor one that another replica draws."""
+    put_setting(connection, _REVISION, secrets.token_hex(16).encode())

@@ -11,6 +11,7 @@ from pathlib import Path
 from skerry.adapters.directory_blobs import DirectoryBlobs
 from skerry.adapters.facts import HostDetector, override_facts, read_facts
 from skerry.adapters.machine_mark import machine_mark
+from skerry.adapters.memory_folder import find_memory_folder
 from skerry.adapters.process_runtime import ProcessRuntime
 from skerry.adapters.sqlite_agent_store import SqliteAgentStore
 from skerry.adapters.system_clock import SystemClock
@@ -18,6 +19,7 @@ from skerry.agent.engine import Found
 from skerry.agent.facts import FactsKeeper
 from skerry.agent.host_runtime import HostRuntime
 from skerry.agent.identity import Identity
+from skerry.agent.secret_files import SecretFiles
 from skerry.agent.ways_up import load_way
 from skerry.carrier.upstreams import Upstreams
 from skerry.carrier.ways_up import NOTHING_STATED, StatedWay, open_upstreams
@@ -78,6 +80,11 @@ def open_runtime(data: Path) -> HostRuntime:
         hint = f"start it; if it is gone for good, remove {owner}"
         raise Unavailable("engine.away", "the container engine of this host does not answer", hint=hint)
     return runtime
+
+
+def open_secret_files(data: Path) -> SecretFiles:
+    """Return the files in memory that applications find their secrets in."""
+    return SecretFiles(find_memory_folder(data, os.environ), data / "vault" / "files-in")
 
 
 def find_container_engine(data: Path) -> Found | None:

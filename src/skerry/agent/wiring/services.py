@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
 
-from skerry.adapters.memory_folder import find_memory_folder
 from skerry.agent.host_runtime import HostRuntime
 from skerry.agent.identity import Identity
 from skerry.agent.keys import KeyFiles
 from skerry.agent.loops.sync import Syncer
 from skerry.agent.releases import Releases
-from skerry.agent.secret_files import SecretFiles
 from skerry.agent.secret_telling import SecretTelling
 from skerry.agent.services.host_service import HostServices
 from skerry.agent.services.secrets import HostSecrets, SecretParts
 from skerry.agent.vault import Vault
+from skerry.agent.wiring.opening import open_secret_files
 from skerry.ports.agent_store import AgentStore
 from skerry.ports.clock import Clock
 from skerry.ports.prober import Prober
@@ -49,7 +47,7 @@ def _secrets(ground: Ground) -> HostSecrets:
     parts = SecretParts(
         host=ground.identity.place.host,
         vault=Vault(ground.data, ground.keys),
-        files=SecretFiles(find_memory_folder(ground.data, os.environ)),
+        files=open_secret_files(ground.data),
         keys=ground.keys,
         clock=ground.clock,
         now=syncer.now,
