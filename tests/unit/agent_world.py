@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from skerry.adapters.directory_blobs import DirectoryBlobs
+from skerry.agent.authority import HostAuthority
+from skerry.agent.certificate_files import CertificateFolders
 from skerry.agent.fetcher import Fetcher, FetchParts
 from skerry.agent.holding import Holds
 from skerry.agent.host_gates import GatedTrial, HostGates
@@ -29,8 +31,10 @@ from skerry.agent.releases import Releases
 from skerry.agent.secret_files import SecretFiles
 from skerry.agent.secret_telling import SecretTelling
 from skerry.agent.self_testing import SelfTests, TestBench
+from skerry.agent.services.certificates import CertificateParts, HostCertificates
 from skerry.agent.services.host_service import HostServices
 from skerry.agent.services.secrets import HostSecrets, SecretParts
+from skerry.agent.site_ca import LocalCertificates
 from skerry.agent.vault import Vault
 from skerry.agent.volumes import Volumes
 from skerry.agent.vouching import Vouching, VouchingParts
@@ -153,7 +157,9 @@ class Agent:
                 telling=self.telling,
             )
         )
-        place = Site("edge", "harbour", dict, self.secrets.give)
+        self.certificates = self._certificates(data)
+        services = HostServices([self.secrets, self.certificates])
+        place = Site("edge", "harbour", dict, services.give)
         volumes = Volumes(data / "volumes", self.clock)
         live = LiveModels(data / "live", self.releases, self.store, self.runtime, prober)
         launcher = Launcher(place, self.store, self.releases, volumes, live)
@@ -187,9 +193,25 @@ class Agent:
             facts=lambda: FACTS,
             vouching=self.vouching,
             metering=self._metering(live),
-            services=HostServices([self.secrets]),
+            services=services,
             neighbours=NeighbourLoop(self.identity, MemoryLan().machine("10.0.0.1"), self.store, self.clock),
         )
+
+    def _certificates(self, data: Path) -> HostCertificates:
+        now, note = self.syncer.now, self.syncer.note
+        authority = HostAuthority(data, self.keys, host="edge", now=now, note=note)
+        folders = CertificateFolders(data / "memory-certificates")
+        telling = SecretTelling(self.store, self.runtime, self.prober, self.clock, what="certificate")
+        telling.note = note
+        parts = CertificateParts(
+            site="harbour",
+            authority=authority,
+            local=LocalCertificates(authority, folders, self.clock, site="harbour", now=now),
+            telling=telling,
+            fact_of=self.releases.fact,
+            note=note,
+        )
+        return HostCertificates(parts)
 
     def _metering(self, live: LiveModels) -> Metering:
         measurements = Measurements(self.store, self.syncer.now)
@@ -280,6 +302,7 @@ class Agent:
         await self.fetcher.close()
         await self._measuring.close()
         await self.telling.close()
+        await self.certificates.close()
         await self.loop.close()
 
 

@@ -22,6 +22,7 @@ from skerry.agent.rotating import RotationAnswer, answer_of, request_of, settle_
 from skerry.agent.ways_up import load_way
 from skerry.agent.wiring.opening import (
     lock_data,
+    open_certificate_folders,
     open_guard,
     open_link,
     open_runtime,
@@ -249,8 +250,8 @@ def read_logs(
 def stop_applications(data: Path) -> list[str]:
     """End everything that runs on this host, gracefully, and return what was ended; the agent must not run.
 
-    Their secrets are wiped from memory. Nothing is forgotten: the applications begin again when the agent runs, and
-    find their secrets again, as the vault is not touched.
+    Their secrets and certificates are wiped from memory. Nothing is forgotten: the applications begin again when the
+    agent runs, and find theirs again, as the vault is not touched.
 
     Raises:
         Conflict: the agent runs, and would start them again (`agent.running`).
@@ -258,6 +259,7 @@ def stop_applications(data: Path) -> list[str]:
     with lock_data(data):
         ended = asyncio.run(_stop_all(data))
         open_secret_files(data).wipe()
+        open_certificate_folders(data).wipe()
     return ended
 
 

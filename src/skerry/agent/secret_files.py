@@ -64,7 +64,7 @@ class SecretFiles:
         if self._placed.get(place) == mark and all((folder / name).exists() for name in files):
             return
         try:
-            self._open(folder)
+            self.open(folder)
             for name, content in files.items():
                 for parent in reversed((folder / name).relative_to(folder).parents[:-1]):
                     # Whatever the agent's umask is: a container's user has to get through.
@@ -107,7 +107,12 @@ class SecretFiles:
             return None
         return Path(os.fsdecode(self._note.read_bytes()))
 
-    def _open(self, folder: Path) -> None:
+    def open(self, folder: Path) -> None:
+        """Make a place's directory, closed to everybody but us from above.
+
+        Raises:
+            Unavailable: where it is to be belongs to somebody else (`secret.unplaced`).
+        """
         assert self.root is not None
         if self._note is not None and self._noted() != self.root:
             self._note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -122,17 +127,22 @@ class SecretFiles:
         folder.chmod(0o755)
 
     def _replace(self, path: Path, content: bytes, owner: Owner) -> None:
-        if path.is_file() and path.read_bytes() == content:
-            return
-        beside = path.with_name(f".{path.name}.new")
-        beside.unlink(missing_ok=True)
-        # In memory: there is nothing to be made durable, only to be whole. Never readable by more than it will be.
-        write_file(beside, content, mode=0o400, sync=False)
-        if owner.container and owner.user is not None and os.geteuid() == 0:
-            os.chown(beside, owner.user, -1)
-        elif owner.container:
-            beside.chmod(0o444)
-        beside.replace(path)
+        write_for(path, content, owner)
+
+
+def write_for(path: Path, content: bytes, owner: Owner) -> None:
+    """Have a file in memory hold this, as it was or as it shall be at every moment, for those who may read it."""
+    if path.is_file() and path.read_bytes() == content:
+        return
+    beside = path.with_name(f".{path.name}.new")
+    beside.unlink(missing_ok=True)
+    # In memory: there is nothing to be made durable, only to be whole. Never readable by more than it will be.
+    write_file(beside, content, mode=0o400, sync=False)
+    if owner.container and owner.user is not None and os.geteuid() == 0:
+        os.chown(beside, owner.user, -1)
+    elif owner.container:
+        beside.chmod(0o444)
+    beside.replace(path)
 
 
 def _is_ours(root: Path) -> bool:

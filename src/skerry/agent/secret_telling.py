@@ -1,4 +1,4 @@
-"""Tells components that run about new values of their secrets, until they have taken note.
+"""Tells components that run about new values of their secrets and certificates, until they have taken note.
 
 What an instance was started with or told is remembered, so that each is told once; after a crash in between it may be
 told again, which is harmless.
@@ -21,21 +21,26 @@ from skerry.ports.runtime import InstanceView, Runtime
 from skerry.spec.application import SecretUse
 from skerry.trust.secret_choice import InUse
 
-_KEY = "secrets_told"
-
 
 class SecretTelling:
-    """What the instances of one host know of their secrets."""
+    """What the instances of one host know of their secrets, or of their certificates."""
 
-    def __init__(self, store: AgentStore, runtime: Runtime, prober: Prober, clock: Clock) -> None:
+    def __init__(
+        self, store: AgentStore, runtime: Runtime, prober: Prober, clock: Clock, *, what: str = "secret"
+    ) -> None:
+        """`what` is told of; those who tell of different things remember apart."""
+        self._what = what
+        self._store_key = f"{what}s_told"
         self._store = store
         self._runtime = runtime
         self._prober = prober
-        self._chores = Chores("tell_secret", clock)
+        self._chores = Chores(f"tell_{what}", clock)
         self._launched: dict[str, dict[str, str]] = {}
-        self._knows: dict[str, str] = msgspec.json.decode(store.load(_KEY) or b"{}", type=dict[str, str])
+        self._knows: dict[str, str] = msgspec.json.decode(
+            store.load(self._store_key) or b"{}", type=dict[str, str]
+        )
         self.note: Callable[..., None] = lambda *_: None
-        self._chores.on_trouble = lambda error: self.note("secret.untold", error.message)
+        self._chores.on_trouble = lambda error: self.note(f"{what}.untold", error.message)
 
     def note_launch(self, instance: str, ids: Mapping[str, str]) -> None:
         """Note which versions, by name, an instance is about to be started with."""
@@ -81,12 +86,14 @@ class SecretTelling:
             timeout_s = parse_duration(change.timeout)
             why = await self._prober.post(LOCAL, port, change.http.path, timeout_s=timeout_s)
             if why:
-                raise Unavailable("secret.untold", f"{instance} did not take secret {use.name}: {why}")
+                raise Unavailable(
+                    f"{self._what}.untold", f"{instance} did not take {self._what} {use.name}: {why}"
+                )
         self._knows[_key(instance, view, use)] = chosen.id
         self._save()
 
     def _save(self) -> None:
-        self._store.save({_KEY: msgspec.json.encode(self._knows)})
+        self._store.save({self._store_key: msgspec.json.encode(self._knows)})
 
 
 def _key(instance: str, view: InstanceView, use: SecretUse) -> str:

@@ -68,6 +68,8 @@ def render_component(component: Component, place: Place) -> Rendered | Unresolve
     if any(use.path for use in component.secrets):
         # A self-test has none: what names them finds an empty word.
         values["secrets"] = ""
+    if component.certificates:
+        values["certificates"] = ""
     values.update(place.values)
     values.update((f"site.{name}", value) for name, value in place.variables.items())
     unknown: set[str] = set()

@@ -46,6 +46,16 @@ EnvName = Annotated[
 ]
 
 
+LabelsText = Annotated[
+    str,
+    Meta(
+        pattern=r"^(\*\.)?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$",
+        max_length=120,
+        description="labels of a name below the site's domain, such as api or *.cam",
+    ),
+]
+
+
 class Bundle(Part, frozen=True, kw_only=True):
     """Files that are laid out in one read-only directory, which `${bundle}` names."""
 
@@ -169,6 +179,19 @@ class SecretUse(Part, frozen=True, kw_only=True):
     overlap: Duration = "0s"
 
 
+class CertificateUse(Part, frozen=True, kw_only=True):
+    """A certificate of this site for the component, renewed by its host: files in `${certificates}/NAME`.
+
+    They are `cert.pem`, `key.pem`, `bundle.pem` (whom to trust) and `crl.pem` (who is revoked), and change all at once.
+    The certificate is for `APPLICATION.SITE.DOMAIN`, for each of `dns` below `SITE.DOMAIN` (`localhost` for this
+    machine alone), and names the application by its SPIFFE ID.
+    """
+
+    name: Name
+    dns: Annotated[tuple[LabelsText, ...], Meta(max_length=16)] = ()
+    on_change: OnSecretChange = OnSecretChange()
+
+
 class ComponentTest(Part, frozen=True, kw_only=True):
     """How the component runs the self-tests of its models before it is started; exit code 0 passes.
 
@@ -287,6 +310,7 @@ class Component(Part, frozen=True, kw_only=True):
     on_change: OnChange | None = None
     self_test: ComponentTest | None = None
     secrets: Annotated[tuple[SecretUse, ...], Meta(max_length=64)] = ()
+    certificates: Annotated[tuple[CertificateUse, ...], Meta(max_length=16)] = ()
     env: dict[EnvName, Argument] = {}
     models: Annotated[tuple[ModelMount, ...], Meta(max_length=64)] = ()
     ports: Annotated[tuple[Port, ...], Meta(max_length=64)] = ()

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from skerry.kit.quantities import parse_duration
 from skerry.spec.application import ApplicationSpec, Component, Probe
+from skerry.spec.checks_certificates import check_certificates
 from skerry.spec.checks_container import check_container, check_devices, check_limits, check_process
 from skerry.spec.checks_files import check_files, check_unique
 from skerry.spec.checks_images import check_image
@@ -75,6 +76,7 @@ def _check_component(path: str, component: Component) -> Iterator[Problem]:
         yield from check_metrics(f"{path}.metrics", component.metrics)
     yield from _check_models(path, component, ports)
     yield from check_secrets(path, component)
+    yield from check_certificates(path, component)
     yield from _check_texts(path, component)
 
 
@@ -119,6 +121,7 @@ def _check_texts(path: str, component: Component) -> Iterator[Problem]:
     known |= {f"device.{device.name}" for device in component.devices}
     known |= {"bundle"} if component.bundle else set()
     known |= {"secrets"} if any(use.path for use in component.secrets) else set()
+    known |= {"certificates"} if component.certificates else set()
     # A self-test runs before the component has its ports.
     testing = known | {"self_test"}
     known |= {f"port.{port.name}" for port in component.ports}

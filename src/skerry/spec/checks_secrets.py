@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from skerry.kit.quantities import parse_duration
-from skerry.spec.application import Component, SecretUse
+from skerry.spec.application import Component, OnSecretChange, SecretUse
 from skerry.spec.checks_files import check_unique
 from skerry.spec.problems import Problem
 
@@ -37,18 +37,22 @@ def _check_use(path: str, use: SecretUse, component: Component) -> Iterator[Prob
     if use.env and component.image:
         hint = "write path: the engine would write the value to its disk, and show it to whoever asks it"
         yield Problem(f"{path}.env", "a container is given no secret in its environment", hint)
-    change = use.on_change
-    ways = [way for way in (change.signal, change.http, change.restart or None) if way is not None]
-    if len(ways) > 1:
-        yield Problem(f"{path}.on_change", f"{len(ways)} ways to tell", "write one of signal, http, restart")
-    if use.env and (change.signal or change.http):
+    yield from check_on_change(f"{path}.on_change", use.on_change, component)
+    if use.env and (use.on_change.signal or use.on_change.http):
         hint = "write restart: true, or leave it out"
         yield Problem(f"{path}.on_change", "a variable is what it was when the component was started", hint)
+    if use.env and parse_duration(use.overlap) > 0:
+        yield Problem(f"{path}.overlap", "a variable has no value beside it", "leave it out, or write path")
+
+
+def check_on_change(path: str, change: OnSecretChange, component: Component) -> Iterator[Problem]:
+    """Yield what is wrong with how a component is told of something new."""
+    ways = [way for way in (change.signal, change.http, change.restart or None) if way is not None]
+    if len(ways) > 1:
+        yield Problem(path, f"{len(ways)} ways to tell", "write one of signal, http, restart")
     ports = [port.name for port in component.ports]
     if change.http and change.http.port not in ports:
         hint = f"ports here: {', '.join(ports)}" if ports else "the component has no ports"
-        yield Problem(f"{path}.on_change.http.port", f"no port named {change.http.port}", hint)
+        yield Problem(f"{path}.http.port", f"no port named {change.http.port}", hint)
     if parse_duration(change.timeout) <= 0:
-        yield Problem(f"{path}.on_change.timeout", "must be longer than 0")
-    if use.env and parse_duration(use.overlap) > 0:
-        yield Problem(f"{path}.overlap", "a variable has no value beside it", "leave it out, or write path")
+        yield Problem(f"{path}.timeout", "must be longer than 0")

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from skerry.spec.gates import MAX_GATES, GateSpec
 from skerry.spec.metadata import DigestText, Part
+from skerry.spec.pki import SitePki
 from skerry.spec.secret import SealedSecret, SecretId
 
 DESIRED_STATE_TYPE = "application/vnd.skerry.desired-state+json"
@@ -138,7 +139,7 @@ class DesiredState(Part, frozen=True, kw_only=True, tag_field="type", tag="desir
     ahead; nothing else is done with them. A host that holds an older `snapshot` of the signed metadata than this
     one fetches the newest: something of these releases has changed since. `secrets` are, by host, values sealed
     to it alone; a host keeps one that is listed no more while a release there needs it. Versions whose ids are
-    `revoked_secrets` are used no more whatever any document says.
+    `revoked_secrets` are used no more whatever any document says. `pki` is what to trust and to issue with.
     """
 
     site: str
@@ -155,3 +156,4 @@ class DesiredState(Part, frozen=True, kw_only=True, tag_field="type", tag="desir
     snapshot: Annotated[int, Meta(ge=0)] = 0
     secrets: dict[str, tuple[SealedSecret, ...]] = {}
     revoked_secrets: tuple[SecretId, ...] = ()
+    pki: SitePki = SitePki()

@@ -12,6 +12,7 @@ from zoneinfo import available_timezones
 
 from skerry.kit.quantities import parse_duration
 from skerry.spec.application import Application, Placement
+from skerry.spec.checks_certificates import check_site_networks
 from skerry.spec.checks_components import check_components
 from skerry.spec.checks_disk import check_site_disk
 from skerry.spec.checks_files import check_file, check_files, check_unique
@@ -177,6 +178,7 @@ def _check_site(site: Site) -> Iterator[Problem]:
     yield from _check_zone(site.spec.time_zone)
     yield from check_site_link(site.spec)
     yield from check_site_disk(site.spec)
+    yield from check_site_networks(site.spec)
 
 
 def _check_rollout(rollout: Rollout) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ from msgspec import Meta
 from skerry.spec.facts import HostFacts
 from skerry.spec.hold import Hold
 from skerry.spec.metadata import Part
+from skerry.spec.pki import HostPki
 
 REPORT_TYPE = "application/vnd.skerry.report+json"
 MAX_NUMBER = 1 << 62  # databases keep 64 bits, one of them for the sign
@@ -123,7 +124,7 @@ class Observed(Part, frozen=True, kw_only=True):
     """Everything a host runs, under the generation it acts on.
 
     `ahead` says of releases that are fetched before they are assigned how far they are. `holds` are those in force.
-    `secrets` are the versions that are used, by name.
+    `secrets` are the versions that are used, by name. `pki` is the host's part in the site's certificates.
     """
 
     generation: int = 0
@@ -133,6 +134,7 @@ class Observed(Part, frozen=True, kw_only=True):
     metadata: MetadataHeld = MetadataHeld()
     holds: Annotated[tuple[Hold, ...], Meta(max_length=256)] = ()
     secrets: dict[str, int] = {}
+    pki: HostPki = HostPki()
 
 
 class Event(Part, frozen=True, kw_only=True):

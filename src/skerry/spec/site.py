@@ -32,6 +32,16 @@ CarryOver = Annotated[
 ]
 
 
+NetworkText = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9a-f.:]+/[0-9]{1,3}$",
+        max_length=64,
+        description="a network such as 10.20.0.0/16 or fd00:20::/48",
+    ),
+]
+
+
 class LinkWindow(Part, frozen=True, kw_only=True):
     """From each time of `cron`, in the site's time zone, for `duration`: another rate."""
 
@@ -81,6 +91,7 @@ class SiteSpec(Part, frozen=True, kw_only=True):
     """What is particular to a site.
 
     `offline_tolerance` is how long its silence is ordinary; after it rollouts offer it nothing until it is heard of.
+    The site's hosts may issue certificates for addresses in `networks`, and for none elsewhere but their own loopback.
     `variables` fill `${site.NAME}` in commands and environments. `host_network` allows containers to use
     their host's own network. `link` bounds what downloads take of the site's link, and `disk` what they
     take of each host's disk. Where there are `switch_windows`, a host fetches, lays out and tests a new
@@ -92,6 +103,7 @@ class SiteSpec(Part, frozen=True, kw_only=True):
     time_zone: Annotated[str, Meta(max_length=64)] = "UTC"
     offline_tolerance: Duration = "5m"
     reached_by: Literal["link", "bundle"] = "link"
+    networks: Annotated[tuple[NetworkText, ...], Meta(max_length=32)] = ()
     host_network: bool = False
     link: SiteLink = SiteLink()
     disk: SiteDisk = SiteDisk()

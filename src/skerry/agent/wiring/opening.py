@@ -15,6 +15,7 @@ from skerry.adapters.memory_folder import find_memory_folder
 from skerry.adapters.process_runtime import ProcessRuntime
 from skerry.adapters.sqlite_agent_store import SqliteAgentStore
 from skerry.adapters.system_clock import SystemClock
+from skerry.agent.certificate_files import CertificateFolders
 from skerry.agent.engine import Found
 from skerry.agent.facts import FactsKeeper
 from skerry.agent.host_runtime import HostRuntime
@@ -85,6 +86,13 @@ def open_runtime(data: Path) -> HostRuntime:
 def open_secret_files(data: Path) -> SecretFiles:
     """Return the files in memory that applications find their secrets in."""
     return SecretFiles(find_memory_folder(data, os.environ), data / "vault" / "files-in")
+
+
+def open_certificate_folders(data: Path) -> CertificateFolders:
+    """Return the directories in memory that applications find their certificates in."""
+    memory = find_memory_folder(data, os.environ)
+    root = memory.with_name(f"{memory.name}-certificates") if memory is not None else None
+    return CertificateFolders(root, data / "vault" / "certificates-in")
 
 
 def find_container_engine(data: Path) -> Found | None:

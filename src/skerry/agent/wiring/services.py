@@ -6,16 +6,19 @@ from pathlib import Path
 
 import msgspec
 
+from skerry.agent.authority import HostAuthority
 from skerry.agent.host_runtime import HostRuntime
 from skerry.agent.identity import Identity
 from skerry.agent.keys import KeyFiles
 from skerry.agent.loops.sync import Syncer
 from skerry.agent.releases import Releases
 from skerry.agent.secret_telling import SecretTelling
+from skerry.agent.services.certificates import CertificateParts, HostCertificates
 from skerry.agent.services.host_service import HostServices
 from skerry.agent.services.secrets import HostSecrets, SecretParts
+from skerry.agent.site_ca import LocalCertificates
 from skerry.agent.vault import Vault
-from skerry.agent.wiring.opening import open_secret_files
+from skerry.agent.wiring.opening import open_certificate_folders, open_secret_files
 from skerry.ports.agent_store import AgentStore
 from skerry.ports.clock import Clock
 from skerry.ports.prober import Prober
@@ -37,7 +40,24 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
 
 def open_services(ground: Ground) -> HostServices:
     """Return the services of a host; one that uses another comes after it."""
-    return HostServices([_secrets(ground)])
+    return HostServices([_secrets(ground), _certificates(ground)])
+
+
+def _certificates(ground: Ground) -> HostCertificates:
+    syncer, place = ground.syncer, ground.identity.place
+    telling = SecretTelling(ground.store, ground.runtime, ground.prober, ground.clock, what="certificate")
+    telling.note = syncer.note
+    authority = HostAuthority(ground.data, ground.keys, host=place.host, now=syncer.now, note=syncer.note)
+    folders = open_certificate_folders(ground.data)
+    parts = CertificateParts(
+        site=place.site,
+        authority=authority,
+        local=LocalCertificates(authority, folders, ground.clock, site=place.site, now=syncer.now),
+        telling=telling,
+        fact_of=ground.releases.fact,
+        note=syncer.note,
+    )
+    return HostCertificates(parts)
 
 
 def _secrets(ground: Ground) -> HostSecrets:
