@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx2
 
-from skerry.hub.api.app import operator_app
+from skerry.hub.api.app import OperatorApi
 from skerry.testing.hub_parts import memory_hub
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +27,7 @@ def test_the_served_document_is_the_committed_one() -> None:
 
 async def test_a_hub_answers_with_the_committed_document_whenever_it_is_asked(tmp_path: Path) -> None:
     hub = memory_hub(tmp_path)
-    transport = httpx2.ASGITransport(operator_app(hub))  # type: ignore[arg-type]
+    transport = httpx2.ASGITransport(OperatorApi(hub))  # type: ignore[arg-type]
     async with httpx2.AsyncClient(transport=transport, base_url="https://hub") as client:
         answers = [await client.get("/api/openapi.json") for _ in range(2)]
     hub.store.close()

@@ -26,7 +26,7 @@ from schemathesis.specs.openapi import checks
 
 from skerry.adapters.system_clock import SystemClock
 from skerry.hub.api.access import ACCESS, ROLES, Needed, may
-from skerry.hub.api.app import operator_app
+from skerry.hub.api.app import OperatorApi, operations
 from skerry.hub.api.openapi import document_of
 from skerry.ports.hub_store import TokenRecord
 from skerry.spec.api import Role
@@ -112,8 +112,8 @@ class Api:
 
     def __init__(self, world: World) -> None:
         self.hub = world.hub
-        self.app = operator_app(world.hub)
-        document = document_of(self.app)
+        self.app = OperatorApi(world.hub)
+        document = document_of(operations())
         del document["security"], document["components"]["securitySchemes"]  # who asks is not drawn
         self.schema = schemathesis.openapi.from_dict(document)
         found: list[Operation] = [
@@ -122,7 +122,7 @@ class Api:
         self.operations: list[Operation] = [op for op in found if op.path.startswith("/api/")]
         self.handlers = {
             f"{method} {route.path_format}": handler.handler_name.rpartition(".")[2]
-            for route in self.app.routes
+            for route in operations().routes
             if isinstance(route, HTTPRoute)
             for handler in route.route_handlers
             for method in handler.http_methods

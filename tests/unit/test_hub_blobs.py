@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from skerry.hub.api.app import API_PATH, operator_app
+from skerry.hub.api.app import API_PATH, OperatorApi
 from skerry.hub.services import Hub
 from skerry.kit.digests import digest_of
 from skerry.ports.hub_store import Audit, TokenRecord
@@ -33,7 +33,7 @@ async def hub(tmp_path: Path) -> AsyncGenerator[Hub]:
 
 
 async def answer_of(hub: Hub, path: str, token: str = "operator") -> httpx2.Response:
-    transport = httpx2.ASGITransport(operator_app(hub))  # type: ignore[arg-type]
+    transport = httpx2.ASGITransport(OperatorApi(hub))  # type: ignore[arg-type]
     headers = {"Authorization": f"Bearer {token}"}
     async with httpx2.AsyncClient(
         transport=transport, base_url=f"https://hub{API_PATH}", headers=headers

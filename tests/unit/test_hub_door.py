@@ -16,7 +16,7 @@ from litestar.routes import HTTPRoute
 
 from skerry.adapters.sql.store import SqlHubStore
 from skerry.hub.api.access import ACCESS, ROLES, may
-from skerry.hub.api.app import API_PATH, operator_app
+from skerry.hub.api.app import API_PATH, OperatorApi, operations
 from skerry.hub.api.door import AT_ONCE, FAILURE_RATE, FREE_LOGINS, SAFE_HEADERS, TOKEN_RATE
 from skerry.hub.api.refusals import FIRST_S, Refusals
 from skerry.hub.services import Hub
@@ -42,7 +42,7 @@ class World:
             self.token(role, role)
         self.token("late", "admin", expires_in=timedelta(seconds=-1))
         self.token("once", "admin", once=True)
-        self.app: Litestar = operator_app(self.hub)
+        self.app = OperatorApi(self.hub)
         self.log = len(self.audits())
 
     def token(
@@ -105,12 +105,12 @@ def name_of(handler: HTTPRouteHandler) -> str:
 
 @pytest.mark.rule("DOOR-1")
 def test_every_operation_is_in_the_table_of_roles_and_the_table_has_no_other(world: World) -> None:
-    assert {name_of(handler) for _, _, handler in handlers_of(world.app)} == set(ACCESS)
+    assert {name_of(handler) for _, _, handler in handlers_of(operations())} == set(ACCESS)
 
 
 @pytest.mark.rule("DOOR-1")
 async def test_below_its_role_nobody_is_let_in_to_an_operation(world: World) -> None:
-    for method, path, handler in handlers_of(world.app):
+    for method, path, handler in handlers_of(operations()):
         needed, _ = ACCESS[name_of(handler)]
         where = path.replace("{", "").replace("}", "")
         if needed == "open":
@@ -224,7 +224,7 @@ async def test_a_revoked_token_is_a_stranger_at_once(world: World) -> None:
 
 @pytest.mark.rule("DOOR-4")
 async def test_a_token_has_so_many_requests_at_a_time(world: World) -> None:
-    door = world.app.state["door"]
+    door = world.app.served.door
     turns = [door.turns.turn("viewer") for _ in range(AT_ONCE)]
     for turn in turns:
         turn.__enter__()
@@ -306,7 +306,7 @@ BODIES = {
 def test_every_operation_that_takes_a_body_is_among_those_whose_limit_is_tested(world: World) -> None:
     takes = {
         f"{method} {path.removeprefix(API_PATH)}"
-        for method, path, handler in handlers_of(world.app)
+        for method, path, handler in handlers_of(operations())
         if {"data", "request"} & set(handler.parsed_fn_signature.parameters)
         and method in ("POST", "PUT")
         and (

@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from skerry.hub.api.app import API_PATH, operator_app
+from skerry.hub.api.app import API_PATH, OperatorApi
 from skerry.hub.identities import Identities
 from skerry.ports.host_identities import LineageRecord
 from skerry.ports.hub_store import TokenRecord
@@ -44,7 +44,7 @@ def fleet(tmp_path: Path) -> Fleet:
 
 @pytest.fixture
 async def client(fleet: Fleet) -> AsyncGenerator[httpx2.AsyncClient]:
-    transport = httpx2.ASGITransport(operator_app(fleet.hub))  # type: ignore[arg-type]
+    transport = httpx2.ASGITransport(OperatorApi(fleet.hub))  # type: ignore[arg-type]
     headers = {"Authorization": "Bearer operator"}
     async with httpx2.AsyncClient(
         transport=transport, base_url=f"https://hub{API_PATH}", headers=headers

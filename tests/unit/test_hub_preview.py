@@ -11,7 +11,7 @@ import httpx2
 import msgspec
 import pytest
 
-from skerry.hub.api.app import API_PATH, operator_app
+from skerry.hub.api.app import API_PATH, OperatorApi
 from skerry.hub.services import Hub
 from skerry.kit.canonical import encode_canonical
 from skerry.ports.hub_store import (
@@ -117,7 +117,7 @@ def fleet(tmp_path: Path) -> Fleet:
 
 @pytest.fixture
 async def client(fleet: Fleet) -> AsyncGenerator[httpx2.AsyncClient]:
-    transport = httpx2.ASGITransport(operator_app(fleet.hub))  # type: ignore[arg-type]
+    transport = httpx2.ASGITransport(OperatorApi(fleet.hub))  # type: ignore[arg-type]
     headers = {"Authorization": f"Bearer {SECRET}"}
     async with httpx2.AsyncClient(
         transport=transport, base_url=f"https://hub{API_PATH}", headers=headers

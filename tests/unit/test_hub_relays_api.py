@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from skerry.hub.api.app import API_PATH, operator_app
+from skerry.hub.api.app import API_PATH, OperatorApi
 from skerry.ports.hub_store import TokenRecord
 from skerry.spec.api import Role
 from skerry.spec.relay import QueueView, RelayView
@@ -35,7 +35,7 @@ def harbour(tmp_path: Path) -> Harbour:
 
 @pytest.fixture
 async def client(harbour: Harbour) -> AsyncGenerator[httpx2.AsyncClient]:
-    transport = httpx2.ASGITransport(operator_app(harbour.hub))  # type: ignore[arg-type]
+    transport = httpx2.ASGITransport(OperatorApi(harbour.hub))  # type: ignore[arg-type]
     headers = {"Authorization": "Bearer operator"}
     async with httpx2.AsyncClient(
         transport=transport, base_url=f"https://hub{API_PATH}", headers=headers

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skerry.hub.api.access import ACCESS
-from skerry.hub.api.app import API_PATH
+from skerry.hub.api.app import API_PATH, operations
 from skerry.hub.api.scope import Scope
 from skerry.kit.canonical import encode_canonical
 from skerry.matching.selector import parse_selector
@@ -281,10 +281,10 @@ async def test_only_tokens_that_are_no_admins_are_limited_and_they_make_none(wor
 
 @pytest.mark.rule("DOOR-5")
 def test_every_operation_says_how_it_treats_a_limited_token(world: Divided) -> None:
-    kinds = {name_of(handler): ACCESS[name_of(handler)][1] for _, _, handler in handlers_of(world.app)}
+    kinds = {name_of(handler): ACCESS[name_of(handler)][1] for _, _, handler in handlers_of(operations())}
     assert set(kinds) == set(ACCESS)
     # What names, selects or lists sites looks at them as the caller sees them.
-    for _, _, handler in handlers_of(world.app):
+    for _, _, handler in handlers_of(operations()):
         sees = "seen" in handler.parsed_fn_signature.parameters
         assert sees is (kinds[name_of(handler)] in ("filtered", "narrowed", "inside")), name_of(handler)
 

@@ -12,7 +12,7 @@ import httpx2
 import msgspec
 import pytest
 
-from skerry.hub.api.app import API_PATH, operator_app
+from skerry.hub.api.app import API_PATH, OperatorApi
 from skerry.kit.canonical import encode_canonical
 from skerry.kit.digests import digest_of
 from skerry.ports.hub_store import DeltaRecord, TokenRecord
@@ -150,7 +150,7 @@ class Caller:
 
 @pytest.fixture
 async def client(world: World) -> AsyncGenerator[httpx2.AsyncClient]:
-    transport = httpx2.ASGITransport(operator_app(world.hub))  # type: ignore[arg-type]
+    transport = httpx2.ASGITransport(OperatorApi(world.hub))  # type: ignore[arg-type]
     async with httpx2.AsyncClient(transport=transport, base_url=f"https://hub{API_PATH}") as made:
         yield made
 

@@ -9,7 +9,7 @@ import httpx2
 import msgspec
 import pytest
 
-from skerry.hub.api.app import API_PATH, operator_app
+from skerry.hub.api.app import API_PATH, OperatorApi
 from skerry.ports.hub_store import RolloutRecord, TokenRecord
 from skerry.spec.api import Role, VolumesView, VolumeView, WipeAnswer
 from skerry.spec.application import Placement, Volume
@@ -51,7 +51,7 @@ def reader(version: str = "1", placement: Placement = ON_EACH) -> Release:
 
 @pytest.fixture
 async def client(fleet: Fleet) -> AsyncGenerator[httpx2.AsyncClient]:
-    transport = httpx2.ASGITransport(operator_app(fleet.hub))  # type: ignore[arg-type]
+    transport = httpx2.ASGITransport(OperatorApi(fleet.hub))  # type: ignore[arg-type]
     headers = {"Authorization": "Bearer operator"}
     async with httpx2.AsyncClient(
         transport=transport, base_url=f"https://hub{API_PATH}", headers=headers

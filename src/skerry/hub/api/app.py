@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import cast
 
 import msgspec
@@ -14,6 +15,7 @@ from litestar.middleware import DefineMiddleware
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Components, SecurityScheme
+from litestar.types import Receive, Scope, Send
 
 from skerry.carrier.limits import TooMany
 from skerry.hub.api import (
@@ -38,6 +40,7 @@ from skerry.hub.api.door import Door, add_safe_headers
 from skerry.hub.api.openapi import Rendered
 from skerry.hub.api.operators import ApiRequest
 from skerry.hub.api.scope import Seen
+from skerry.hub.api.served import SERVED, Served, served_by
 from skerry.hub.services import Hub
 from skerry.kit.errors import Bug, Denied, Missing, Rejected, SkerryError, Unauthenticated
 from skerry.spec.api import ProblemDetails
@@ -71,8 +74,22 @@ async def healthz() -> str:
     return "ok\n"
 
 
-def operator_app(hub: Hub) -> Litestar:
-    """Return the operator API over a hub."""
+class OperatorApi:
+    """The operator API over one hub: an ASGI application."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.served = Served(hub, Door(hub.store, hub.clock))
+        self._operations = operations()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        cast(dict[str, object], scope)[SERVED] = self.served
+        await self._operations(scope, receive, send)
+
+
+@functools.cache
+def operations() -> Litestar:
+    """Return all operations, for whichever hub a request comes with."""
     handlers = [
         *operators.HANDLERS,
         *fleet.HANDLERS,
@@ -99,9 +116,9 @@ def operator_app(hub: Hub) -> Litestar:
         middleware=[DefineMiddleware(TokenAuth)],
         dependencies={"seen": Provide(_seen_by, sync_to_thread=False)},
     )
-    app = Litestar(
+    return Litestar(
         route_handlers=[router, healthz],
-        dependencies={"hub": Provide(lambda: hub, sync_to_thread=False)},
+        dependencies={"hub": Provide(_hub_of, sync_to_thread=False)},
         exception_handlers={SkerryError: _answer, HTTPException: _answer_http, Exception: _answer_bug},
         openapi_config=OpenAPIConfig(
             title="Skerry hub",
@@ -117,13 +134,14 @@ def operator_app(hub: Hub) -> Litestar:
         request_max_body_size=2 << 20,
         logging_config=None,
     )
-    app.state["hub"] = hub
-    app.state["door"] = Door(hub.store, hub.clock)
-    return app
+
+
+def _hub_of(request: AnyRequest) -> Hub:
+    return served_by(request).hub
 
 
 def _seen_by(request: ApiRequest) -> Seen:
-    return Seen(request.app.state["hub"], request.user)
+    return Seen(served_by(request).hub, request.user)
 
 
 def _answer(_: AnyRequest, error: SkerryError) -> Response[bytes]:

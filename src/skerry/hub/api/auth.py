@@ -16,7 +16,7 @@ from litestar.types import Receive, Scope, Send
 
 from skerry.carrier.limits import TooMany, address_of
 from skerry.hub.api.access import ACCESS, Needed, Scoping, may
-from skerry.hub.api.door import Door
+from skerry.hub.api.served import served_by
 from skerry.hub.services import Hub
 from skerry.kit.errors import Denied, Unauthenticated
 from skerry.ports.hub_store import TokenRecord
@@ -39,7 +39,7 @@ class TokenAuth(AbstractAuthenticationMiddleware):
             return
         result = await self.authenticate_request(connection)
         scope["user"], scope["auth"] = result.user, result.auth
-        door: Door = connection.app.state["door"]
+        door = served_by(connection).door
         try:
             with door.turns.turn(result.user.id):
                 await self.app(scope, receive, send)
@@ -54,8 +54,8 @@ class TokenAuth(AbstractAuthenticationMiddleware):
             Unauthenticated: no token, an unknown one, or one that has expired.
             TooMany: the token, or an address without a good one, asks too often.
         """
-        hub: Hub = connection.app.state["hub"]
-        door: Door = connection.app.state["door"]
+        served = served_by(connection)
+        hub, door = served.hub, served.door
         address = peer_of(connection)
         secret = _secret_of(connection)
         hashed = hash_secret(secret) if secret else ""
@@ -108,7 +108,7 @@ async def require_role(connection: Connection, handler: BaseRouteHandler) -> Non
     enough = may(token.role, needed)
     if enough and not (token.sites and scoping == "whole"):
         return
-    door: Door = connection.app.state["door"]
+    door = served_by(connection).door
     if enough:
         await door.refusals.note(token.name, "refused.scope", subject_of(connection))
         raise Denied("scope.whole", f"this is about the whole fleet; {token.name} is for {token.sites}")

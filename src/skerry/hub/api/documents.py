@@ -11,11 +11,11 @@ from litestar import delete, get, post
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from skerry.hub import steering
-from skerry.hub.api.door import Door
 from skerry.hub.api.operators import ApiRequest, TheHub, TheSeen, audit_of
 from skerry.hub.api.policies import Judged, check_keys, judge_rollouts, require_admin
 from skerry.hub.api.relays import check_relays
 from skerry.hub.api.scope import Seen
+from skerry.hub.api.served import served_by
 from skerry.hub.secret_checks import check_secrets, check_ties
 from skerry.hub.services import Hub
 from skerry.hub.views import as_json, view_rollout
@@ -58,7 +58,7 @@ async def apply_documents(
     A token that is limited to sites changes no others, and its rollouts get those sites alone.
     """
     # One at a time: between the look at a site and its change, nobody may take it out of the caller's scope.
-    door: Door = request.app.state["door"]
+    door = served_by(request).door
     async with door.applying:
         return await _apply(data, hub, seen, request)
 
@@ -235,7 +235,7 @@ async def _require_whole(hub: Hub, seen: Seen, name: str, request: ApiRequest) -
 
 
 async def _note_scope(request: ApiRequest) -> None:
-    door: Door = request.app.state["door"]
+    door = served_by(request).door
     await door.refusals.note(request.user.name, "refused.scope", f"{request.method} {request.url.path}")
 
 

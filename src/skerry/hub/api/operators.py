@@ -12,8 +12,8 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from skerry.carrier.limits import TooMany, address_of
-from skerry.hub.api.door import Door
 from skerry.hub.api.scope import Seen
+from skerry.hub.api.served import served_by
 from skerry.hub.services import Hub
 from skerry.hub.views import view_token
 from skerry.kit.errors import Denied, Rejected
@@ -34,7 +34,7 @@ MAX_LOGIN_BYTES = 4096
 @post("/login", status_code=200, request_max_body_size=MAX_LOGIN_BYTES, security=[{}])
 async def login(data: JSONBody[LoginRequest], hub: TheHub, request: OpenRequest) -> NewToken:
     """Exchange the one-time secret that the hub printed for an API token."""
-    door: Door = request.app.state["door"]
+    door = served_by(request).door
     address = address_of(request.client.host if request.client else None)
     try:
         door.try_login(address)

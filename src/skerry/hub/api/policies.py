@@ -10,8 +10,8 @@ from litestar import delete, get
 from litestar.params import FromPath
 from litestar.response import Stream
 
-from skerry.hub.api.door import Door
 from skerry.hub.api.operators import ApiRequest, TheHub, audit_of
+from skerry.hub.api.served import served_by
 from skerry.hub.judging import told, uncovered
 from skerry.hub.services import Hub
 from skerry.hub.views import view_policy
@@ -81,7 +81,7 @@ async def require_admin(request: ApiRequest, what: str) -> None:
         Denied: the caller is none (`policy.admin`); that is audited.
     """
     if request.user.role != "admin":
-        door: Door = request.app.state["door"]
+        door = served_by(request).door
         await door.refusals.note(request.user.name, "refused", f"{request.method} {request.url.path}")
         raise Denied("policy.admin", f"only an admin may {what}", hint="ask one, or use an admin's token")
 

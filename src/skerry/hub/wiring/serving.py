@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 
 import structlog
 import uvicorn
-from litestar import Litestar
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from skerry.adapters.sql.store import SqlHubStore
@@ -25,7 +24,7 @@ from skerry.carrier.app import carrier_app
 from skerry.carrier.connections import allow_many_files, new_loop, patient_protocol
 from skerry.carrier.limits import CarrierLimits
 from skerry.carrier.notifier import Notifier
-from skerry.hub.api.app import operator_app
+from skerry.hub.api.app import OperatorApi
 from skerry.hub.deltas import DeltaLimits
 from skerry.hub.keeping import open_keys, open_server_certificate
 from skerry.hub.rekeying import finish_rekeying
@@ -96,7 +95,7 @@ async def _serve(
     names = _certificate_names(url)
     key, cert, _ = open_server_certificate(data, names, opened.clock.now())
     config = uvicorn.Config(
-        _dispatch(carrier_app(hub.backend, limits=CarrierLimits(opened.clock)), operator_app(hub)),
+        _dispatch(carrier_app(hub.backend, limits=CarrierLimits(opened.clock)), OperatorApi(hub)),
         http=patient_protocol(),
         ws="none",
         ssl_keyfile=str(key),
@@ -144,7 +143,7 @@ async def _serve(
     say("hub stopped")
 
 
-def _dispatch(carrier: ASGIApp, operators: Litestar) -> ASGIApp:
+def _dispatch(carrier: ASGIApp, operators: OperatorApi) -> ASGIApp:
     """Send `/v1/` to the carrier app and all else to the operator API; the hot path crosses one framework only."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
