@@ -1,0 +1,51 @@
+"""Topic patterns: what one matches, what two have in common, and what one covers.
+
+The meaning is that of MQTT 3.1.1, section 4.7, for the patterns that `skerry.spec.topics` allows: `+` is exactly one
+level, `#` is the level before it and everything below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def match_topic(pattern: str, topic: str) -> bool:
+    """Tell whether a pattern takes in a topic, which has no wildcards."""
+    return patterns_meet(pattern, topic)
+
+
+def match_any_topic(patterns: Iterable[str], topic: str) -> bool:
+    """Tell whether one of several patterns takes in a topic."""
+    return any(match_topic(pattern, topic) for pattern in patterns)
+
+
+def patterns_meet(one: str, other: str) -> bool:
+    """Tell whether there is a topic that both patterns take in."""
+    return _meet(one.split("/"), other.split("/"))
+
+
+def covers(wide: str, narrow: str) -> bool:
+    """Tell whether every topic that `narrow` takes in is one of `wide` too."""
+    levels, others = wide.split("/"), narrow.split("/")
+    for index, level in enumerate(levels):
+        if level == "#":
+            return True
+        if index >= len(others):
+            return False
+        if others[index] == "#" or (level not in ("+", others[index])):
+            return False
+    return len(levels) == len(others)
+
+
+def _meet(one: Sequence[str], other: Sequence[str]) -> bool:
+    for index in range(max(len(one), len(other))):
+        left = one[index] if index < len(one) else ""
+        right = other[index] if index < len(other) else ""
+        if "#" in (left, right):
+            # It stands for no level as well, so whatever the other goes on with is taken in.
+            return True
+        if not left or not right:
+            return False
+        if left != right and "+" not in (left, right):
+            return False
+    return True
