@@ -9,14 +9,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from skerry.adapters.directory_blobs import DirectoryBlobs
 from skerry.agent.authority import HostAuthority
 from skerry.agent.certificate_files import CertificateFolders
+from skerry.agent.configurations import Configurations
 from skerry.agent.fetcher import Fetcher, FetchParts
 from skerry.agent.holding import Holds
 from skerry.agent.host_gates import GatedTrial, HostGates
 from skerry.agent.keys import KeyFiles
 from skerry.agent.launching import Launcher, Site
+from skerry.agent.live_configuration import LiveConfiguration
 from skerry.agent.live_models import LiveModels
 from skerry.agent.loops.metrics import MetricsLoop
 from skerry.agent.loops.neighbours import NeighbourLoop
@@ -32,6 +36,7 @@ from skerry.agent.secret_files import SecretFiles
 from skerry.agent.secret_telling import SecretTelling
 from skerry.agent.self_testing import SelfTests, TestBench
 from skerry.agent.services.certificates import CertificateParts, HostCertificates
+from skerry.agent.services.configuration import HostConfiguration
 from skerry.agent.services.host_service import HostServices
 from skerry.agent.services.secrets import HostSecrets, SecretParts
 from skerry.agent.site_ca import LocalCertificates
@@ -41,10 +46,12 @@ from skerry.agent.vouching import Vouching, VouchingParts
 from skerry.carrier.limiting import Limiter
 from skerry.kit.canonical import encode_canonical
 from skerry.kit.digests import digest_of
+from skerry.kit.editions import edition_name
 from skerry.kit.errors import SkerryError
 from skerry.rollout.gates import GatesVerdict
 from skerry.spec.application import Application, ApplicationSpec, Bundle, Component
 from skerry.spec.carrier import SyncAnswer, SyncRequest
+from skerry.spec.configuration import Configured
 from skerry.spec.desired import Assignment, HealthPolicy, ReleaseRef, Upcoming
 from skerry.spec.facts import Fact, HostFacts
 from skerry.spec.image import Image, ImageVariant
@@ -121,7 +128,8 @@ class Agent:
         self.clock = SimulatedClock(NOW)
         self.store = store or MemoryAgentStore()
         self.blobs = DirectoryBlobs(data / "blobs")
-        self.releases = Releases(data / "releases", self.blobs)
+        self.configurations = Configurations(data / "configurations")
+        self.releases = Releases(data / "releases", self.blobs, configurations=self.configurations)
         self.runtime = FakeRuntime(self.clock, FakeHost())
         self.identity = identity(link.signed, data / "metadata")
         self.syncer = Syncer(self.identity, self.store, link, self.clock)
@@ -138,6 +146,7 @@ class Agent:
         parts = self._parts(data, limiter)
         self.loop = Reconciler(parts, host="edge", site="harbour", data=data)
         self._judging = asyncio.create_task(self.vouching.run_forever())
+        self._probing = asyncio.create_task(parts.probes.run_forever())
 
     def _parts(self, data: Path, limiter: Limiter) -> Parts:
         prober = self.prober
@@ -162,6 +171,7 @@ class Agent:
         place = Site("edge", "harbour", dict, services.give)
         volumes = Volumes(data / "volumes", self.clock)
         live = LiveModels(data / "live", self.releases, self.store, self.runtime, prober)
+        place, configured = self._configured(place, live, data)
         launcher = Launcher(place, self.store, self.releases, volumes, live)
         bench = TestBench(self.releases, launcher, self.runtime, self.clock)
         tests = SelfTests(self.releases, bench, self.store)
@@ -193,7 +203,7 @@ class Agent:
             facts=lambda: FACTS,
             vouching=self.vouching,
             metering=self._metering(live),
-            services=services,
+            services=HostServices([services, configured]),
             neighbours=NeighbourLoop(self.identity, MemoryLan().machine("10.0.0.1"), self.store, self.clock),
         )
 
@@ -213,6 +223,13 @@ class Agent:
         )
         return HostCertificates(parts)
 
+    def _configured(self, place: Site, live: LiveModels, data: Path) -> tuple[Site, HostConfiguration]:
+        live.configuration = files = LiveConfiguration(data / "configured")
+        service = HostConfiguration(
+            "edge", self.configurations, files, fact_of=self.releases.fact, taken=lambda: live.taken
+        )
+        return msgspec.structs.replace(place, configuration=files), service
+
     def _metering(self, live: LiveModels) -> Metering:
         measurements = Measurements(self.store, self.syncer.now)
         gates = HostGates(measurements, self.store, self.clock, now=self.syncer.now, note=self._note_verdict)
@@ -231,20 +248,34 @@ class Agent:
         upcoming: dict[str, ReleaseRef] | None = None,
         *,
         urgent: bool = False,
+        configured: Configured | None = None,
         **more: Any,
     ) -> None:
         """Let the hub say what the host shall run (by version), and what it will get later."""
         upcoming = upcoming or {}
         health = HealthPolicy(soak_s=1.0)
+        digest = str(digest_of(encode_canonical(configured))) if configured is not None else None
+        revision = configured.revision if configured is not None else ""
         given = tuple(
-            Assignment(application=APP, release=f"{APP}@{version}", health=health, urgent=urgent)
+            Assignment(
+                application=APP,
+                release=edition_name(f"{APP}@{version}", revision),
+                health=health,
+                urgent=urgent,
+                configuration=digest,
+            )
             for version in assigned
         )
+        if digest is not None and configured is not None:
+            more["configurations"] = {digest: configured}
         ahead = tuple(Upcoming(application=APP, release=f"{APP}@{version}") for version in upcoming)
         envelope = desired(
             generation,
             hosts={"edge": given},
-            releases={f"{APP}@{version}": ref for version, ref in (assigned | upcoming).items()},
+            releases={
+                **{edition_name(f"{APP}@{version}", revision): ref for version, ref in assigned.items()},
+                **{f"{APP}@{version}": ref for version, ref in upcoming.items()},
+            },
             upcoming={"edge": ahead} if ahead else {},
             **more,
         )
@@ -299,6 +330,7 @@ class Agent:
     async def close(self) -> None:
         """End it."""
         self._judging.cancel()
+        self._probing.cancel()
         await self.fetcher.close()
         await self._measuring.close()
         await self.telling.close()

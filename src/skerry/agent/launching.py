@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from skerry.agent.live_configuration import LABEL, LiveConfiguration
 from skerry.agent.live_models import LiveModels
 from skerry.agent.releases import Releases
 from skerry.agent.services.host_service import Give, give_nothing
@@ -41,6 +42,7 @@ class Site(msgspec.Struct, frozen=True):
     site: str
     variables: Callable[[], Mapping[str, str]]
     give: Give = give_nothing
+    configuration: LiveConfiguration | None = None
 
 
 class Launcher:
@@ -68,9 +70,17 @@ class Launcher:
         }
         given = self._site.give(application, fact, component)
         place = self._place(application, fact, component, host_ports)
-        place = msgspec.structs.replace(place, env=given.env, values=given.values)
-        rendered = _rendered(component, place)
         labels = {"application": application, "component": component.name, "release": fact.digest}
+        place = msgspec.structs.replace(place, env=given.env, values=given.values)
+        mounts = given.mounts
+        if self._site.configuration is not None and component.config is not None:
+            told = self._site.configuration.start(application, fact, component, _local(component, place))
+            labels[LABEL] = self._site.configuration.mark(fact, component)
+            place = msgspec.structs.replace(
+                place, env={**given.env, **told.env}, values={**given.values, **told.values}
+            )
+            mounts = (*mounts, *told.mounts)
+        rendered = _rendered(component, place)
         if fact.family:
             labels["family"] = fact.family
         labels.update((f"port.{name}", str(number)) for name, number in host_ports.items())
@@ -82,7 +92,7 @@ class Launcher:
             directory=self._volumes.own(application, component.name),
             limits=_limits(component),
             labels=labels,
-            container=_with_mounts(container, given.mounts),
+            container=_with_mounts(container, mounts),
             secret_env=given.secret_env,
         )
 
@@ -218,6 +228,16 @@ def _with_mounts(container: ContainerSpec | None, mounts: tuple[Mount, ...]) -> 
     if container is None or not mounts:
         return container
     return msgspec.structs.replace(container, mounts=(*container.mounts, *mounts))
+
+
+def _local(component: Component, place: Place) -> dict[str, str]:
+    """Return what references of a configuration stand for where a component runs."""
+    local = {"data": place.data}
+    local |= {f"port.{name}": str(number) for name, number in place.ports.items()}
+    local |= {f"model.{name}": path for name, path in place.models.items()}
+    secrets = place.values.get("secrets", "")
+    local |= {f"secret.{use.name}": f"{secrets}/{use.path}" for use in component.secrets if use.path}
+    return local | {name: value for name, value in place.values.items() if name.startswith("binding.")}
 
 
 def _rendered(component: Component, place: Place) -> Rendered:

@@ -1,8 +1,9 @@
-"""Models that components take while they run.
+"""What components take while they run: models, and files of their configuration (`live_configuration`).
 
 `live/<family>/.versions/<release>/<model>/...` holds the files of each release beside each other, and the link
 `live/<family>/current` names one of them, from one moment to the next. Which release a family has taken is
 remembered only when every instance was told: after a crash in between they are told again, which is harmless.
+Who has nothing new is not told.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ from pathlib import Path
 
 import msgspec
 
+from skerry.agent.live_configuration import LABEL, LiveConfiguration
 from skerry.agent.releases import Releases, lay_file
 from skerry.kit.digests import hex_of, short
+from skerry.kit.editions import release_in
 from skerry.kit.errors import Rejected, SkerryError, Unavailable
 from skerry.kit.quantities import parse_duration
 from skerry.ports.agent_store import AgentStore
 from skerry.ports.prober import Prober
 from skerry.ports.runtime import InstanceView, Runtime
+from skerry.reconcile.configuring import files_with
 from skerry.reconcile.kinship import is_hot
 from skerry.reconcile.records import ReleaseFact
-from skerry.spec.application import Component
+from skerry.spec.application import Component, OnChange, OnConfigChange
 
 LOCAL = "127.0.0.1"
 
@@ -43,6 +47,7 @@ class LiveModels:
         self._store = store
         self._runtime = runtime
         self._prober = prober
+        self.configuration: LiveConfiguration | None = None
         self.taken: dict[str, str] = msgspec.json.decode(store.load("taken") or b"{}", type=dict[str, str])
         self.stale: dict[tuple[str, str], str] = {}
 
@@ -56,15 +61,17 @@ class LiveModels:
         Raises:
             Unavailable: no room for the files; nothing has changed then.
         """
-        await asyncio.to_thread(self._switch, fact)
+        before = self._releases.fact(self.taken.get(fact.kin, ""))
+        if any(is_hot(component) for component in fact.components):
+            await asyncio.to_thread(self._switch, fact)
         views = await self._runtime.instances()
         for component in fact.components:
             instance = fact.instance_id(application, component.name)
             view = views.get(instance)
-            if is_hot(component) and view is not None and view.state == "running":
+            if view is not None and view.state == "running":
                 run = run_of(view)
                 self.stale.pop((instance, run), None)
-                if why := await self._tell(instance, component, view):
+                if why := await self._take(application, fact, component, before=before, view=view):
                     self.stale[instance, run] = why
         self.taken = {**self.taken, fact.kin: fact.digest}
         self._store.save({"taken": msgspec.json.encode(self.taken)})
@@ -76,13 +83,13 @@ class LiveModels:
             self.taken = {family: digest for family, digest in self.taken.items() if family in families}
             self._store.save({"taken": msgspec.json.encode(self.taken)})
             keep = {short(family) for family in families}
-            for folder in self._directory.iterdir():
+            for folder in self._directory.iterdir() if self._directory.is_dir() else ():
                 if folder.name not in keep:
                     shutil.rmtree(folder, ignore_errors=True)
 
     def _switch(self, fact: ReleaseFact) -> None:
         folder = self.directory(fact.kin)
-        version = hex_of(fact.digest)
+        version = hex_of(release_in(fact.digest))
         place = folder / ".versions" / version
         try:
             if not place.exists():
@@ -106,9 +113,34 @@ class LiveModels:
             if old.name not in (version, Path(before).name):
                 shutil.rmtree(old, ignore_errors=True)
 
-    async def _tell(self, instance: str, component: Component, view: InstanceView) -> str:
-        change = component.on_change
-        assert change is not None
+    async def _take(
+        self,
+        application: str,
+        fact: ReleaseFact,
+        component: Component,
+        *,
+        before: ReleaseFact | None,
+        view: InstanceView,
+    ) -> str:
+        """Let a component that runs take what is new to it; return why it did not."""
+        instance = fact.instance_id(application, component.name)
+        same = before is not None and release_in(before.digest) == release_in(fact.digest)
+        if component.on_change is not None and is_hot(component) and not same:
+            why = await self._tell(instance, component.on_change, view)
+            if why:
+                return why
+        configuration, use = self.configuration, component.config
+        if configuration is None or use is None or _files(before, component) == _files(fact, component):
+            return ""
+        if view.labels.get(LABEL, "") != configuration.mark(fact, component):
+            return ""  # it is restarted, and finds them then
+        try:
+            await asyncio.to_thread(configuration.rewrite, application, fact, component)
+        except SkerryError as error:
+            return error.message
+        return "" if use.on_change.none else await self._tell(instance, use.on_change, view)
+
+    async def _tell(self, instance: str, change: OnChange | OnConfigChange, view: InstanceView) -> str:
         if change.signal is not None:
             try:
                 await self._runtime.signal(instance, f"SIG{change.signal}")
@@ -116,10 +148,14 @@ class LiveModels:
                 return f"SIG{change.signal} could not be sent: {error}"
             return ""
         if change.http is None:
-            raise Rejected("component.no_change", f"{component.name} does not say how it takes new models")
+            raise Rejected("component.no_change", f"{instance} does not say how it takes what is new")
         port = int(view.labels.get(f"port.{change.http.port}", "0"))
         timeout_s = parse_duration(change.timeout)
         return await self._prober.post(LOCAL, port, change.http.path, timeout_s=timeout_s) or ""
+
+
+def _files(fact: ReleaseFact | None, component: Component) -> str | None:
+    return files_with(component, fact.configured.values) if fact is not None and fact.configured else None
 
 
 def run_of(view: InstanceView) -> str:

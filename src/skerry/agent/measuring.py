@@ -20,6 +20,7 @@ from skerry.agent.launching import Launcher
 from skerry.agent.releases import Releases
 from skerry.agent.self_testing import SelfTests, TestBench
 from skerry.kit.durable import write_file
+from skerry.kit.editions import release_in
 from skerry.kit.errors import Rejected, SkerryError, Unavailable
 from skerry.matching.releases import variant_key
 from skerry.ports.blobs import LocalBlobs
@@ -108,7 +109,7 @@ class Measurer:
                     key = variant_key(mount.name, mount.version, name)
                     try:
                         latency = await self._one(
-                            application, fact.digest, component, mount.name, others, facts
+                            application, release_in(fact.digest), component, mount.name, others, facts
                         )
                     except SkerryError as error:
                         found.append(Measurement(key, why=error.message))

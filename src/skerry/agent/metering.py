@@ -8,6 +8,7 @@ from skerry.agent.host_gates import GatedTrial, HostGates
 from skerry.agent.live_models import LiveModels, run_of
 from skerry.agent.loops.metrics import Measured, MetricsLoop
 from skerry.agent.measurements import Measurements
+from skerry.kit.editions import release_in
 from skerry.ports.runtime import InstanceView
 from skerry.reconcile.records import ApplicationRecord, ReleaseFact
 from skerry.spec.desired import DesiredState
@@ -72,14 +73,19 @@ class Metering:
         for assignment in desired.hosts.get(self._host, ()) if desired else ():
             record = records.get(assignment.application)
             ref = desired.releases.get(assignment.release) if desired else None
-            if not assignment.gates or record is None or ref is None or record.candidate != ref.digest:
+            if (
+                not assignment.gates
+                or record is None
+                or ref is None
+                or release_in(record.candidate) != ref.digest
+            ):
                 continue
             if record.phase not in ("starting", "soaking"):
                 continue
             good = self._fact_of(record.good) if record.good else None
             found[assignment.application] = GatedTrial(
                 assignment.application,
-                ref.digest,
+                record.candidate,
                 assignment.release,
                 good.name if good else "",
                 assignment.attempt,

@@ -2,7 +2,8 @@
 
 `releases/<digest>/` holds `bundles/<component>/...`, `models/<model>/...`, for self-tests `inputs/<component>/
 <model>/<case>/...` and `expected/<model>/<case>/...`, and `prepared.json`, which pins what was chosen. A layout
-is made beside and renamed: it is there whole or not at all. Files are hard links to verified blobs where the
+is made beside and renamed: it is there whole or not at all. Whoever names an edition means its release; what
+`fact` tells is of the edition. Files are hard links to verified blobs where the
 file system allows. Images are not laid out: the engine is given their blobs.
 """
 
@@ -16,11 +17,13 @@ from pathlib import Path
 
 import msgspec
 
+from skerry.agent.configurations import Configurations
 from skerry.agent.resolving import Resolved, resolve_release
 from skerry.delivery.relatives import Base, find_bases, place_files
 from skerry.kit.canonical import UNREADABLE
 from skerry.kit.digests import hex_of
 from skerry.kit.durable import write_file
+from skerry.kit.editions import configuration_in, edition_name, release_in
 from skerry.kit.errors import Unavailable, Untrusted
 from skerry.matching.releases import variant_key
 from skerry.ports.blobs import LocalBlobs
@@ -50,11 +53,17 @@ class Releases:
     """The releases one host knows."""
 
     def __init__(
-        self, directory: Path, blobs: LocalBlobs, *, device_is_there: Callable[[str], bool] = os.path.exists
+        self,
+        directory: Path,
+        blobs: LocalBlobs,
+        *,
+        configurations: Configurations | None = None,
+        device_is_there: Callable[[str], bool] = os.path.exists,
     ) -> None:
         self._directory = directory
         self._device_is_there = device_is_there
         self._blobs = blobs
+        self._configurations = configurations
         self._resolved: dict[str, Resolved] = {}
         self._prepared: dict[str, _Prepared] = {}
         self._facts: HostFacts = {}
@@ -88,17 +97,19 @@ class Releases:
         """State which images the engine holds."""
         self._loaded = images
 
-    def fact(self, digest: str) -> ReleaseFact | None:
-        """Return what the planner needs to know, or None while the document is not here."""
+    def fact(self, edition: str) -> ReleaseFact | None:
+        """Return what the planner needs to know of a release with its configuration, None while one is not here."""
+        digest, wanted = release_in(edition), configuration_in(edition)
         resolved = self._resolve(digest)
-        if resolved is None:
+        configured = self._configurations.load(wanted) if wanted and self._configurations else None
+        if resolved is None or (wanted and configured is None):
             return None
         spec = resolved.release.application.spec
         prepared = self._prepared.get(digest)
         images = {component: parts.identity for component, parts in resolved.images.items()}
         return ReleaseFact(
-            name=resolved.release.name,
-            digest=digest,
+            name=edition_name(resolved.release.name, configured.revision if configured else ""),
+            digest=edition,
             components=spec.components,
             choices=resolved.choices,
             problem=resolved.problem,
@@ -112,6 +123,7 @@ class Releases:
             alone=resolved.kinship.alone,
             failed=resolved.failed,
             images=images,
+            configured=configured,
         )
 
     def release(self, digest: str) -> Release | None:
@@ -154,6 +166,7 @@ class Releases:
 
     def blobs_of(self, digest: str) -> set[str]:
         """Return the digests of everything a release needs on this host, its document included."""
+        digest = release_in(digest)
         resolved = self._resolve(digest)
         if resolved is None:
             return {digest}
@@ -167,7 +180,7 @@ class Releases:
 
     def folder(self, digest: str) -> Path:
         """Return where a release is laid out."""
-        return self._directory / hex_of(digest)
+        return self._directory / hex_of(release_in(digest))
 
     def prepare(self, digest: str) -> None:
         """Verify every file and lay the release out; again is harmless. Blocking.
@@ -176,6 +189,7 @@ class Releases:
             Untrusted: a blob does not match its digest; it was removed and must be fetched again.
             Unavailable: no room.
         """
+        digest = release_in(digest)
         resolved = self._resolve(digest)
         if resolved is None or resolved.problem or digest in self._prepared:
             return
@@ -209,6 +223,7 @@ class Releases:
 
     def mark_tested(self, digest: str) -> None:
         """Remember, durably, that the self-tests of a laid-out release passed."""
+        digest = release_in(digest)
         prepared = self._prepared.get(digest)
         if prepared is not None and not prepared.tested:
             tested = msgspec.structs.replace(prepared, tested=True)
@@ -217,11 +232,12 @@ class Releases:
 
     def discard(self, digest: str) -> None:
         """Remove a release's laid-out files; unknown ones are fine."""
-        self._prepared.pop(digest, None)
+        self._prepared.pop(release_in(digest), None)
         self._resolved.clear()
         shutil.rmtree(self.folder(digest), ignore_errors=True)
 
     def _resolve(self, digest: str) -> Resolved | None:
+        digest = release_in(digest)
         if digest in self._resolved:
             return self._resolved[digest]
         if not digest or not self._blobs.has(digest):
@@ -267,7 +283,7 @@ class Releases:
         return frozenset(device for prepared in others for device in prepared.claims)
 
     def _missing(self, digest: str, resolved: Resolved) -> list[FileSpec]:
-        files = [] if digest in self._prepared else [file for _, file in resolved.files]
+        files = [] if release_in(digest) in self._prepared else [file for _, file in resolved.files]
         unique = {str(file.digest): file for file in files}
         for parts in resolved.images.values():
             if parts.identity not in self._loaded:

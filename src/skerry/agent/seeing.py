@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
+from typing import TypeVar
 
 import msgspec
 
 from skerry.agent.live_models import LiveModels, run_of
 from skerry.agent.loops.neighbours import AppStatus
 from skerry.agent.loops.probe import ProbeLoop, Watched
+from skerry.agent.releases import Releases
+from skerry.kit.editions import edition_of, release_in
 from skerry.ports.runtime import InstanceView
 from skerry.reconcile.duty import Duty
 from skerry.reconcile.records import ApplicationRecord, InstanceFact, ReleaseFact, Target
 from skerry.spec.application import Component
 from skerry.spec.desired import DesiredState
 from skerry.spec.report import ApplicationView, FetchProgress
+
+T = TypeVar("T")
 
 
 def targets_of(
@@ -35,7 +40,7 @@ def targets_of(
         targets[name] = Target(
             name,
             assignment.release,
-            ref.digest,
+            edition_of(ref.digest, assignment.configuration or ""),
             assignment.attempt,
             assignment.health.deadline_s,
             assignment.health.soak_s,
@@ -46,6 +51,28 @@ def targets_of(
             urgent=assignment.urgent,
         )
     return targets
+
+
+def by_edition(editions: AbstractSet[str], found: Mapping[str, T]) -> dict[str, T]:
+    """Return for editions what was found by the digests of their releases."""
+    return {edition: found[release_in(edition)] for edition in editions if release_in(edition) in found}
+
+
+def fact_here(releases: Releases, edition: str) -> ReleaseFact | None:
+    """Return the fact of an edition; a release that is to be configured, and came without, cannot run here."""
+    fact = releases.fact(edition)
+    lacks = fact is not None and fact.configured is None and any(one.config for one in fact.components)
+    if fact is None or fact.problem or not lacks:
+        return fact
+    return msgspec.structs.replace(fact, problem="it came without a configuration")
+
+
+def with_unstartable(
+    facts: Mapping[str, InstanceFact], unstartable: Mapping[str, InstanceFact]
+) -> dict[str, InstanceFact]:
+    """Return what is seen of instances: what could not be started again is seen as that, not as the run before."""
+    alive = {key for key, fact in facts.items() if fact.state in ("running", "stopping")}
+    return {**facts, **{key: fact for key, fact in unstartable.items() if key not in alive}}
 
 
 def urgent_releases(desired: DesiredState, host: str) -> frozenset[str]:

@@ -17,6 +17,7 @@ import structlog
 from skerry.agent.carried import spared_blobs
 from skerry.agent.releases import Releases
 from skerry.delivery.keeping import Keeping, Named, Room, plan_keeping
+from skerry.kit.editions import release_in
 from skerry.kit.errors import Unavailable
 from skerry.ports.blobs import LocalBlobs
 from skerry.reconcile.records import ApplicationRecord
@@ -97,8 +98,9 @@ class Storage:
             if record.candidate:
                 candidate |= self._releases.blobs_of(record.candidate)
             if record.previous:
-                previous += sorted(self._releases.blobs_of(record.previous) - {record.previous})
-                good.add(record.previous)
+                document = release_in(record.previous)
+                previous += sorted(self._releases.blobs_of(document) - {document})
+                good.add(document)
         candidate |= spared_blobs(self._root, self._settled())
         for digest in self._ahead:
             candidate |= self._releases.blobs_of(digest)
@@ -106,7 +108,8 @@ class Storage:
 
     def _settled(self) -> set[str]:
         """Return the releases that this host knows and has begun, or refused: what they need is kept or not by that."""
-        known = {d for r in self._records for d in (r.good, r.previous, r.candidate, *r.refused) if d}
+        named = {d for r in self._records for d in (r.good, r.previous, r.candidate, *r.refused) if d}
+        known = {release_in(edition) for edition in named}
         return known | self._ahead
 
     def _size(self, digest: str) -> int:

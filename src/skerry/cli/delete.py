@@ -14,6 +14,7 @@ from skerry.client.client import Client, Deletable
 from skerry.kit.errors import Rejected
 from skerry.kit.ids import release_name
 from skerry.spec.application import Application
+from skerry.spec.configuration import Configuration
 from skerry.spec.policy import Policy
 from skerry.spec.relay import Relay
 from skerry.spec.rollout import Rollout
@@ -26,6 +27,7 @@ _deletable: dict[str, Deletable] = {
     "rollout": "rollouts",
     "policy": "policies",
     "relay": "relays",
+    "configuration": "configurations",
 }
 Target = tuple[str, str]
 """Kind in the singular, and name."""
@@ -42,7 +44,7 @@ Target = tuple[str, str]
 def delete(
     kind: Resource | None, names: tuple[str, ...], files: tuple[str, ...], dry_run: bool, yes: bool
 ) -> None:
-    """Delete sites, hosts, releases, policies, relays or ended rollouts."""
+    """Delete sites, hosts, releases, policies, relays, configurations or ended rollouts."""
     if bool(files) == bool(kind) or (kind and not names):
         raise click.UsageError("write either KIND NAME..., or -f FILE")
     targets = [(kind.singular, name) for name in names] if kind else _named_by(files)
@@ -72,14 +74,15 @@ def _named_by(files: tuple[str, ...]) -> list[Target]:
                 targets.append(("policy", policy.metadata.name))
             case Relay() as relay:
                 targets.append(("relay", relay.metadata.name))
+            case Configuration() as configuration:
+                targets.append(("configuration", configuration.metadata.name))
             case _:
                 pass
     if not targets:
         raise Rejected("delete.nothing", "these documents made nothing that can be deleted by itself")
     # What refers to others goes before what it refers to.
-    return sorted(
-        targets, key=lambda target: ("rollout", "release", "policy", "relay", "site").index(target[0])
-    )
+    order = ("rollout", "configuration", "release", "policy", "relay", "site")
+    return sorted(targets, key=lambda target: order.index(target[0]))
 
 
 def _check_all_there(client: Client, targets: list[Target]) -> None:

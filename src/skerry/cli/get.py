@@ -29,6 +29,6 @@ from skerry.cli.text import examples
 @click.option("-w", "--watch", is_flag=True, help="Print it again whenever it changes.")
 @output_option("table", "json", "yaml", "name")
 def get(what: Resource, name: str, watch: bool, output: str, **narrow: str | int) -> None:
-    """List sites, hosts, relays, apps, models, releases, rollouts, policies, events or tokens."""
+    """List sites, hosts, relays, apps, models, releases, rollouts, policies, configurations, events or tokens."""
     query = Query(name=name, **narrow)  # type: ignore[arg-type]
     (watch_list if watch else show_list)(what, query, output)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+import msgspec
 
 from skerry.kit.errors import Rejected
 from skerry.spec.documents import kind_of
@@ -34,6 +37,25 @@ def load_documents(names: Sequence[str]) -> list[Parsed]:
     if not parsed:
         raise Rejected("documents.none", f"no documents in {', '.join(names)}")
     return parsed
+
+
+@contextmanager
+def located(parsed: Sequence[Parsed]) -> Generator[None]:
+    """Say of problems that the hub finds in these documents in which file and line they are."""
+    there = {f"{kind_of(p.document)} {p.document.metadata.name}": p for p in parsed}
+    try:
+        yield
+    except DocumentRejected as error:
+        raise DocumentRejected([_located(problem, there) for problem in error.problems]) from None
+
+
+def _located(problem: Problem, there: Mapping[str, Parsed]) -> Problem:
+    document, _, path = problem.path.partition(": ")
+    written = there.get(document)
+    if written is None or problem.file:
+        return problem
+    found = written.problem_at(path, problem.message, problem.hint)
+    return msgspec.structs.replace(found, path=problem.path)
 
 
 def refuse_release_parts(parsed: Sequence[Parsed]) -> None:

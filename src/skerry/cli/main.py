@@ -44,8 +44,9 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
         **_commands(
             apply="Store documents on the hub, all or none.",
             diff="Show what applying documents would change.",
-            delete="Delete sites, hosts, releases, policies, relays or ended rollouts.",
+            delete="Delete sites, hosts, releases, policies, relays, configurations or ended rollouts.",
             volume="List the volumes of applications, and empty them.",
+            config="See what applications are told at sites, and where each value comes from.",
             secret="Set, rotate and revoke secrets, and see which holds where.",  # noqa: S106 - a help text
         ),
         "schema": LazyCommand("skerry.cli.schema_command", "Print the JSON Schema of the documents."),

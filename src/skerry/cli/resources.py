@@ -9,6 +9,7 @@ from typing import Any
 import click
 import msgspec
 
+from skerry.cli.config import COLUMNS as CONFIGURATION_COLUMNS
 from skerry.cli.output import Column
 from skerry.cli.text import age, local_time, now, plural, until
 from skerry.client.client import Client
@@ -25,6 +26,7 @@ from skerry.spec.api import (
     SiteView,
     TokenView,
 )
+from skerry.spec.api_configuration import ConfigurationView
 from skerry.spec.api_policy import PolicyView
 from skerry.spec.api_relay import RelayStanding
 
@@ -181,6 +183,10 @@ def _progress(rollout: RolloutView) -> str:
     return f"{done}/{len(rollout.sites)}" + (f", {failed} failed" if failed else "")
 
 
+def _configurations(client: Client, query: Query) -> Sequence[ConfigurationView]:
+    return [client.configuration(query.name)] if query.name else client.configurations()
+
+
 def _policies(client: Client, query: Query) -> Sequence[PolicyView]:
     return [client.policy(query.name)] if query.name else client.policies()
 
@@ -268,6 +274,13 @@ RESOURCES: tuple[Resource, ...] = (
     ),
     Resource("rollout", "rollouts", _rollouts, _rollout_columns, lambda v: f"rollout/{v.name}"),
     Resource("policy", "policies", _policies, _policy_columns, lambda v: f"policy/{v.name}"),
+    Resource(
+        "configuration",
+        "configurations",
+        _configurations,
+        lambda _: CONFIGURATION_COLUMNS,
+        lambda v: f"configuration/{v.name}",
+    ),
     Resource("relay", "relays", _relays, _relay_columns, lambda v: f"relay/{v.name}"),
     Resource(
         "event",

@@ -45,6 +45,7 @@ from skerry.spec.api import (
     WhoAmI,
     WipeAnswer,
 )
+from skerry.spec.api_configuration import ConfigurationView, RenderedConfiguration
 from skerry.spec.api_delivery import DeltaOrder, DeltaOrdered, HostDelivery, ReleaseDiff, TrafficPreview
 from skerry.spec.api_policy import PolicyDecision, PolicyView
 from skerry.spec.api_recovery import ReleasedView
@@ -54,7 +55,9 @@ from skerry.spec.api_secret import ExposureView, SecretAnswer, SecretDecision, S
 from skerry.spec.bundle import BundleAnswer, BundleRequest, CarriedAnswer, CarriedReports
 from skerry.spec.publishing import MetadataRequest, MetadataView, PublisherView, PublishRequest
 
-Deletable = Literal["sites", "hosts", "releases", "rollouts", "policies", "relays", "secrets"]
+Deletable = Literal[
+    "sites", "hosts", "releases", "rollouts", "policies", "relays", "secrets", "configurations"
+]
 T = TypeVar("T")
 
 
@@ -101,6 +104,21 @@ class Client:
     def policy(self, name: str) -> PolicyView:
         """Return a policy."""
         return self._get(f"/policies/{_part(name)}", PolicyView)
+
+    def configurations(self) -> list[ConfigurationView]:
+        """Return the configurations."""
+        return self._get("/configurations", list[ConfigurationView])
+
+    def configuration(self, name: str) -> ConfigurationView:
+        """Return a configuration."""
+        return self._get(f"/configurations/{_part(name)}", ConfigurationView)
+
+    def rendered_configuration(
+        self, application: str, site: str, *, host: str = "", release: str = ""
+    ) -> RenderedConfiguration:
+        """Return what an application's configuration comes to at a site, or on one of its hosts."""
+        path = f"/sites/{_part(site)}/configurations/{_part(application)}"
+        return self._get(path, RenderedConfiguration, host=host, release=release)
 
     def policy_decision(self, release: str) -> PolicyDecision:
         """Return what the policies say of a release."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from skerry.hub.configuring import Configuring
 from skerry.hub.identities import Identities
 from skerry.hub.secret_keeping import SecretKeeper
 from skerry.hub.secret_sealing import Sealer
@@ -16,4 +17,4 @@ def site_additions(
     """Return what adds to the DesiredState of each site."""
     barred = identities.quarantine
     sealer = Sealer(store, keeper, clock, is_barred=lambda host: barred(host) is not None)
-    return [sealer.add]
+    return [Configuring(store).add, sealer.add]

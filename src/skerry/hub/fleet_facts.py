@@ -65,7 +65,7 @@ class FleetFacts:
             offered = where.since if where is not None and where.release == record.release else 0
             fact = SiteFact(
                 name=site.name,
-                hosts=_host_facts(there, record, release, offered=offered or site.generation),
+                hosts=_host_facts(there, record, release, offered=offered or site.generation, where=where),
                 assigned=assigned[site.name].release if site.name in assigned else "",
                 assigned_by=assigned[site.name].rollout if site.name in assigned else "",
                 taken_by=taken.get(site.name, ""),
@@ -77,6 +77,11 @@ class FleetFacts:
                 labels=labels,
             )
             reported = all(host.facts for host in there)
+            if fact.assigned == record.release and (
+                why := self._issuer.trouble(site.name, record.application)
+            ):
+                sites.append(msgspec.structs.replace(fact, hosts=(), unfit=why))
+                continue
             sites.append(_placed(fact, where, record.release, reported=reported))
         return Fleet(sites, assigned)
 
@@ -160,11 +165,20 @@ def _placed(site: SiteFact, where: Where | None, release: str, *, reported: bool
 
 
 def _host_facts(
-    hosts: Sequence[HostRecord], record: RolloutRecord, release: ReleaseRecord | None, *, offered: int
+    hosts: Sequence[HostRecord],
+    record: RolloutRecord,
+    release: ReleaseRecord | None,
+    *,
+    offered: int,
+    where: Where | None,
 ) -> tuple[HostFact, ...]:
     """Return what hosts say of a rollout's application; it counts from the generation on that it was `offered` in."""
     facts: list[HostFact] = []
+    editions: Mapping[str, str] = {}
+    if where is not None and where.release == record.release:
+        editions = where.editions
     for host in hosts:
+        tried = editions.get(host.name, release.digest if release else "")
         observed = host.observed
         view = observed.applications.get(record.application) if observed else None
         facts.append(
@@ -173,7 +187,7 @@ def _host_facts(
                 holds_offer=observed is not None and observed.generation >= offered,
                 running=view.release if view else "",
                 candidate=view.candidate if view else "",
-                refused=view.refused.get(release.digest, "") if view and release else "",
+                refused=view.refused.get(tried, "") if view and release else "",
                 why=view.why if view else "",
                 as_of=host.observed_at,
                 standing_by=view is not None and view.phase == "standing-by",

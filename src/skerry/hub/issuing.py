@@ -20,10 +20,11 @@ from skerry.delivery.budget import site_policy
 from skerry.hub.placing import SiteWork, place_work, restricts
 from skerry.hub.recovering import Recovering
 from skerry.hub.site_use import Addition, SiteUse
+from skerry.kit.editions import edition_of, plain_release
 from skerry.kit.errors import Conflict
 from skerry.kit.quantities import parse_duration
 from skerry.ports.clock import Clock
-from skerry.ports.hub_store import AssignmentRecord, HubStore, ReleaseRecord, SiteRecord
+from skerry.ports.hub_store import HubStore, ReleaseRecord, RolloutRecord, SiteRecord
 from skerry.spec.carrier import JsonEnvelope
 from skerry.spec.desired import (
     DESIRED_STATE_TYPE,
@@ -52,13 +53,15 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 class Where(msgspec.Struct, frozen=True):
     """Where an application of a site was issued to: its release and hosts, and its placement if it has one.
 
-    `since` is the generation that first had it; 0 when only the newest is known to.
+    `since` is the generation that first had it; 0 when only the newest is known to. `editions` are what hosts tell it
+    by (`skerry.kit.editions`).
     """
 
     release: str
     hosts: frozenset[str]
     placement: SitePlacement | None = None
     since: int = 0
+    editions: Mapping[str, str] = {}
 
 
 class Issued(msgspec.Struct, frozen=True):
@@ -94,6 +97,7 @@ class Issuer:
         self.recovering = Recovering(store, clock)
         self.on_issued: Callable[[str], None] = lambda _: None
         self.additions: list[Addition] = []
+        self._troubles: dict[str, Mapping[str, str]] = {}
         self._immovable: set[str] = set()  # sites where nothing depends on what hosts report of themselves
 
     async def issued(self, site: str) -> Issued:
@@ -140,7 +144,7 @@ class Issuer:
         """Note that something else is signed of these releases: sites that are assigned one have to hear of it."""
         if releases:
             assigned = await asyncio.to_thread(self._store.assignments)
-            self._marked.update(one.site for one in assigned if one.release in releases)
+            self._marked.update(one.site for one in assigned if plain_release(one.release) in releases)
 
     async def issue_marked(self) -> None:
         """Look at the marked sites again; what an earlier call did not get to is still marked."""
@@ -161,6 +165,10 @@ class Issuer:
             # Nobody there is asked to do anything, so no rollout may conclude anything from what they do.
             return Where("", frozenset(), SitePlacement(count=1, hosts=()))
         return held.where.get(application)
+
+    def trouble(self, site: str, application: str) -> str:
+        """Return why an application was held back when its site was last looked at; empty when it was not."""
+        return self._troubles.get(site, {}).get(application, "")
 
     def catch_up(self, site: str, generation: int) -> bool:
         """Drop what is at hand of a site if another replica has issued a later one; tell whether. For any thread."""
@@ -244,7 +252,10 @@ class Issuer:
         work = SiteWork(releases=documents, hosts=hosts, policy=policy, before=before)
         placed = place_work(work)
         # Hosts that have neighbours are told where those are.
-        moves = len(hosts) > 1 or any(restricts(release) for release in documents.values())
+        moves = len(hosts) > 1 or any(
+            restricts(release) or release.application.spec.config is not None
+            for release in documents.values()
+        )
         (self._immovable.discard if moves else self._immovable.add)(record.name)
         upcoming = self._ahead(record.name, placed.applications, refs)
         applications = placed.applications
@@ -268,6 +279,7 @@ class Issuer:
         )
         for add in self.additions:
             desired = add(use, desired)
+        self._troubles[record.name] = use.troubles
         return desired
 
     def _assigned(self, site: str, hosts: int) -> _Assigned:
@@ -278,8 +290,9 @@ class Issuer:
             release = self._store.release(assigned.release)
             if release is None:
                 continue
-            rollout = self._rollout(assigned)
-            found.refs[release.name] = _ref(release)
+            stored = self._store.rollout(assigned.rollout)
+            rollout = msgspec.json.decode(stored.document, type=Rollout) if stored else None
+            found.refs[assigned.release] = _ref(release)
             found.snapshot = max(found.snapshot, release.vouched_at)
             found.documents[assigned.application] = msgspec.json.decode(release.document, type=Release)
             found.assignments[assigned.application] = Assignment(
@@ -290,8 +303,8 @@ class Issuer:
                 wipe=wipes.get(assigned.application, 0),
                 health=_health(rollout),
                 urgent=rollout is not None and rollout.spec.urgent,
-                gates=_gates(rollout, assigned.release),
-                judges=self._judges(assigned, rollout, hosts),
+                gates=_gates(rollout, stored, assigned.release),
+                judges=_judges(rollout, stored, assigned.release, hosts),
             )
         return found
 
@@ -316,18 +329,6 @@ class Issuer:
             if hosts:
                 refs[name] = _ref(record)
         return {host: tuple(found) for host, found in upcoming.items()}
-
-    def _judges(self, record: AssignmentRecord, rollout: Rollout | None, hosts: int) -> int:
-        """Return about how many hosts judge a release, each for itself: a power of two, so that it seldom changes."""
-        if not _gates(rollout, record.release):
-            return 1
-        stored = self._store.rollout(record.rollout)
-        sites = len(stored.sites) if stored is not None else 1
-        return 1 << (max(1, sites) * max(1, hosts) - 1).bit_length()
-
-    def _rollout(self, record: AssignmentRecord) -> Rollout | None:
-        rollout = self._store.rollout(record.rollout)
-        return msgspec.json.decode(rollout.document, type=Rollout) if rollout else None
 
 
 def _with_since(
@@ -362,9 +363,19 @@ def _health(rollout: Rollout | None) -> HealthPolicy:
     return HealthPolicy(deadline_s=parse_duration(gate.deadline), soak_s=parse_duration(gate.soak))
 
 
-def _gates(rollout: Rollout | None, release: str) -> tuple[GateSpec, ...]:
-    """Return the gates of the release that a rollout brings; one that it goes back to is not judged."""
-    return rollout.spec.gates if rollout is not None and rollout.spec.release == release else ()
+def _gates(rollout: Rollout | None, stored: RolloutRecord | None, release: str) -> tuple[GateSpec, ...]:
+    """Return the gates of the edition that a rollout brings; one that it goes back to is not judged."""
+    return (
+        rollout.spec.gates if rollout is not None and stored is not None and stored.release == release else ()
+    )
+
+
+def _judges(rollout: Rollout | None, stored: RolloutRecord | None, release: str, hosts: int) -> int:
+    """Return about how many hosts judge a release, each for itself: a power of two, so that it seldom changes."""
+    if not _gates(rollout, stored, release):
+        return 1
+    sites = len(stored.sites) if stored is not None else 1
+    return 1 << (max(1, sites) * max(1, hosts) - 1).bit_length()
 
 
 def _payload(envelope: JsonEnvelope) -> DesiredState:
@@ -393,14 +404,22 @@ def _where(desired: DesiredState) -> dict[str, Where]:
     hosts: dict[str, set[str]] = {name: set() for name in desired.placements}
     releases: dict[str, str] = {}
     since: dict[str, int] = {}
+    editions: dict[str, dict[str, str]] = {}
     for host, assignments in desired.hosts.items():
         for assignment in assignments:
             hosts.setdefault(assignment.application, set()).add(host)
             releases[assignment.application] = assignment.release
             since[assignment.application] = assignment.since
+            if (ref := desired.releases.get(assignment.release)) is not None:
+                edition = edition_of(ref.digest, assignment.configuration or "")
+                editions.setdefault(assignment.application, {})[host] = edition
     return {
         name: Where(
-            releases.get(name, ""), frozenset(names), desired.placements.get(name), since.get(name, 0)
+            releases.get(name, ""),
+            frozenset(names),
+            desired.placements.get(name),
+            since.get(name, 0),
+            editions.get(name, {}),
         )
         for name, names in hosts.items()
     }

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from skerry.kit.editions import plain_release
 from skerry.matching.placement import Placed, SiteState, Unplaced, place_site
 from skerry.matching.requirements import match_requirements
 from skerry.ports.hub_store import HostRecord
@@ -78,7 +79,7 @@ def _gets_each(release: Release, host: HostRecord, before: DesiredState | None) 
     if not match_requirements(placement_of(release).requires, host.facts):
         return True
     held = before.hosts.get(host.name, ()) if before else ()
-    return any(assignment.release == release.name for assignment in held)
+    return any(plain_release(assignment.release) == release.name for assignment in held)
 
 
 def _site_placement(answer: Placed | Unplaced, wanted: Placement) -> SitePlacement:

@@ -12,13 +12,17 @@ from skerry.spec.release import Release
 
 
 class SiteUse(msgspec.Struct, frozen=True, kw_only=True):
-    """What a site runs: its hosts, their applications, those applications' releases, and what was issued before."""
+    """What a site runs: its hosts, their applications, those applications' releases, and what was issued before.
+
+    Who holds an application back notes in `troubles` why, by application.
+    """
 
     site: SiteRecord
     hosts: Sequence[HostRecord]
     applications: Mapping[str, Sequence[str]]
     releases: Mapping[str, Release]
     before: DesiredState | None
+    troubles: dict[str, str] = msgspec.field(default_factory=dict[str, str])
 
 
 Addition = Callable[[SiteUse, DesiredState], DesiredState]

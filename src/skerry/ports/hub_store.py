@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from skerry.ports.configurations import ConfigurationChanges, Configurations
 from skerry.ports.deciding import Deciding, Turn
 from skerry.ports.host_identities import Audit as Audit  # noqa: PLC0414 - part of this port as well
 from skerry.ports.host_identities import HostIdentities
@@ -219,7 +220,17 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str = "done"
 
 
-class HubStore(HostIdentities, Policies, MetricWindows, Deciding, Presences, RelayRecords, Secrets, Protocol):
+class HubStore(
+    HostIdentities,
+    Policies,
+    MetricWindows,
+    Deciding,
+    Presences,
+    RelayRecords,
+    Secrets,
+    Configurations,
+    Protocol,
+):
     """All methods raise `Unavailable` when the database is locked for too long, full or gone."""
 
     def close(self) -> None:
@@ -276,8 +287,9 @@ class HubStore(HostIdentities, Policies, MetricWindows, Deciding, Presences, Rel
         audits: Sequence[Audit],
         policies: Sequence[PolicyRecord] = (),
         relays: Mapping[str, bytes] = {},
+        configurations: ConfigurationChanges = ConfigurationChanges(),  # noqa: B008 - frozen
     ) -> None:
-        """Store documents of sites and relays, policies and new rollouts together, all or none.
+        """Store documents of sites, relays and configurations, policies and new rollouts together, all or none.
 
         A site or relay that is there keeps what it was issued. `Conflict` when a rollout's name is taken.
         """
@@ -363,7 +375,7 @@ class HubStore(HostIdentities, Policies, MetricWindows, Deciding, Presences, Rel
         ...
 
     def release(self, name: str) -> ReleaseRecord | None:
-        """Return a release."""
+        """Return a release, by its own name or that of an edition of it (`skerry.kit.editions`)."""
         ...
 
     def publish(self, publication: Publication, audit: Audit | None = None) -> bool:

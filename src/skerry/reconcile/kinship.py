@@ -1,7 +1,8 @@
 """Which releases are so alike that what runs can go over from one to the other, or run beside it.
 
 The frame of a release is all but its models; its family is all but the models that its components take while
-they run. What only matters before a start (self-tests) or elsewhere (placement, names) belongs to neither.
+they run. Values of its configuration belong to neither, how components take them to both. What only matters before a
+start (self-tests) or elsewhere (placement, names) belongs to neither.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from skerry.spec.report import VariantChoice
 
 
 class Kinship(msgspec.Struct, frozen=True):
-    """See `ReleaseFact`: the same names mean the same. `family` is empty where no component takes models hot."""
+    """See `ReleaseFact`: the same names mean the same. `family` is empty where no component takes anything hot."""
 
     family: str = ""
     frame: str = ""
@@ -33,7 +34,8 @@ def find_kinship(release: Release, choices: Iterable[VariantChoice]) -> Kinship:
     }
     components = release.application.spec.components
     frames = [_frame(component, chosen.get(("image", component.name, ""), "")) for component in components]
-    hot = any(is_hot(component) for component in components)
+    # What they are configured with is taken as models are; who cannot take it while it runs is restarted.
+    hot = any(is_hot(component) or component.config is not None for component in components)
     frame = _digest(frames)
     cold = [_files(release, component, chosen) for component in components if not is_hot(component)]
     alone = next((why for component in components if (why := _alone(component))), "")

@@ -5,6 +5,9 @@ it until it is ready, soak, take it for good. Any failure refuses the candidate 
 What the trial does to the good release depends: it is ended first (recreate), goes on beside the candidate
 (blue-green), or is kept and takes the candidate's models while it runs (hot).
 
+A release is tried, kept and refused together with its configuration: another configuration of the same release is
+another candidate, which goes the same way. Components that need not be restarted for it are not.
+
 What nobody vouches for is not taken; what was revoked is not taken any more, and where it runs, the revocation says
 whether it runs on, is ended, or gives way to the release before it.
 
@@ -19,6 +22,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from skerry.kit.editions import release_in
 from skerry.kit.quantities import format_duration, format_size, parse_duration
 from skerry.reconcile.records import (
     Action,
@@ -72,10 +76,11 @@ def plan_host(
         record = run.plan_application(targets.get(name), records.get(name) or ApplicationRecord(name))
         if record is not None:
             next_records[name] = record
-    needed = {d for r in next_records.values() for d in (r.good, r.previous, r.candidate)}
-    in_use = {fact.release for fact in seen.instances.values() if fact.state in ("running", "stopping")}
+    needed = {release_in(d) for r in next_records.values() for d in (r.good, r.previous, r.candidate)}
+    running = (fact for fact in seen.instances.values() if fact.state in ("running", "stopping"))
+    in_use = {release_in(fact.release) for fact in running}
     # What the durable records of this moment name stays until the next ones are durable.
-    held = {d for r in records.values() for d in (r.good, r.candidate)}
+    held = {release_in(d) for r in records.values() for d in (r.good, r.candidate)}
     run.actions.extend(Discard(digest) for digest in sorted(seen.laid_out - needed - in_use - held))
     instances = {
         key: value for key, value in run.instances.items() if key in seen.instances or key in run.started
@@ -403,7 +408,7 @@ class _Run:
                 return f"{component.name} cannot be started: {fact.fatal}"
             running = fact is not None and fact.state == "running"
             if fact and fact.stale and running:
-                return f"{component.name} did not take the new models: {fact.stale}"
+                return f"{component.name} did not take what is new: {fact.stale}"
             if fact and fact.dead and not fact.started and running:
                 return f"{component.name}: startup probe failed: {fact.dead}"
             if memory and memory.restarts >= MAX_TRIAL_CRASHES:
@@ -416,12 +421,15 @@ class _Run:
 
     def _unready(self, name: str, release: ReleaseFact) -> str:
         if release.hot and self.seen.taken.get(release.kin) != release.digest:
-            return "the new models to be taken"
+            return "what is new to be taken"
         parts: list[str] = []
         for component in release.components:
-            fact = self.seen.instances.get(release.instance_id(name, component.name))
+            key = release.instance_id(name, component.name)
+            fact = self.seen.instances.get(key)
             if fact is None or fact.state != "running":
                 parts.append(f"{component.name} ({(fact and fact.fatal) or 'not running'})")
+            elif outdated := self.seen.outdated.get(key):
+                parts.append(f"{component.name} (to be restarted: {outdated})")
             elif not fact.ready:
                 parts.append(f"{component.name} ({fact.probe_why or 'not ready'})")
         return ", ".join(parts)

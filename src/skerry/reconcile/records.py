@@ -14,6 +14,7 @@ import msgspec
 
 from skerry.kit.digests import short
 from skerry.spec.application import Component
+from skerry.spec.configuration import Configured
 from skerry.spec.publishing import Running
 from skerry.spec.report import VariantChoice
 
@@ -40,8 +41,10 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class ApplicationRecord(msgspec.Struct, frozen=True):
-    """One application on one host. Releases are named by the digest of their document.
+    """One application on one host.
 
+    Releases are named by their editions (`skerry.kit.editions`): what is tried, kept and refused is a release with its
+    configuration.
     `good` is the last proven release, `previous` the one before it, `candidate` the one under trial;
     `trials` counts how often a trial of the candidate was begun, over restarts of agent and host.
     """
@@ -89,7 +92,8 @@ class ReleaseFact(msgspec.Struct, frozen=True):
 
     Releases of one `family` differ in nothing but models that their components take while they run (`hot`),
     those of one `frame` in nothing but models. `alone` says why two of its kind cannot run at a time.
-    A release whose `family` is empty is of its own kind.
+    A release whose `family` is empty is of its own kind. Editions of one release that differ in their configuration,
+    `configured`, are of one family.
     """
 
     name: str
@@ -107,6 +111,7 @@ class ReleaseFact(msgspec.Struct, frozen=True):
     alone: str = ""
     failed: Mapping[str, str] = {}
     images: Mapping[str, str] = {}
+    configured: Configured | None = None
 
     @property
     def kin(self) -> str:

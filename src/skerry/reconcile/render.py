@@ -70,6 +70,8 @@ def render_component(component: Component, place: Place) -> Rendered | Unresolve
         values["secrets"] = ""
     if component.certificates:
         values["certificates"] = ""
+    if component.config is not None and component.config.files:
+        values["config"] = ""
     values.update(place.values)
     values.update((f"site.{name}", value) for name, value in place.variables.items())
     unknown: set[str] = set()

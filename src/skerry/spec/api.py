@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from skerry.spec.api_configuration import ConfigurationEffect
 from skerry.spec.api_identity import QuarantineView
 from skerry.spec.api_recovery import HeldView
 from skerry.spec.api_relay import Via
@@ -86,11 +87,15 @@ class Change(Part, frozen=True, kw_only=True):
 
 
 class ApplyAnswer(Part, frozen=True, kw_only=True):
-    """The changes, made or, in a dry run, to be made; and what policies would like otherwise."""
+    """The changes, made or, in a dry run, to be made; and what policies would like otherwise.
+
+    `effects` say which values of applications would change where, the first thousand, once rollouts bring them.
+    """
 
     changes: tuple[Change, ...]
     dry_run: bool = False
     warnings: tuple[str, ...] = ()
+    effects: tuple[ConfigurationEffect, ...] = ()
 
 
 class SiteView(Part, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from skerry.spec.configuration import ApplicationConfig, FileFormat, KeyPath
 from skerry.spec.hardware import Objective, Preference, Requirements
 from skerry.spec.image import Image
 from skerry.spec.metadata import Cpu, Document, Duration, Name, Part, RelativePath, Size, Version
@@ -192,6 +193,42 @@ class CertificateUse(Part, frozen=True, kw_only=True):
     on_change: OnSecretChange = OnSecretChange()
 
 
+class OnConfigChange(Part, frozen=True, kw_only=True):
+    """How a component takes other configuration files while it runs; without one of these it is restarted.
+
+    `http` is a POST that must be answered with a status from 200 to 299 once the new files are in use. With `none`
+    it reads them by itself.
+    """
+
+    signal: Signal | None = None
+    http: HttpProbe | None = None
+    none: bool = False
+    timeout: Duration = "30s"
+
+
+class ConfigFile(Part, frozen=True, kw_only=True):
+    """A file `${config}/PATH` with the values at a key, or all of them.
+
+    `env` is one line `KEY=value` for each text, number or truth value, in which a shell finds what was meant.
+    """
+
+    path: RelativePath
+    format: FileFormat = "json"
+    of: KeyPath = ""
+
+
+class ConfigUse(Part, frozen=True, kw_only=True):
+    """What a component takes of the application's configuration: files, and variables with the value at a key.
+
+    A file is replaced from one moment to the next. A variable is what it was when the component was started: when its
+    value changes the component is restarted, whatever `on_change` says.
+    """
+
+    files: Annotated[tuple[ConfigFile, ...], Meta(max_length=64)] = ()
+    env: dict[EnvName, KeyPath] = {}
+    on_change: OnConfigChange = OnConfigChange()
+
+
 class ComponentTest(Part, frozen=True, kw_only=True):
     """How the component runs the self-tests of its models before it is started; exit code 0 passes.
 
@@ -311,6 +348,7 @@ class Component(Part, frozen=True, kw_only=True):
     self_test: ComponentTest | None = None
     secrets: Annotated[tuple[SecretUse, ...], Meta(max_length=64)] = ()
     certificates: Annotated[tuple[CertificateUse, ...], Meta(max_length=16)] = ()
+    config: ConfigUse | None = None
     env: dict[EnvName, Argument] = {}
     models: Annotated[tuple[ModelMount, ...], Meta(max_length=64)] = ()
     ports: Annotated[tuple[Port, ...], Meta(max_length=64)] = ()
@@ -353,6 +391,7 @@ class ApplicationSpec(Part, frozen=True, kw_only=True):
     version: Version
     update: Literal["auto", "recreate", "blue-green"] = "auto"
     placement: Placement = Placement()
+    config: ApplicationConfig | None = None
     components: Annotated[tuple[Component, ...], Meta(min_length=1, max_length=64)]
 
 

@@ -120,6 +120,7 @@ def _check_texts(path: str, component: Component) -> Iterator[Problem]:
     known |= {f"volume.{volume.name}" for volume in component.volumes}
     known |= {f"device.{device.name}" for device in component.devices}
     known |= {"bundle"} if component.bundle else set()
+    known |= {"config"} if component.config and component.config.files else set()
     known |= {"secrets"} if any(use.path for use in component.secrets) else set()
     known |= {"certificates"} if component.certificates else set()
     # A self-test runs before the component has its ports.

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from skerry.spec.configuration import ConfiguredBy
 from skerry.spec.gates import MAX_GATES, GateSpec
 from skerry.spec.metadata import DigestText, Part
 from skerry.spec.pki import SitePki
@@ -38,6 +39,7 @@ class Assignment(Part, frozen=True, kw_only=True):
     and switched to outside the site's windows. `gates` are judged on
     the host while the release is on trial; `judges` is about how many hosts judge this rollout, each for itself.
     `since` is the generation that first had it, where a site is reached by bundles; it is for the hub alone.
+    `release` is an edition's name, see `skerry.kit.editions`; `configuration`, by digest, is what goes with it here.
     """
 
     application: str
@@ -50,6 +52,7 @@ class Assignment(Part, frozen=True, kw_only=True):
     gates: Annotated[tuple[GateSpec, ...], Meta(max_length=MAX_GATES)] = ()
     judges: Annotated[int, Meta(ge=1)] = 1
     since: Annotated[int, Meta(ge=0)] = 0
+    configuration: DigestText | None = None
 
 
 class Neighbour(Part, frozen=True, kw_only=True):
@@ -140,6 +143,7 @@ class DesiredState(Part, frozen=True, kw_only=True, tag_field="type", tag="desir
     one fetches the newest: something of these releases has changed since. `secrets` are, by host, values sealed
     to it alone; a host keeps one that is listed no more while a release there needs it. Versions whose ids are
     `revoked_secrets` are used no more whatever any document says. `pki` is what to trust and to issue with.
+    `configurations` are those that assignments name.
     """
 
     site: str
@@ -157,3 +161,4 @@ class DesiredState(Part, frozen=True, kw_only=True, tag_field="type", tag="desir
     secrets: dict[str, tuple[SealedSecret, ...]] = {}
     revoked_secrets: tuple[SecretId, ...] = ()
     pki: SitePki = SitePki()
+    configurations: ConfiguredBy = {}

@@ -14,6 +14,7 @@ from skerry.kit.quantities import parse_duration
 from skerry.spec.application import Application, Placement
 from skerry.spec.checks_certificates import check_site_networks
 from skerry.spec.checks_components import check_components
+from skerry.spec.checks_configuration import check_application_config, check_configuration
 from skerry.spec.checks_disk import check_site_disk
 from skerry.spec.checks_files import check_file, check_files, check_unique
 from skerry.spec.checks_images import check_pinned_images
@@ -21,6 +22,7 @@ from skerry.spec.checks_link import check_site_link
 from skerry.spec.checks_relay import check_relay
 from skerry.spec.checks_requirements import check_preferences, check_requirements
 from skerry.spec.checks_rollout import check_rollout_waves
+from skerry.spec.configuration import Configuration
 from skerry.spec.gates import check_gates
 from skerry.spec.metadata import API_VERSION
 from skerry.spec.model import Evaluation, Model
@@ -31,7 +33,7 @@ from skerry.spec.release import Release
 from skerry.spec.rollout import Rollout
 from skerry.spec.site import Site
 
-AnyDocument = Model | Application | Site | Rollout | Policy | Relay
+AnyDocument = Model | Application | Site | Rollout | Policy | Relay | Configuration
 KINDS: dict[str, type[AnyDocument]] = {
     "Model": Model,
     "Application": Application,
@@ -39,6 +41,7 @@ KINDS: dict[str, type[AnyDocument]] = {
     "Rollout": Rollout,
     "Policy": Policy,
     "Relay": Relay,
+    "Configuration": Configuration,
 }
 
 
@@ -57,6 +60,7 @@ def check_document(document: AnyDocument) -> list[Problem]:
         Rollout: _check_rollout,
         Policy: check_policy,
         Relay: _check_relay,
+        Configuration: check_configuration,
     }
     problems.extend(checks[type(document)](document))
     return problems
@@ -134,6 +138,7 @@ def _check_evaluation(evaluation: Evaluation, *, has_self_test: bool) -> Iterato
 
 def _check_application(application: Application) -> Iterator[Problem]:
     yield from check_components(application.spec)
+    yield from check_application_config(application.spec)
     yield from _check_placement(application.metadata.name, application.spec.placement)
 
 

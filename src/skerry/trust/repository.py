@@ -31,6 +31,7 @@ from tuf.api.metadata import (
 )
 from tuf.api.serialization.json import JSONSerializer
 
+from skerry.kit.editions import plain_release
 from skerry.kit.errors import Conflict, Missing, Rejected, Untrusted
 from skerry.spec.publishing import Revocation
 from skerry.trust.metadata import HUB_FIELD, HubField
@@ -78,8 +79,8 @@ def publisher_of(role: str) -> str:
 
 
 def target_path(publisher: str, release: str) -> str:
-    """Return the target path of a release `application@version`."""
-    return f"releases/{publisher}/{release}.json"
+    """Return the target path of a release `application@version`; its editions have no other."""
+    return f"releases/{publisher}/{plain_release(release)}.json"
 
 
 def make_root(hub: str, keys: RootKeys, *, version: int, now: datetime) -> Metadata[Root]:

@@ -12,6 +12,7 @@ from skerry.adapters.sql import rows
 from skerry.adapters.sql.operators import add_audit
 from skerry.adapters.sql.policies import add_override, put_evidence
 from skerry.adapters.sql.schema import assignments, evidence, overrides, releases, rollouts, sites, wipes
+from skerry.kit.editions import plain_release
 from skerry.kit.errors import Conflict, Missing
 from skerry.ports.hub_store import AssignmentRecord, Audit, ReleaseRecord, RolloutRecord
 
@@ -46,7 +47,7 @@ def add_release(connection: sa.Connection, release: ReleaseRecord, audit: Audit)
 
 def load_release(connection: sa.Connection, name: str) -> ReleaseRecord | None:
     """Return a release."""
-    return rows.load_one(connection, _release.where(releases.c.name == name), ReleaseRecord)
+    return rows.load_one(connection, _release.where(releases.c.name == plain_release(name)), ReleaseRecord)
 
 
 def load_releases(connection: sa.Connection) -> Sequence[ReleaseRecord]:
@@ -57,14 +58,16 @@ def load_releases(connection: sa.Connection) -> Sequence[ReleaseRecord]:
 
 def remove_release(connection: sa.Connection, name: str, audit: Audit) -> None:
     """Forget a release that nothing names, nor would go back to."""
-    assigned = sa.select(assignments.c.site).where(assignments.c.release == name)
+    edition = assignments.c.release.startswith(f"{name}#", autoescape=True)
+    assigned = sa.select(assignments.c.site).where((assignments.c.release == name) | edition)
     site = connection.execute(assigned.limit(1)).scalar_one_or_none()
     if site is not None:
         raise Conflict(
             "release.in_use", f"{name} is assigned to site {site}", hint="roll another release out first"
         )
     for rollout in load_rollouts(connection, running_only=True):
-        if rollout.release == name or any(progress.previous == name for progress in rollout.sites.values()):
+        named = {rollout.release, *(progress.previous for progress in rollout.sites.values())}
+        if name in map(plain_release, named):
             raise Conflict("release.in_use", f"{name} is needed by the running rollout {rollout.name}")
     if rows.changed(connection, sa.delete(releases).where(releases.c.name == name)) == 0:
         raise Missing("release.unknown", f"there is no release {name}")

@@ -218,6 +218,25 @@ policies = sa.Table(
     sa.Column("document", sa.LargeBinary, nullable=False),
 )
 
+configurations = sa.Table(
+    "configurations",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("application", sa.Text, nullable=False),
+    sa.Column("changed_at", Instant, nullable=False),
+    sa.Column("changed_by", sa.Text, nullable=False),
+    sa.Column("document", sa.LargeBinary, nullable=False),
+)
+
+configuration_revisions = sa.Table(
+    "configuration_revisions",
+    metadata,
+    sa.Column("application", sa.Text, primary_key=True),
+    sa.Column("revision", sa.Text, primary_key=True),
+    sa.Column("made_at", Instant, nullable=False),
+    sa.Column("documents", sa.LargeBinary, nullable=False),
+)
+
 # What hosts and publishers fetch: the bytes as they were signed.
 metadata_files = sa.Table(
     "metadata",

@@ -25,8 +25,10 @@ from skerry.adapters.sql import (
 )
 from skerry.adapters.sql import policies as policy_rows
 from skerry.adapters.sql import relays as relay_rows
+from skerry.adapters.sql.configurations import SqlConfigurations, put_configurations
 from skerry.adapters.sql.database import Database, open_file, open_memory
 from skerry.adapters.sql.secrets import SqlSecrets
+from skerry.ports.configurations import ConfigurationChanges
 from skerry.ports.deciding import DecisionRecord, Lease, Turn
 from skerry.ports.host_identities import KeysRecord, LineageRecord
 from skerry.ports.hub_store import (
@@ -55,7 +57,7 @@ from skerry.spec.metrics import MetricWindow
 from skerry.spec.report import Event
 
 
-class SqlHubStore(SqlSecrets, HubStore):
+class SqlHubStore(SqlSecrets, SqlConfigurations, HubStore):
     """Usable from any number of threads at a time."""
 
     def __init__(self, database: Database) -> None:
@@ -120,11 +122,13 @@ class SqlHubStore(SqlSecrets, HubStore):
         audits: Sequence[Audit],
         policies: Sequence[PolicyRecord] = (),
         relays: Mapping[str, bytes] = {},
+        configurations: ConfigurationChanges = ConfigurationChanges(),  # noqa: B008 - frozen
     ) -> None:
         def apply(connection: sa.Connection) -> None:
             fleet.put_sites(connection, sites)
             relay_rows.put_relays(connection, relays)
             policy_rows.put_policies(connection, policies)
+            put_configurations(connection, configurations)
             releases.add_rollouts(connection, rollouts)
             for audit in audits:
                 operators.add_audit(connection, audit)

@@ -33,12 +33,15 @@ from skerry.agent.releases import Releases
 from skerry.agent.seeing import (
     adopted_records,
     alive_applications,
+    by_edition,
+    fact_here,
     instance_facts,
     statuses_of,
     targets_of,
     urgent_releases,
     watched,
     with_progress,
+    with_unstartable,
 )
 from skerry.agent.self_testing import SelfTests, is_self_test
 from skerry.agent.services.host_service import HostServices, Turn
@@ -47,6 +50,7 @@ from skerry.agent.storing import Storage
 from skerry.agent.volumes import Volumes
 from skerry.agent.vouching import Vouching
 from skerry.carrier.limiting import Limiter
+from skerry.kit.editions import release_in
 from skerry.kit.errors import Bug, Rejected, SkerryError, as_failure
 from skerry.kit.quantities import format_size
 from skerry.ports.agent_store import AgentStore
@@ -216,7 +220,8 @@ class Reconciler:
         self._remember(plan)
         # Before anything is fetched: room is made at the cost of what nobody is known to need.
         if desired is not None:
-            self._ahead.follow(desired, self._host, self._needed(), parts.vouching)
+            needed = {release_in(edition) for edition in self._needed()}
+            self._ahead.follow(desired, self._host, needed, parts.vouching)
         self._storage.follow(self._records.values(), self._ahead.digests, policy.disk)
         failure: SkerryError | None = None
         for action in plan.actions:
@@ -276,7 +281,7 @@ class Reconciler:
             for name, target in targets.items()
         }
         for target in targets.values():
-            self._sizes[target.digest] = desired.releases[target.release].size_bytes
+            self._sizes[release_in(target.digest)] = desired.releases[target.release].size_bytes
             record = self._records.get(target.application)
             refusal = record.refused.get(target.digest) if record else None
             if refusal is not None and target.attempt > refusal.attempt:
@@ -290,11 +295,14 @@ class Reconciler:
         digests |= {view.labels.get("release", "") for view in instances.values()}
         good = {record.good for record in self._records.values()}
         known = {
-            digest: fact for digest in sorted(digests) if digest and (fact := parts.releases.fact(digest))
+            digest: fact
+            for digest in sorted(digests)
+            if digest and (fact := fact_here(parts.releases, digest))
         }
-        facts = {**self._unstartable, **instance_facts(instances, parts.probes, parts.live)}
+        facts = with_unstartable(instance_facts(instances, parts.probes, parts.live), self._unstartable)
         fresh = {target.digest for target in targets.values()} - good
         troubles = {**self._testing.troubles, **self._preparing.troubles, **parts.fetcher.troubles}
+        unvouched = parts.vouching.withheld({release_in(digest) for digest in fresh})
         parts.volumes.watch(
             {
                 f"{fact.application}.{fact.component}": component
@@ -306,12 +314,12 @@ class Reconciler:
             instances=facts,
             releases=known,
             laid_out=parts.releases.laid_out(),
-            troubles=troubles,
+            troubles=by_edition(digests, troubles),
             taken=parts.live.taken,
             wiped=parts.volumes.wiped(),
             full=parts.volumes.full,
-            withheld={**parts.services.withheld(fresh), **parts.vouching.withheld(fresh)},
-            revoked=parts.vouching.revoked(),
+            withheld={**parts.services.withheld(fresh), **by_edition(fresh, unvouched)},
+            revoked=by_edition(digests, parts.vouching.revoked()),
             gates=parts.metering.failures,
             outdated=parts.services.outdated,
         )
@@ -345,7 +353,8 @@ class Reconciler:
             case FetchDocument() | Fetch():
                 self._fetch(action)
             case Prepare():
-                self._preparing.want(action.digest, lambda: parts.preparer.prepare(action.digest))
+                release = release_in(action.digest)
+                self._preparing.want(release, lambda: parts.preparer.prepare(release))
             case SelfTest():
                 self._self_test(action.digest)
             case TakeModels():
@@ -371,7 +380,7 @@ class Reconciler:
         self._parts.syncer.note("release.trouble", f"{error.code}: {error.message}")
 
     def _fetch(self, action: Fetch | FetchDocument) -> None:
-        parts, digest = self._parts, action.digest
+        parts, digest = self._parts, release_in(action.digest)
         priority = Priority.URGENT if digest in self._urgent else Priority.RELEASE
         if isinstance(action, Fetch):
             files = [(str(file.digest), file.size_bytes) for file in parts.releases.missing(digest)]
@@ -381,12 +390,17 @@ class Reconciler:
 
     def _bases(self, digest: str) -> Bases:
         """Return what deltas to a release's files may be made from: those of the release it comes after."""
-        own = (r.application for r in self._records.values() if digest in (r.candidate, r.good))
+        own = (
+            r.application
+            for r in self._records.values()
+            if digest in (release_in(r.candidate), release_in(r.good))
+        )
         return self._bases_of(next(own, ""), digest)
 
     def _bases_of(self, application: str, digest: str) -> Bases:
         record = self._records.get(application)
-        before = "" if record is None else record.good if record.good != digest else record.previous
+        before = "" if record is None else record.good
+        before = record.previous if record is not None and release_in(before) == digest else before
         return self._parts.releases.bases(digest, before)
 
     def _tell_fetched(self, digest: str, fetched: Fetched) -> None:
@@ -399,14 +413,15 @@ class Reconciler:
             how += f", {fetched.by_delta} by delta, in place of {format_size(fetched.full_bytes)}"
         if fetched.near_bytes:
             how += f", {format_size(fetched.near_bytes)} of it from neighbours"
-        application = next((r.application for r in self._records.values() if r.candidate == digest), "")
+        tried = {release_in(r.candidate): r.application for r in self._records.values()}
+        application = tried.get(digest, "")
         self._parts.syncer.note("release.fetched", f"{fact.name}: {how}", application=application)
 
     def _self_test(self, digest: str) -> None:
         fact = self._parts.releases.fact(digest)
         application = next((r.application for r in self._records.values() if r.candidate == digest), "")
         if fact is not None and application:
-            self._testing.want(digest, lambda: self._test(application, fact))
+            self._testing.want(release_in(digest), lambda: self._test(application, fact))
 
     async def _test(self, application: str, fact: ReleaseFact) -> None:
         before = self._parts.tests.failed
@@ -459,11 +474,12 @@ class Reconciler:
     async def _tidy(self, instances: Mapping[str, InstanceView], policy: DiskPolicy) -> None:
         """Forget what no application needs: downloads, troubles, images, and blobs once nothing is under way."""
         parts = self._parts
-        needed = self._needed()
+        editions = self._needed()
+        needed = {release_in(edition) for edition in editions}
         parts.fetcher.forget(needed | self._ahead.digests)
         self._preparing.forget(needed)
         self._testing.forget(needed)
-        facts = [fact for digest in needed if (fact := parts.releases.fact(digest))]
+        facts = [fact for edition in editions if (fact := parts.releases.fact(edition))]
         families = {fact.kin for fact in facts if fact.hot}
         self._taking.forget(families)
         parts.live.forget(families, {(key, run_of(view)) for key, view in instances.items()})

@@ -23,6 +23,7 @@ from skerry.adapters.sqlite_agent_store import SqliteAgentStore
 from skerry.adapters.system_clock import SystemClock
 from skerry.adapters.udp_datagrams import UdpDatagrams
 from skerry.agent.carried import Carried, CarriedParts
+from skerry.agent.configurations import Configurations
 from skerry.agent.engine import EngineFinder
 from skerry.agent.facts import FactsKeeper
 from skerry.agent.fetcher import Fetcher, FetchParts
@@ -32,6 +33,7 @@ from skerry.agent.host_runtime import HostRuntime
 from skerry.agent.identity import Identity, load_identity
 from skerry.agent.keys import KeyFiles, key_facts
 from skerry.agent.launching import Launcher, Site
+from skerry.agent.live_configuration import LiveConfiguration
 from skerry.agent.live_models import LiveModels
 from skerry.agent.loops.metrics import MetricsLoop
 from skerry.agent.loops.neighbours import NeighbourLoop
@@ -140,10 +142,11 @@ def _wire(
     blobs, volumes = DirectoryBlobs(data / "blobs"), Volumes(data / "volumes", clock)
     ground = _ground(data, identity, syncer, store, blobs)
     runtime, releases, files = ground.runtime, ground.releases, ground.keys
-    live = LiveModels(data / "live", releases, store, runtime, ground.prober)
+    live = ground.live
     host, site = identity.place.host, identity.place.site
     services = open_services(ground)
     place = Site(host, site, lambda: syncer.desired.variables if syncer.desired else {}, services.give)
+    place = msgspec.structs.replace(place, configuration=ground.configuration)
     launcher = Launcher(place, store, releases, volumes, live)
     tests = SelfTests(releases, TestBench(releases, launcher, runtime, clock), store)
     preparer, limiter = Preparer(releases, blobs, clock), Limiter(store, clock, syncer.now)
@@ -189,15 +192,24 @@ def _wire(
 
 
 def _ground(data: Path, identity: Identity, syncer: Syncer, store: AgentStore, blobs: LocalBlobs) -> Ground:
+    kept = Configurations(data / "configurations")
+    releases = Releases(data / "releases", blobs, configurations=kept)
+    runtime, prober = HostRuntime(ProcessRuntime(data / "instances")), NetProber()
+    configuration = LiveConfiguration(data / "configured")
+    live = LiveModels(data / "live", releases, store, runtime, prober)
+    live.configuration = configuration
     return Ground(
         data=data,
         identity=identity,
         store=store,
         syncer=syncer,
-        releases=Releases(data / "releases", blobs),
+        releases=releases,
+        configurations=kept,
+        configuration=configuration,
+        live=live,
         keys=KeyFiles(data, open_guard()),
-        runtime=HostRuntime(ProcessRuntime(data / "instances")),
-        prober=NetProber(),
+        runtime=runtime,
+        prober=prober,
         clock=SystemClock(),
     )
 

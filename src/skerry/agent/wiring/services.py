@@ -7,13 +7,17 @@ from pathlib import Path
 import msgspec
 
 from skerry.agent.authority import HostAuthority
+from skerry.agent.configurations import Configurations
 from skerry.agent.host_runtime import HostRuntime
 from skerry.agent.identity import Identity
 from skerry.agent.keys import KeyFiles
+from skerry.agent.live_configuration import LiveConfiguration
+from skerry.agent.live_models import LiveModels
 from skerry.agent.loops.sync import Syncer
 from skerry.agent.releases import Releases
 from skerry.agent.secret_telling import SecretTelling
 from skerry.agent.services.certificates import CertificateParts, HostCertificates
+from skerry.agent.services.configuration import HostConfiguration
 from skerry.agent.services.host_service import HostServices
 from skerry.agent.services.secrets import HostSecrets, SecretParts
 from skerry.agent.site_ca import LocalCertificates
@@ -32,6 +36,9 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     store: AgentStore
     syncer: Syncer
     releases: Releases
+    configurations: Configurations
+    configuration: LiveConfiguration
+    live: LiveModels
     keys: KeyFiles
     runtime: HostRuntime
     prober: Prober
@@ -40,7 +47,7 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
 
 def open_services(ground: Ground) -> HostServices:
     """Return the services of a host; one that uses another comes after it."""
-    return HostServices([_secrets(ground), _certificates(ground)])
+    return HostServices([_secrets(ground), _certificates(ground), _configuration(ground)])
 
 
 def _certificates(ground: Ground) -> HostCertificates:
@@ -58,6 +65,17 @@ def _certificates(ground: Ground) -> HostCertificates:
         note=syncer.note,
     )
     return HostCertificates(parts)
+
+
+def _configuration(ground: Ground) -> HostConfiguration:
+    live = ground.live
+    return HostConfiguration(
+        ground.identity.place.host,
+        ground.configurations,
+        ground.configuration,
+        fact_of=ground.releases.fact,
+        taken=lambda: live.taken,
+    )
 
 
 def _secrets(ground: Ground) -> HostSecrets:

@@ -20,6 +20,7 @@ from litestar.types import Receive, Scope, Send
 from skerry.carrier.limits import TooMany
 from skerry.hub.api import (
     bundles,
+    configurations,
     decisions,
     deltas,
     documents,
@@ -103,6 +104,7 @@ def operations() -> Litestar:
         *recovery.HANDLERS,
         *hosts.HANDLERS,
         *policies.HANDLERS,
+        *configurations.HANDLERS,
         *relays.HANDLERS,
         *bundles.HANDLERS,
         *secrets.HANDLERS,

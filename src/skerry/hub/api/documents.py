@@ -11,6 +11,7 @@ from litestar import delete, get, post
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from skerry.hub import steering
+from skerry.hub.api.configurations import ConfigurationPlan, check_configuration_scope
 from skerry.hub.api.operators import ApiRequest, TheHub, TheSeen, audit_of
 from skerry.hub.api.policies import Judged, check_keys, judge_rollouts, require_admin
 from skerry.hub.api.relays import check_relays
@@ -23,11 +24,14 @@ from skerry.kit.canonical import encode_canonical
 from skerry.kit.errors import Conflict, Denied, Missing, Rejected
 from skerry.kit.ids import split_release_name
 from skerry.matching.selecting import check_selected
+from skerry.ports.configurations import ConfigurationChanges
 from skerry.ports.hub_store import Audit, RolloutRecord
 from skerry.ports.policies import PolicyRecord
 from skerry.spec.api import ApplyAnswer, ApplyRequest, Change, RolloutView
+from skerry.spec.api_configuration import ConfigurationEffect
 from skerry.spec.api_rollout import AbortRequest, ApproveRequest, PauseRequest
 from skerry.spec.checks_gates import check_gates_told
+from skerry.spec.configuration import Configuration
 from skerry.spec.documents import AnyDocument, kind_of
 from skerry.spec.parsing import parse_raw
 from skerry.spec.policy import Policy
@@ -46,6 +50,8 @@ class _Planned(msgspec.Struct, frozen=True):
     rollouts: list[RolloutRecord]
     policies: list[PolicyRecord]
     relays: dict[str, bytes]
+    configurations: ConfigurationChanges
+    effects: tuple[ConfigurationEffect, ...]
     problems: list[Problem]
 
 
@@ -72,7 +78,9 @@ async def _apply(data: ApplyRequest, hub: Hub, seen: Seen, request: ApiRequest) 
     changes, sites = planned.changes, planned.sites
     judged = await _judge(planned, parsed, data.override_policy.strip(), hub, request)
     if data.dry_run:
-        return ApplyAnswer(changes=tuple(changes), dry_run=True, warnings=judged.warnings)
+        return ApplyAnswer(
+            changes=tuple(changes), dry_run=True, warnings=judged.warnings, effects=planned.effects
+        )
     audits = [
         audit_of(
             hub, request, f"{change.kind.lower()}.{change.action}", f"{change.kind.lower()}:{change.name}"
@@ -89,13 +97,14 @@ async def _apply(data: ApplyRequest, hub: Hub, seen: Seen, request: ApiRequest) 
             audits=audits,
             policies=planned.policies,
             relays=planned.relays,
+            configurations=planned.configurations,
         )
     if planned.relays:
         await hub.backend.relays.reload(planned.relays)
     for name in sites:
         await hub.issuer.issue(name)
     hub.rollouts.wake()
-    return ApplyAnswer(changes=tuple(changes), warnings=judged.warnings)
+    return ApplyAnswer(changes=tuple(changes), warnings=judged.warnings, effects=planned.effects)
 
 
 async def _judge(
@@ -247,6 +256,7 @@ def _plan(parsed: list[AnyDocument], hub: Hub, seen: Seen, who: str) -> _Planned
     rollouts: list[RolloutRecord] = []
     policies: list[PolicyRecord] = []
     relays: dict[str, bytes] = {}
+    configuring = ConfigurationPlan(hub, documents, who)
     problems = check_relays(hub, documents)
     for document in documents:
         before = _stored(hub, document)
@@ -266,7 +276,8 @@ def _plan(parsed: list[AnyDocument], hub: Hub, seen: Seen, who: str) -> _Planned
                 hint = "a rollout cannot be changed once it has started: give another name"
                 raise Conflict("rollout.immutable", f"rollout {name} is there with other content", hint=hint)
             problems += _check_rollout(hub, document, [d for d in documents if isinstance(d, Site)])
-            rollouts.append(_new_rollout(hub, document, content, who))
+            problems += _within(document, configuring.check_rollout(document))
+            rollouts.append(configuring.pin(_new_rollout(hub, document, content, who)))
         action: Literal["create", "update", "unchanged"]
         action = "unchanged" if same else "create" if before is None else "update"
         changes.append(
@@ -279,7 +290,18 @@ def _plan(parsed: list[AnyDocument], hub: Hub, seen: Seen, who: str) -> _Planned
             )
         )
     problems += check_ties(hub, [document for document in documents if isinstance(document, Site)])
-    return _Planned(changes, sites, rollouts, policies, relays, problems)
+    found = configuring.check()
+    problems += found.problems
+    return _Planned(
+        changes,
+        sites,
+        rollouts,
+        policies,
+        relays,
+        configurations=configuring.changes,
+        effects=found.effects,
+        problems=problems,
+    )
 
 
 def _parse(data: ApplyRequest) -> list[AnyDocument]:
@@ -301,7 +323,7 @@ def _parse(data: ApplyRequest) -> list[AnyDocument]:
         if key in seen:
             problems.append(Problem(f"documents[{index}]", f"{key[0]} {key[1]} is there twice"))
         seen.add(key)
-        if not isinstance(document, Site | Rollout | Policy | Relay):
+        if not isinstance(document, Site | Rollout | Policy | Relay | Configuration):
             hint = "applications and models come with a release: skerry release push FILE"
             problems.append(Problem(f"documents[{index}].kind", f"a {key[0]} is not applied", hint))
         documents.append(document)
@@ -333,6 +355,8 @@ def _check_scope(hub: Hub, documents: list[AnyDocument], seen: Seen) -> list[Pro
             problems.append(Problem(f"Policy {name}", "a policy is for all sites", hint))
         if isinstance(document, Relay):
             problems.append(Problem(f"Relay {name}", "a relay is for all sites", hint))
+        if isinstance(document, Configuration):
+            problems += check_configuration_scope(hub, document, seen)
         if not isinstance(document, Site):
             continue
         stored = hub.store.site(name)
@@ -350,6 +374,9 @@ def _stored(hub: Hub, document: AnyDocument) -> bytes | None:
     name = document.metadata.name
     if isinstance(document, Policy):
         return next((policy.document for policy in hub.store.policies() if policy.name == name), None)
+    if isinstance(document, Configuration):
+        held = (one for one in hub.store.configurations() if one.name == name)
+        return next((one.document for one in held), None)
     if isinstance(document, Relay):
         relay = hub.store.relay(name)
         return relay.document if relay else None
