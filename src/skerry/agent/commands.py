@@ -25,6 +25,7 @@ from skerry.agent.wiring.opening import (
     open_certificate_folders,
     open_guard,
     open_link,
+    open_proxy,
     open_runtime,
     open_secret_files,
     this_machine,
@@ -43,6 +44,7 @@ from skerry.kit.durable import write_file
 from skerry.kit.errors import Conflict, Missing, Rejected, Unavailable, Untrusted
 from skerry.kit.ids import is_name
 from skerry.kit.locking import is_held
+from skerry.ports.proxy import ProxyPorts, ProxyTable
 from skerry.ports.runtime import InstanceView
 from skerry.spec.carrier import EnrollRequest, JoinToken
 from skerry.spec.report import REPORT_TYPE, Report
@@ -250,14 +252,15 @@ def read_logs(
 def stop_applications(data: Path) -> list[str]:
     """End everything that runs on this host, gracefully, and return what was ended; the agent must not run.
 
-    Their secrets and certificates are wiped from memory. Nothing is forgotten: the applications begin again when the
-    agent runs, and find theirs again, as the vault is not touched.
+    So does the proxy of their routes. Their secrets and certificates are wiped from memory. Nothing is forgotten: the
+    applications begin again when the agent runs, and find theirs again, as the vault is not touched.
 
     Raises:
         Conflict: the agent runs, and would start them again (`agent.running`).
     """
     with lock_data(data):
         ended = asyncio.run(_stop_all(data))
+        asyncio.run(open_proxy(data).serve(ProxyTable(ProxyPorts(), "")))
         open_secret_files(data).wipe()
         open_certificate_folders(data).wipe()
     return ended

@@ -124,6 +124,7 @@ class Releases:
             failed=resolved.failed,
             images=images,
             configured=configured,
+            ingress=spec.ingress,
         )
 
     def release(self, digest: str) -> Release | None:

@@ -80,6 +80,20 @@ def join(token: str, data: Path, name: str, keys: KeyChoice, way: Any) -> None:
     help="Whether this host shares what it fetches with the others of its site, and at which TCP port.",
 )
 @click.option("--discover", is_flag=True, help="Look for the site's other hosts by multicast DNS as well.")
+@click.option(
+    "--ingress-https",
+    type=click.IntRange(0, 65535),
+    default=0,
+    metavar="PORT",
+    help="Where routes with TLS are; 443 if not given, 8443 for an agent that is not root.",
+)
+@click.option(
+    "--ingress-http",
+    type=click.IntRange(0, 65535),
+    default=0,
+    metavar="PORT",
+    help="Where routes without TLS are; 80 if not given, 8080 for an agent that is not root.",
+)
 @click.option("--log-json", is_flag=True, help="Write the log as JSON lines.")
 @way_options()
 def run(data: Path, stated: tuple[str, ...], *, log_json: bool, way: Any, **near: Any) -> None:

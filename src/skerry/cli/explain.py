@@ -13,6 +13,7 @@ from skerry.cli.explain_history import show_history
 from skerry.cli.explain_path import path
 from skerry.cli.explain_policy import policy
 from skerry.cli.explain_rollout import only_site, rollout_sentences
+from skerry.cli.explain_route import route
 from skerry.cli.explain_secret import secret
 from skerry.cli.output import format_data, output_option
 from skerry.cli.session import connect
@@ -30,6 +31,7 @@ from skerry.spec.api import HostView
         "skerry explain delivery meter-reader@1.1.0 --host press-3",
         "skerry explain policy meter-reader@1.1.0",
         "skerry explain path zurich",
+        "skerry explain route https://meter-reader.site.internal/ --site zurich",
         "skerry explain secret db-password --site zurich",
     )
 )
@@ -40,6 +42,7 @@ def explain() -> None:
 explain.add_command(delivery)
 explain.add_command(path)
 explain.add_command(policy)
+explain.add_command(route)
 explain.add_command(secret)
 
 

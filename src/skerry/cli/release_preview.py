@@ -73,6 +73,8 @@ def preview_lines(view: FleetPreview, *, at: datetime) -> Iterator[str]:
         yield f"{plural(view.without_facts, 'host')} did not report facts yet: {names}"
     for secret, lacking in sorted(view.lacking_secrets.items()):
         yield f"secret {secret} has no value at {plural(len(lacking), 'site')}: {_names(lacking[:3], len(lacking))}"
+    for why, places in sorted(view.route_conflicts.items()):
+        yield f"{why}: at {plural(len(places), 'site')}: {_names(places[:3], len(places))}"
     yield from _room_lines("disk", view.disk, at)
     yield from _room_lines("memory", view.memory, at)
     if view.oldest_facts_at:

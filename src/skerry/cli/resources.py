@@ -27,6 +27,7 @@ from skerry.spec.api import (
     TokenView,
 )
 from skerry.spec.api_configuration import ConfigurationView
+from skerry.spec.api_ingress import RouteStanding
 from skerry.spec.api_policy import PolicyView
 from skerry.spec.api_relay import RelayStanding
 
@@ -202,6 +203,36 @@ def _policy_columns(at: datetime) -> list[Column[PolicyView]]:
     ]
 
 
+def _route_columns(at: datetime) -> list[Column[RouteStanding]]:
+    return [
+        Column("NAME", lambda v: f"{v.route.application}/{v.route.route}"),
+        Column("SITE", lambda v: v.site, 1),
+        Column("HOST", lambda v: v.host),
+        Column("AT", _place),
+        Column("STATE", lambda v: v.route.state + (f": {v.route.why}" if v.route.why else "")),
+        Column("RELEASE", lambda v: v.route.release, 1),
+        Column("CLIENTS", lambda v: v.route.auth, 2),
+        Column("REQUESTS", lambda v: str(v.figures.requests), 1),
+        Column("ERRORS", lambda v: str(v.figures.errors), 1),
+        Column("P50", lambda v: _milliseconds(v.figures.p50_ms), 2),
+        Column("P99", lambda v: _milliseconds(v.figures.p99_ms), 2),
+        Column("AS OF", lambda v: age(v.as_of, at), 3),
+    ]
+
+
+def _place(standing: RouteStanding) -> str:
+    view = standing.route
+    name = min(view.names, key=len, default="")
+    if view.protocol == "tcp":
+        return f"{name}:{view.port}"
+    scheme, usual = ("https", 443) if view.tls else ("http", 80)
+    return f"{scheme}://{name}{'' if view.port == usual else f':{view.port}'}{view.path}"
+
+
+def _milliseconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g} ms"
+
+
 def _relays(client: Client, query: Query) -> Sequence[RelayStanding]:
     return [client.relay(query.name)] if query.name else client.relays()
 
@@ -280,6 +311,18 @@ RESOURCES: tuple[Resource, ...] = (
         _configurations,
         lambda _: CONFIGURATION_COLUMNS,
         lambda v: f"configuration/{v.name}",
+    ),
+    Resource(
+        "route",
+        "routes",
+        lambda client, query: [
+            one
+            for one in client.routes(site=query.site, application=query.application)
+            if query.name in ("", one.route.route)
+        ],
+        _route_columns,
+        lambda v: f"route/{v.host}/{v.route.application}/{v.route.route}",
+        frozenset({"site", "application"}),
     ),
     Resource("relay", "relays", _relays, _relay_columns, lambda v: f"relay/{v.name}"),
     Resource(

@@ -130,6 +130,12 @@ def _ask_release(client: Client, spec: RolloutSpec, selector: str, found: _Asked
     try:
         found.fleet = client.preview(spec.release, selector)
         found.problems += [_lacking(spec.release, *one) for one in found.fleet.lacking_secrets.items()]
+        found.problems += [
+            Problem(
+                "spec.release", f"{why}: at {', '.join(sites[:MAX_SITES])}", "skerry get routes lists them"
+            )
+            for why, sites in found.fleet.route_conflicts.items()
+        ]
         content = client.release(spec.release).document if spec.gates else None
         found.release = msgspec.convert(content, type=Release) if content else None
     except Missing:

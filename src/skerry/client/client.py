@@ -47,6 +47,7 @@ from skerry.spec.api import (
 )
 from skerry.spec.api_configuration import ConfigurationView, RenderedConfiguration
 from skerry.spec.api_delivery import DeltaOrder, DeltaOrdered, HostDelivery, ReleaseDiff, TrafficPreview
+from skerry.spec.api_ingress import RouteExplanation, RouteStanding
 from skerry.spec.api_policy import PolicyDecision, PolicyView
 from skerry.spec.api_recovery import ReleasedView
 from skerry.spec.api_relay import RelayStanding, RelayTokenAnswer, RelayTokenRequest, SitePath
@@ -270,6 +271,14 @@ class Client:
     def secret_decision(self, name: str, site: str) -> SecretDecision:
         """Return which version a site gets, and why."""
         return self._get(f"/secrets/{_part(name)}/sites/{_part(site)}", SecretDecision)
+
+    def routes(self, *, site: str = "", application: str = "") -> list[RouteStanding]:
+        """Return the routes of hosts, of one site or all."""
+        return self._get("/routes", list[RouteStanding], site=site, application=application)
+
+    def explain_route(self, url: str, site: str) -> RouteExplanation:
+        """Return what answers a request at a site."""
+        return self._get(f"/sites/{_part(site)}/route", RouteExplanation, url=url)
 
     def exposures(self, host: str) -> list[ExposureView]:
         """Return what a host could read."""

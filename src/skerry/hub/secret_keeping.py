@@ -210,8 +210,12 @@ class SecretKeeper:
 
 
 def secrets_of(release: Release) -> frozenset[str]:
-    """Return the names of the secrets that a release's components use."""
-    return frozenset(use.name for one in release.application.spec.components for use in one.secrets)
+    """Return the names of the secrets that a release's components and routes use."""
+    spec = release.application.spec
+    tokens = (route.auth.token for route in spec.ingress)
+    return frozenset(use.name for one in spec.components for use in one.secrets) | frozenset(
+        filter(None, tokens)
+    )
 
 
 def labels_of(site: SiteRecord) -> Mapping[str, str]:

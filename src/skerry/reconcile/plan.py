@@ -272,7 +272,8 @@ class _Run:
             return _replace(record, phase="soaking")
         self.trials.pop(name, None)
         if good is not None and _overlaps(good, release):
-            self.leaving[name] = Leaving(release.digest, good.kin, self.now + LEAVE_AFTER_S)
+            stays_s = max(LEAVE_AFTER_S, good.drain_s)
+            self.leaving[name] = Leaving(release.digest, good.kin, self.now + stays_s)
         self._tell("release.proven", target.release, name)
         return _replace(record, good=release.digest, previous=record.good, candidate="", phase="", trials=0)
 

@@ -13,8 +13,10 @@ from typing import Literal
 import msgspec
 
 from skerry.kit.digests import short
+from skerry.kit.quantities import parse_duration
 from skerry.spec.application import Component
 from skerry.spec.configuration import Configured
+from skerry.spec.ingress import Route
 from skerry.spec.publishing import Running
 from skerry.spec.report import VariantChoice
 
@@ -112,6 +114,17 @@ class ReleaseFact(msgspec.Struct, frozen=True):
     failed: Mapping[str, str] = {}
     images: Mapping[str, str] = {}
     configured: Configured | None = None
+    ingress: tuple[Route, ...] = ()
+
+    @property
+    def drain_s(self) -> float:
+        """How long it goes on for the requests it has when another takes its routes over."""
+        return max((parse_duration(route.drain) for route in self.ingress), default=0.0)
+
+    @property
+    def tokens(self) -> frozenset[str]:
+        """The secrets that clients of its routes must show."""
+        return frozenset(route.auth.token for route in self.ingress if route.auth.token)
 
     @property
     def kin(self) -> str:

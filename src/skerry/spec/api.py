@@ -335,6 +335,7 @@ class FleetPreview(Part, frozen=True, kw_only=True):
     `hosts` is `matched` + `unmatched` + `elsewhere` + `without_facts`. `elsewhere` are hosts that its placement
     does not want. The oldest of the facts are from `oldest_facts_at`. A host that matches may still lack disk or
     memory. `lacking_secrets` are those the release uses that have no value now, with the sites where they have none.
+    `route_conflicts` say why routes of it cannot be, with the sites.
     """
 
     release: str
@@ -353,6 +354,7 @@ class FleetPreview(Part, frozen=True, kw_only=True):
     memory: PreviewRoom
     oldest_facts_at: datetime | None = None
     lacking_secrets: dict[str, tuple[str, ...]] = {}
+    route_conflicts: dict[str, tuple[str, ...]] = {}
 
 
 class PlacementView(Part, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from msgspec import Meta
 from skerry.spec.configuration import ApplicationConfig, FileFormat, KeyPath
 from skerry.spec.hardware import Objective, Preference, Requirements
 from skerry.spec.image import Image
+from skerry.spec.ingress import Routes
 from skerry.spec.metadata import Cpu, Document, Duration, Name, Part, RelativePath, Size, Version
 from skerry.spec.metrics import Finite, MetricName
 from skerry.spec.model import FileSpec
@@ -386,6 +387,7 @@ class ApplicationSpec(Part, frozen=True, kw_only=True):
     `update` says what happens to the old release: `recreate` ends it before the new one begins, `blue-green`
     runs both until the new one is proven. `auto` is blue-green where only models changed and nothing speaks
     against two at a time (a fixed port of the host, a device for one alone, data that is kept), else recreate.
+    `ingress` is what others at the site may reach of it.
     """
 
     version: Version
@@ -393,6 +395,7 @@ class ApplicationSpec(Part, frozen=True, kw_only=True):
     placement: Placement = Placement()
     config: ApplicationConfig | None = None
     components: Annotated[tuple[Component, ...], Meta(min_length=1, max_length=64)]
+    ingress: Routes = ()
 
 
 class Application(Document, frozen=True, kw_only=True, tag="Application"):

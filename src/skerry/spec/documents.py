@@ -18,6 +18,7 @@ from skerry.spec.checks_configuration import check_application_config, check_con
 from skerry.spec.checks_disk import check_site_disk
 from skerry.spec.checks_files import check_file, check_files, check_unique
 from skerry.spec.checks_images import check_pinned_images
+from skerry.spec.checks_ingress import check_ingress
 from skerry.spec.checks_link import check_site_link
 from skerry.spec.checks_relay import check_relay
 from skerry.spec.checks_requirements import check_preferences, check_requirements
@@ -139,6 +140,7 @@ def _check_evaluation(evaluation: Evaluation, *, has_self_test: bool) -> Iterato
 def _check_application(application: Application) -> Iterator[Problem]:
     yield from check_components(application.spec)
     yield from check_application_config(application.spec)
+    yield from check_ingress(application.spec)
     yield from _check_placement(application.metadata.name, application.spec.placement)
 
 

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from skerry.spec.facts import HostFacts
 from skerry.spec.hold import Hold
+from skerry.spec.ingress import RouteView
 from skerry.spec.metadata import Part
 from skerry.spec.pki import HostPki
 
@@ -124,7 +125,8 @@ class Observed(Part, frozen=True, kw_only=True):
     """Everything a host runs, under the generation it acts on.
 
     `ahead` says of releases that are fetched before they are assigned how far they are. `holds` are those in force.
-    `secrets` are the versions that are used, by name. `pki` is the host's part in the site's certificates.
+    `secrets` are the versions that are used, by name. `pki` is the host's part in the site's certificates. `routes` are
+    those of the ingress.
     """
 
     generation: int = 0
@@ -135,6 +137,7 @@ class Observed(Part, frozen=True, kw_only=True):
     holds: Annotated[tuple[Hold, ...], Meta(max_length=256)] = ()
     secrets: dict[str, int] = {}
     pki: HostPki = HostPki()
+    routes: Annotated[tuple[RouteView, ...], Meta(max_length=512)] = ()
 
 
 class Event(Part, frozen=True, kw_only=True):

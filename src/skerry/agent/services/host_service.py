@@ -86,6 +86,13 @@ class HostService:
         """
         return NOTHING
 
+    async def begin(self) -> None:
+        """Find out what the service has to know before the first step; quick, and it must not fail."""
+
+    def facts(self) -> HostFacts:
+        """Return what the service knows of the host."""
+        return {}
+
     def show(self, observed: Observed) -> Observed:
         """Return what is observed with the service's own part."""
         return observed
@@ -144,6 +151,13 @@ class HostServices(HostService):
             values={key: value for one in given for key, value in one.values.items()},
             mounts=tuple(mount for one in given for mount in one.mounts),
         )
+
+    async def begin(self) -> None:
+        for service in self._services:
+            await service.begin()
+
+    def facts(self) -> HostFacts:
+        return {name: fact for service in self._services for name, fact in service.facts().items()}
 
     def show(self, observed: Observed) -> Observed:
         for service in self._services:

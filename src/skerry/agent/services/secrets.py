@@ -114,7 +114,7 @@ class HostSecrets(HostService):
         for digest in digests:
             fact = self._parts.fact_of(digest)
             uses = (
-                {use.name for component in fact.components for use in component.secrets}
+                {use.name for component in fact.components for use in component.secrets} | fact.tokens
                 if fact
                 else set[str]()
             )
@@ -124,6 +124,12 @@ class HostSecrets(HostService):
             elif uses and self._trouble:
                 found[digest] = f"waiting for its secrets: {self._trouble}"
         return found
+
+    def value_of(self, name: str) -> bytes | None:
+        """Return the value of a secret that is used now, None where there is none here."""
+        state = self._parts.vault.state
+        chosen = state.uses.get(name)
+        return state.entries[chosen.id].value if chosen is not None else None
 
     def give(self, application: str, fact: ReleaseFact, component: Component) -> Given:
         """Return where a component that is about to be started finds its secrets, which are placed now.
@@ -161,8 +167,8 @@ class HostSecrets(HostService):
         revoked = dict.fromkeys((*before.revoked, *(desired.revoked_secrets if desired else ())))
         entries = {key: entry for key, entry in before.entries.items() if key not in revoked}
         entries |= opened
-        places, whole = self._places(turn.records, turn.instances)
-        needed = {use.name for place in places for use in place.component.secrets}
+        places, tokens, whole = self._places(turn.records, turn.instances)
+        needed = {use.name for place in places for use in place.component.secrets} | tokens
         if whole:
             needed |= {one.name for one in sealed}
             entries = {key: entry for key, entry in entries.items() if entry.name in needed}
@@ -228,22 +234,24 @@ class HostSecrets(HostService):
 
     def _places(
         self, records: Mapping[str, ApplicationRecord], instances: Mapping[str, InstanceView]
-    ) -> tuple[list[_Place], bool]:
-        """Return what uses secrets here, or may again; and whether that is all, as every document is here."""
+    ) -> tuple[list[_Place], set[str], bool]:
+        """Return what uses secrets here, or may again, and those of routes; and whether every document is here."""
         wanted = {
             (name, digest) for name, r in records.items() for digest in (r.good, r.previous, r.candidate)
         }
         wanted |= {(v.labels.get("application", ""), v.labels.get("release", "")) for v in instances.values()}
         places: dict[str, _Place] = {}
+        tokens: set[str] = set()
         whole = True
         for application, digest in sorted(wanted):
             fact = self._parts.fact_of(digest) if digest else None
             whole = whole and (fact is not None or not digest)
+            tokens |= fact.tokens if fact else set[str]()
             for component in fact.components if fact else ():
                 if component.secrets and fact is not None:
                     place = _Place(application, fact, component)
                     places[place.name] = place
-        return list(places.values()), whole
+        return list(places.values()), tokens, whole
 
     def _choose(self, entries: Mapping[str, VaultEntry], before: Mapping[str, InUse]) -> dict[str, InUse]:
         now, clock = self._parts.now(), self._parts.clock.now()

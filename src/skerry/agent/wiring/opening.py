@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from skerry.adapters.directory_blobs import DirectoryBlobs
+from skerry.adapters.envoy_proxy import EnvoyProxy
 from skerry.adapters.facts import HostDetector, override_facts, read_facts
 from skerry.adapters.machine_mark import machine_mark
 from skerry.adapters.memory_folder import find_memory_folder
@@ -30,6 +31,7 @@ from skerry.kit.locking import hold
 from skerry.ports.agent_store import AgentStore
 from skerry.ports.blobs import LocalBlobs
 from skerry.ports.key_guard import KeyGuard
+from skerry.ports.proxy import Proxy
 from skerry.spec.facts import HostFacts
 
 TPM_DEVICE = Path("/dev/tpmrm0")
@@ -93,6 +95,16 @@ def open_certificate_folders(data: Path) -> CertificateFolders:
     memory = find_memory_folder(data, os.environ)
     root = memory.with_name(f"{memory.name}-certificates") if memory is not None else None
     return CertificateFolders(root, data / "vault" / "certificates-in")
+
+
+def open_proxy(data: Path) -> Proxy:
+    """Return the proxy of this host's routes, whether it runs or not."""
+    memory = find_memory_folder(data, os.environ)
+    # Not below the folder of secrets, which holds those of applications and nothing else.
+    folder = memory.with_name(f"{memory.name}-ingress") if memory else data / "ingress" / "run"
+    # Beside the host's applications, so that nobody takes it for one of them.
+    runtime = ProcessRuntime(data / "ingress" / "instances")
+    return EnvoyProxy(folder, runtime, SystemClock(), in_memory=memory is not None)
 
 
 def find_container_engine(data: Path) -> Found | None:

@@ -61,7 +61,7 @@ from skerry.agent.wiring.opening import (
     open_link,
     this_machine,
 )
-from skerry.agent.wiring.services import Ground, open_services
+from skerry.agent.wiring.services import Ground, default_ports, open_services
 from skerry.carrier.limiting import Limiter
 from skerry.carrier.upstreams import Upstreams
 from skerry.carrier.ways_up import NOTHING_STATED, StatedWay
@@ -78,13 +78,16 @@ class Stated(msgspec.Struct, frozen=True):
     """What a person stated at the start.
 
     Facts by name; where heartbeats go (`host`, `host:port`, `:port`); whether and where blobs are shared with the
-    site (`auto`, `off`, a port); whether neighbours are looked for by multicast; and the way up.
+    site (`auto`, `off`, a port); whether neighbours are looked for by multicast; the ports of the ingress, 0 for the
+    usual ones; and the way up.
     """
 
     facts: Mapping[str, str] = {}
     lan_address: str = ""
     share: str = "auto"
     discover: bool = False
+    ingress_https: int = 0
+    ingress_http: int = 0
     way: StatedWay = NOTHING_STATED
 
 
@@ -119,6 +122,7 @@ async def _run(data: Path, identity: Identity, stated: Stated) -> None:
     await host.parts.neighbours.settle()
     await host.facts.refresh()
     await host.parts.vouching.begin()
+    await host.parts.services.begin()
     reconciler = Reconciler(host.parts, host=identity.place.host, site=identity.place.site, data=data)
     host.facts.on_change = reconciler.wake
     follower = WayFollower(data, identity.trust_root, link, clock, fixed=stated.way != NOTHING_STATED)
@@ -140,9 +144,8 @@ def _wire(
 ) -> _Host:
     clock = SystemClock()
     blobs, volumes = DirectoryBlobs(data / "blobs"), Volumes(data / "volumes", clock)
-    ground = _ground(data, identity, syncer, store, blobs)
-    runtime, releases, files = ground.runtime, ground.releases, ground.keys
-    live = ground.live
+    ground = _ground(data, identity, stated, syncer, store, blobs)
+    runtime, releases, files, live = ground.runtime, ground.releases, ground.keys, ground.live
     host, site = identity.place.host, identity.place.site
     services = open_services(ground)
     place = Site(host, site, lambda: syncer.desired.variables if syncer.desired else {}, services.give)
@@ -155,7 +158,13 @@ def _wire(
     facts = open_facts(
         data,
         stated.facts,
-        extra=lambda: {**engine.facts(), **neighbours.facts(), **tests.measured(), **key_facts(files)},
+        extra=lambda: {
+            **engine.facts(),
+            **neighbours.facts(),
+            **tests.measured(),
+            **key_facts(files),
+            **services.facts(),
+        },
     )
     tests.on_change = facts.merge
     link.on_traffic = limiter.count
@@ -179,22 +188,24 @@ def _wire(
         fetcher=fetcher,
         limiter=limiter,
         holds=Holds(data, syncer.now, syncer.note),
-        probes=ProbeLoop(ground.prober, runtime, clock),
+        probes=ground.probes,
         syncer=syncer,
         clock=clock,
         facts=facts,
         neighbours=neighbours,
         vouching=Vouching(VouchingParts(identity.trust, store, link, clock, syncer.now, syncer.token)),
-        metering=_metering(syncer, store, releases=releases, live=live, host=host),
+        metering=_metering(ground, store, host=host),
         services=services,
     )
     return _Host(parts, facts, engine, measuring, _rotation(files, identity, parts, link))
 
 
-def _ground(data: Path, identity: Identity, syncer: Syncer, store: AgentStore, blobs: LocalBlobs) -> Ground:
-    kept = Configurations(data / "configurations")
+def _ground(
+    data: Path, identity: Identity, stated: Stated, syncer: Syncer, store: AgentStore, blobs: LocalBlobs
+) -> Ground:
+    kept, clock, prober = Configurations(data / "configurations"), SystemClock(), NetProber()
     releases = Releases(data / "releases", blobs, configurations=kept)
-    runtime, prober = HostRuntime(ProcessRuntime(data / "instances")), NetProber()
+    runtime = HostRuntime(ProcessRuntime(data / "instances"))
     configuration = LiveConfiguration(data / "configured")
     live = LiveModels(data / "live", releases, store, runtime, prober)
     live.configuration = configuration
@@ -210,7 +221,10 @@ def _ground(data: Path, identity: Identity, syncer: Syncer, store: AgentStore, b
         keys=KeyFiles(data, open_guard()),
         runtime=runtime,
         prober=prober,
-        clock=SystemClock(),
+        clock=clock,
+        probes=ProbeLoop(prober, runtime, clock),
+        measurements=Measurements(store, syncer.now),
+        ingress=default_ports(stated.ingress_https, stated.ingress_http),
     )
 
 
@@ -275,10 +289,13 @@ def _discovery() -> Discovery:
     return ZeroconfDiscovery()
 
 
-def _metering(
-    syncer: Syncer, store: AgentStore, *, releases: Releases, live: LiveModels, host: str
-) -> Metering:
-    clock, measurements = SystemClock(), Measurements(store, syncer.now)
+def _metering(ground: Ground, store: AgentStore, *, host: str) -> Metering:
+    clock, syncer, measurements, fact_of = (
+        ground.clock,
+        ground.syncer,
+        ground.measurements,
+        ground.releases.fact,
+    )
     gates = HostGates(
         measurements,
         store,
@@ -291,7 +308,7 @@ def _metering(
         ),
     )
     loop = MetricsLoop(NetMetrics(), measurements, clock)
-    return Metering(loop, gates, measurements=measurements, fact_of=releases.fact, live=live, host=host)
+    return Metering(loop, gates, measurements=measurements, fact_of=fact_of, live=ground.live, host=host)
 
 
 def _rotation(files: KeyFiles, identity: Identity, parts: Parts, link: Upstreams) -> KeyRotation:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
 
+from skerry.adapters.listening_ports import listening_ports
+from skerry.adapters.memory_folder import find_memory_folder
 from skerry.agent.authority import HostAuthority
 from skerry.agent.configurations import Configurations
 from skerry.agent.host_runtime import HostRuntime
@@ -13,19 +16,25 @@ from skerry.agent.identity import Identity
 from skerry.agent.keys import KeyFiles
 from skerry.agent.live_configuration import LiveConfiguration
 from skerry.agent.live_models import LiveModels
+from skerry.agent.loops.probe import ProbeLoop
 from skerry.agent.loops.sync import Syncer
+from skerry.agent.measurements import Measurements
 from skerry.agent.releases import Releases
 from skerry.agent.secret_telling import SecretTelling
 from skerry.agent.services.certificates import CertificateParts, HostCertificates
 from skerry.agent.services.configuration import HostConfiguration
 from skerry.agent.services.host_service import HostServices
+from skerry.agent.services.ingress import HostIngress, IngressParts
+from skerry.agent.services.ingress_certificate import SERVER, ServerCertificate
 from skerry.agent.services.secrets import HostSecrets, SecretParts
 from skerry.agent.site_ca import LocalCertificates
 from skerry.agent.vault import Vault
-from skerry.agent.wiring.opening import open_certificate_folders, open_secret_files
+from skerry.agent.wiring.opening import open_certificate_folders, open_proxy, open_secret_files
 from skerry.ports.agent_store import AgentStore
 from skerry.ports.clock import Clock
 from skerry.ports.prober import Prober
+from skerry.ports.proxy import ProxyPorts
+from skerry.spec.pki import DEFAULT_DOMAIN
 
 
 class Ground(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,11 +52,16 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     runtime: HostRuntime
     prober: Prober
     clock: Clock
+    probes: ProbeLoop
+    measurements: Measurements
+    ingress: ProxyPorts
 
 
 def open_services(ground: Ground) -> HostServices:
     """Return the services of a host; one that uses another comes after it."""
-    return HostServices([_secrets(ground), _certificates(ground), _configuration(ground)])
+    secrets, certificates = _secrets(ground), _certificates(ground)
+    ingress = _ingress(ground, secrets, certificates.local)
+    return HostServices([secrets, certificates, _configuration(ground), ingress])
 
 
 def _certificates(ground: Ground) -> HostCertificates:
@@ -78,6 +92,12 @@ def _configuration(ground: Ground) -> HostConfiguration:
     )
 
 
+def default_ports(https: int = 0, http: int = 0) -> ProxyPorts:
+    """Return the ports of the ingress; 0 is 443 and 80, or 8443 and 8080 where this process may not have those."""
+    may = os.geteuid() == 0
+    return ProxyPorts(https or (443 if may else 8443), http or (80 if may else 8080))
+
+
 def _secrets(ground: Ground) -> HostSecrets:
     syncer = ground.syncer
     telling = SecretTelling(ground.store, ground.runtime, ground.prober, ground.clock)
@@ -94,3 +114,25 @@ def _secrets(ground: Ground) -> HostSecrets:
         telling=telling,
     )
     return HostSecrets(parts)
+
+
+def _ingress(ground: Ground, secrets: HostSecrets, local: LocalCertificates) -> HostIngress:
+    parts = IngressParts(
+        host=ground.identity.place.host,
+        site=ground.identity.place.site,
+        proxy=open_proxy(ground.data),
+        ports=ground.ingress,
+        in_memory=find_memory_folder(ground.data, os.environ) is not None,
+        clock=ground.clock,
+        fact_of=ground.releases.fact,
+        taken=lambda: ground.live.taken,
+        probes=lambda: ground.probes.states,
+        token=secrets.value_of,
+        domain=lambda: local.trust_domain or DEFAULT_DOMAIN,
+        certificate=ServerCertificate(local).get,
+        lacking=lambda: local.why(SERVER),
+        occupied=listening_ports,
+        add=ground.measurements.add,
+        note=ground.syncer.note,
+    )
+    return HostIngress(parts)

@@ -48,6 +48,8 @@ ACCESS: Mapping[str, tuple[Needed, Scoping]] = {
     "show_traffic": ("viewer", "narrowed"),
     "show_delivery": ("viewer", "inside"),
     "list_volumes": ("viewer", "filtered"),
+    "list_routes": ("viewer", "filtered"),
+    "explain_route": ("viewer", "inside"),
     "list_policies": ("viewer", "everybody"),
     "show_policy": ("viewer", "everybody"),
     "list_configurations": ("viewer", "filtered"),

@@ -33,6 +33,7 @@ from skerry.hub.api import (
     recovery,
     relays,
     releases,
+    routes,
     secrets,
     volumes,
 )
@@ -108,6 +109,7 @@ def operations() -> Litestar:
         *relays.HANDLERS,
         *bundles.HANDLERS,
         *secrets.HANDLERS,
+        *routes.HANDLERS,
     ]
     for handler in handlers:
         handler.responses = ERRORS

@@ -11,6 +11,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from skerry.hub.api.operators import TheHub, TheSeen
 from skerry.hub.api.releases import MAX_RELEASE_BYTES
 from skerry.hub.previewing import Previewing
+from skerry.hub.routing import route_conflicts
 from skerry.hub.secret_checks import lacking_secrets
 from skerry.hub.services import Hub
 from skerry.kit.errors import Missing
@@ -60,7 +61,12 @@ def _preview(hub: Hub, release: Release, selector: str) -> FleetPreview:
     chosen = parse_selector(selector)
     hosts = Previewing(hub.store).hosts(release.application.metadata.name, chosen)
     lacking = lacking_secrets(hub, release, selector)
-    return msgspec.structs.replace(preview_fleet(release, hosts), selector=selector, lacking_secrets=lacking)
+    return msgspec.structs.replace(
+        preview_fleet(release, hosts),
+        selector=selector,
+        lacking_secrets=lacking,
+        route_conflicts=route_conflicts(hub, release, selector),
+    )
 
 
 HANDLERS: list[Any] = [preview_release, preview_document, list_placements]
