@@ -1,37 +1,44 @@
-"""What a relay costs and spares, with real processes: bytes from above, throughput beside nginx, 200 hosts at once.
+"""What a relay costs and spares, with real processes: bytes from above, throughput beside nginx, 200 hosts at once, and
+how long news take down three relays.
 
-The throughput is measured with curl over TLS 1.3, the relay's and nginx's downloads by turns in one run.
+The throughput is measured with curl over TLS 1.3, the relay's and nginx's downloads by turns in one run. News are timed
+from when the hub dates a new DesiredState to when a host behind the third relay has it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import itertools
 import random
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from skerry.agent.commands import join_site
-from skerry.agent.identity import Identity, load_identity
+from skerry.agent.identity import Identity
 from skerry.carrier.dialling import upstream_context
 from skerry.carrier.link import HttpLink
 from skerry.kit.digests import digest_of
+from skerry.kit.errors import Unavailable
 from skerry.spec.carrier import SyncRequest
-from skerry.testing.fleet import AgentProcess, free_port
-from skerry.testing.segmented import RELAY, RelayProcess
+from skerry.spec.desired import DesiredState
+from skerry.testing.fleet import free_port
+from skerry.testing.segmented import RelayProcess
 from skerry.testing.waiting import eventually_sync
-from skerry.trust.tokens import encode_join_token, parse_join_token
 from tests.bench.counting_proxy import CountingProxy
 from tests.bench.figure import Figure
 from tests.bench.process_usage import memory_of
 from tests.bench.sync_load import heartbeat
-from tests.e2e.conftest import TestFleet
+from tests.e2e.relay_fleet import RelayFleet, url_of
 from tests.e2e.releases import write_release
 
 MB = 1e6
@@ -41,6 +48,7 @@ CROWD = 200
 ROUNDS = 5
 DOWNLOADS = 6
 IDLE_S = 120
+NEWS = 60
 NGINX = """
 daemon off; user root; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
 events {{}}
@@ -55,34 +63,12 @@ http {{
 """
 
 
-class Below(TestFleet):
+class Below(RelayFleet):
     """A fleet whose hosts are behind one relay, which reaches the hub through a proxy that counts."""
-
-    def add_relay(self, proxy: CountingProxy) -> RelayProcess:
-        """Make a relay on this machine."""
-        address = f"127.0.0.1:{free_port()}"
-        document = RELAY.format(name="gate", upstreams="", address=address, cache="4GiB", queue="64MiB")
-        self.run("apply", "-f", "-", stdin=document)
-        relay = RelayProcess("gate", self.folder / "relay", self.env, address)
-        token = parse_join_token(self.get("relay", "token", "gate")["token"])
-        counted = msgspec.structs.replace(token, hub=f"https://127.0.0.1:{proxy.port}")
-        self.run("relay", "join", "-", "--data", str(relay.data), stdin=encode_join_token(counted))
-        return relay.start()
-
-    def add_agent_below(self, site: str, name: str) -> None:
-        """Join a host through the relay and start its agent."""
-        token = self.get("site", "token", site, "--via", "gate")["token"]
-        agent = AgentProcess(name, self.folder / "agents" / name, self.env, {})
-        self.run("agent", "join", "-", "--data", str(agent.data), "--name", name, stdin=token)
-        self.agents[name] = agent
-        agent.start()
 
     def join_below(self, site: str, name: str) -> Identity:
         """Join a host through the relay, without an agent."""
-        token = self.get("site", "token", site, "--via", "gate")["token"]
-        folder = self.folder / "crowd" / name
-        join_site(folder, token, host=name)
-        return load_identity(folder)
+        return self.join_host(site, name, self.relays["gate"])
 
 
 def figures() -> Iterator[Figure]:
@@ -90,20 +76,18 @@ def figures() -> Iterator[Figure]:
     with tempfile.TemporaryDirectory(prefix="skerry-bench-") as folder, Below(Path(folder)) as fleet:
         fleet.start()
         with CountingProxy(fleet.hub.port) as proxy:
-            relay = fleet.add_relay(proxy)
-            try:
-                yield from wan_figures(fleet, proxy)
-                yield from throughput_figures(fleet, relay)
-                yield from asyncio.run(crowd_figures(fleet, relay, proxy))
-            finally:
-                relay.stop()
+            relay = fleet.add_relay("gate", above=f"https://127.0.0.1:{proxy.port}")
+            yield from wan_figures(fleet, proxy)
+            yield from throughput_figures(fleet, relay)
+            yield from asyncio.run(crowd_figures(fleet, relay, proxy))
+            yield from news_figures(fleet, relay)
 
 
 def wan_figures(fleet: Below, proxy: CountingProxy) -> Iterator[Figure]:
     """Measure what one release to a site of three hosts takes of the link above the relay."""
     fleet.make_site("plant")
     for name in SITE_HOSTS:
-        fleet.add_agent_below("plant", name)
+        fleet.add_agent_by("plant", name, [url_of(fleet.relays["gate"])])
     content = random.Random(1).randbytes(BALLAST)
     path = write_release(fleet.folder / "release", "1.0.0", ballast={"weights.bin": content})
     fleet.run("release", "push", str(path))
@@ -212,6 +196,73 @@ async def wait_there(identity: Identity) -> None:
     writer.write(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
     await reader.readuntil(b"\r\n\r\n")
     await asyncio.Event().wait()
+
+
+def news_figures(fleet: Below, gate: RelayProcess) -> Iterator[Figure]:
+    """Measure how long a new state takes to a host that is three relays deep."""
+    middle = fleet.add_relay("middle", above=url_of(gate), upstreams="gate")
+    lowest = fleet.add_relay("lowest", above=url_of(middle), upstreams="middle")
+    fleet.make_site("deep")
+    listener = Listener(fleet.join_host("deep", "deepest", lowest))
+    thread = threading.Thread(target=listener.listen)
+    thread.start()
+    try:
+        fleet.until(lambda: listener.generation > 0)
+        fleet.until_knows(lowest, "deepest")
+        pauses = random.Random(2)
+        with fleet.client() as client:
+            for number in range(NEWS):
+                document = {
+                    "apiVersion": "skerry/v1", "kind": "Site", "metadata": {"name": "deep"},
+                    "spec": {"variables": {"number": str(number)}},
+                }  # fmt: skip
+                before = listener.generation
+                client.apply([document])
+                fleet.until(partial(listener.has_newer, before))
+                time.sleep(pauses.uniform(0.2, 1.0))
+    finally:
+        listener.close()
+        thread.join()
+    taken = sorted(listener.taken_s[-NEWS:])
+    yield Figure("news_down_three_relays_p50", taken[len(taken) // 2], "s", f"{len(taken)} new states")
+    yield Figure("news_down_three_relays_p99", taken[-1 - len(taken) // 100], "s", "goal: 2")
+
+
+class Listener:
+    """A host that waits for news and notes how old each new state is when it comes."""
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+        self._link = HttpLink(identity.place.upstream, identity.trust_root.ca_pem)
+        self.generation = 0
+        self.taken_s: list[float] = []
+        self.closed = False
+
+    def listen(self) -> None:
+        """Wait for news until it is closed."""
+        for sequence in itertools.count(2):
+            report = heartbeat(self._identity, sequence, self.generation)
+            try:
+                answer = self._link.sync(SyncRequest(reports=(report,), wait_s=30.0))
+            except Unavailable as error:
+                if error.code == "link.closed" or self.closed:
+                    return
+                raise
+            if answer.desired is not None:
+                now = datetime.now(UTC)
+                payload = base64.b64decode(answer.desired["payload"])
+                state = msgspec.json.decode(payload, type=DesiredState)
+                self.taken_s.append((now - state.issued_at).total_seconds())
+                self.generation = state.generation
+
+    def has_newer(self, generation: int) -> bool:
+        """Tell whether a state has come that is newer than one."""
+        return self.generation > generation
+
+    def close(self) -> None:
+        """Wait no more."""
+        self.closed = True
+        self._link.close()
 
 
 def established(port: int) -> int:

@@ -58,6 +58,21 @@ def test_what_was_taken_is_handed_out_in_order_until_it_is_forgotten(store: Rela
     assert store.held() == {"a": 2, "b": 7}, "what has gone above stays known"
 
 
+def test_all_that_waits_can_be_read_host_by_host_a_part_at_a_time(store: RelayStore) -> None:
+    take(store, report("b", 7))
+    take(store, report("a", 1), report("a", 2), report("a", 10, heartbeat=True))
+    expected = [("a", 1), ("a", 2), ("a", 10), ("b", 7)]
+    for limit in (1, 350, MUCH):
+        found: list[tuple[str, int]] = []
+        at = ("", 0)
+        while page := store.reports_after(*at, limit):
+            found += [(one.key, one.sequence) for one in page]
+            at = found[-1]
+        assert found == expected
+    assert len(store.reports_after("", 0, 1)) == 1
+    assert store.reports_after("a", 2, MUCH)[0] == report("a", 10, heartbeat=True)
+
+
 def test_a_report_that_comes_again_stays_as_it_was(store: RelayStore) -> None:
     take(store, report("a", 1, size=10))
     before = store.size()
@@ -141,6 +156,10 @@ def test_an_older_generation_never_replaces_a_newer_one(store: RelayStore) -> No
     assert store.put_signed("desired", "mill", 5, b"five")
     assert not store.put_signed("desired", "mill", 4, b"four")
     assert not store.put_signed("desired", "mill", 5, b"other")
+    assert not store.put_signed("desired", "mill", 4, b"four", again=True)
+    assert store.put_signed("desired", "mill", 5, b"five, for longer", again=True)
+    assert store.signed("desired", "mill") == b"five, for longer"
+    assert store.put_signed("desired", "mill", 5, b"five", again=True)
     assert store.put_signed("relay-state", "mill", 1, b"state")
     assert (store.signed("desired", "mill"), store.signed("relay-state", "mill")) == (b"five", b"state")
     assert (store.generations("desired"), store.generations("relay-state")) == ({"mill": 5}, {"mill": 1})

@@ -34,13 +34,16 @@ class RelayFleet(TestFleet):
         super().__init__(folder)
         self.relays: dict[str, RelayProcess] = {}
 
-    def add_relay(self, name: str, *, above: str = "", data: Path | None = None) -> RelayProcess:
+    def add_relay(
+        self, name: str, *, above: str = "", upstreams: str = "", data: Path | None = None
+    ) -> RelayProcess:
         """Write a relay down, let it join and start it.
 
-        `above` is what it dials in the place of the hub, `data` its data directory if that is to be elsewhere.
+        `above` is what it dials in the place of the hub, `upstreams` what its document says of that, and `data` its
+        data directory if that is to be elsewhere.
         """
         address = f"127.0.0.1:{free_port()}"
-        document = RELAY.format(name=name, upstreams="", address=address, cache="1GiB", queue="64MiB")
+        document = RELAY.format(name=name, upstreams=upstreams, address=address, cache="1GiB", queue="64MiB")
         self.run("apply", "-f", "-", stdin=document)
         relay = RelayProcess(name, self.folder / "relays" / name, self.env, address)
         relay.data = data or relay.data

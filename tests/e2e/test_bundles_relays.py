@@ -11,6 +11,7 @@ import pytest
 from skerry.testing.fleet import AgentProcess, free_port
 from skerry.testing.segmented import RELAY, RelayProcess
 from tests.e2e.conftest import TestFleet
+from tests.e2e.relay_fleet import logged
 
 pytestmark = pytest.mark.e2e
 
@@ -70,6 +71,14 @@ class Gate:
         assert (again["copied"], again["refused"]) == (0, {})
         return found
 
+    def carry_back(self) -> dict[str, Any]:
+        """Carry what waits at the relay to the hub; return what the hub says of it."""
+        file = self.fleet.folder / "gate.reports"
+        self.fleet.run("relay", "export-reports", "--data", str(self.process.data), "-o", str(file))
+        found: dict[str, Any] = self.fleet.get("hub", "import-reports", str(file))
+        assert found["refused"] == {}
+        return found
+
 
 @pytest.fixture
 def gate(fleet: TestFleet) -> Iterator[Gate]:
@@ -85,3 +94,9 @@ def test_hosts_below_a_relay_without_a_link_are_updated_by_a_bundle_at_the_relay
     gate.cut_off()
     assert gate.carry("1.0.0")["process"] == "took it"
     fleet.until_runs(gate.agent, "1.0.0")
+    fleet.until(lambda: "release.proven" in logged(gate.agent))
+    fleet.until(lambda: gate.process.status().get("queue", {}).get("reports", 0) > 0)
+    assert gate.carry_back()["taken"] > 0
+    gate.carry_back()
+    kinds = [view["event"]["kind"] for view in fleet.get("get", "events", "--host", "saw", "--limit", "1000")]
+    assert kinds.count("release.proven") == 1

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Iterator
+import socket
+import subprocess
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +32,7 @@ T = TypeVar("T")
 LEVELS = ((), ("l4",), ("l3",), ("a1", "a2", "b1"))
 HOSTS = {"a1": "mill", "a2": "mill", "b1": "quarry"}
 BALLAST = 3 << 20
+PROXY_PORT = 3128
 
 
 class Plant(SegmentedFleet):
@@ -177,20 +181,57 @@ def test_a_host_that_lost_all_it_had_begins_again_below_a_relay_without_a_link(p
     )
 
 
-def test_a_rollout_over_a_slow_long_and_lossy_link(tmp_path: Path) -> None:
+def answers(address: str, port: int) -> bool:
+    """Tell whether somebody listens there."""
+    with socket.socket() as one:
+        return one.connect_ex((address, port)) == 0
+
+
+@contextmanager
+def tinyproxy(segments: Segments, machine: str, folder: Path, port: int) -> Generator[tuple[str, Path]]:
+    """Run a real proxy on a machine, which lets through to one port alone; yield its address and its log."""
+    config, log = folder / "tinyproxy.conf", folder / "tinyproxy.log"
+    config.write_text(
+        f"Port {PROXY_PORT}\nListen {segments.address(machine)}\nTimeout 600\nConnectPort {port}\n"
+        f'LogFile "{log}"\nLogLevel Connect\n'
+    )
+    log.touch(mode=0o666)
+    process = subprocess.Popen(segments.command(machine, ["tinyproxy", "-d", "-c", str(config)]))
+    try:
+        eventually_sync(lambda: answers(segments.address(machine), PROXY_PORT), what="tinyproxy")
+        yield f"http://{segments.address(machine)}:{PROXY_PORT}", log
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.mark.skipif(shutil.which("tinyproxy") is None, reason="needs tinyproxy")
+@pytest.mark.rule("RELAY-5")
+def test_a_rollout_over_a_slow_long_and_lossy_link_that_only_a_proxy_may_cross(tmp_path: Path) -> None:
     satellite = Wire(rate=32_000, delay_s=0.3, loss=0.02, seed=7)
-    levels = ((), ("gate",), ("edge",))
+    levels = (("proxy",), ("gate",), ("edge",))
     with (
         Segments(levels, wires={1: satellite}, number=12) as segments,
         Plant(tmp_path, segments) as plant,
     ):
         plant.start()
-        segments.allow(1, plant.hub.port)
+        segments.allow(1, PROXY_PORT, to="proxy")
         segments.allow(2, RELAY_PORT, to="gate")
-        plant.add_relay("gate")
-        plant.run("apply", "-f", "-", stdin=SITE.format(name="mine", region="north"))
-        agent = plant.add_agent("mine", "edge", via="gate")
-        plant.push("1.0.0", size=50_000)
-        rollout = plant.roll_out("1.0.0")
-        plant.until_runs(agent, "1.0.0")
-        plant.until_succeeded(rollout)
+        with tinyproxy(segments, "proxy", tmp_path, plant.hub.port) as (proxy, log):
+            roll_out_by_satellite(plant, proxy)
+        for number in (1, 2):
+            crossed = segments.crossings(number)
+            assert crossed.opened > 0
+            assert (crossed.downwards, crossed.past, crossed.other) == (0, 0, 0), (number, crossed)
+        assert f"CONNECT {segments.top}:{plant.hub.port}" in log.read_text()
+
+
+def roll_out_by_satellite(plant: Plant, proxy: str) -> None:
+    """Let a relay that dials by a proxy, and a host below it, join and run a release."""
+    plant.add_relay("gate", proxy=proxy)
+    plant.run("apply", "-f", "-", stdin=SITE.format(name="mine", region="north"))
+    agent = plant.add_agent("mine", "edge", via="gate")
+    plant.push("1.0.0", size=50_000)
+    rollout = plant.roll_out("1.0.0")
+    plant.until_runs(agent, "1.0.0")
+    plant.until_succeeded(rollout)

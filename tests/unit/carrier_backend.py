@@ -89,6 +89,9 @@ class Backend:
     def check_blob_token(self, token: str) -> str:
         return verify_blob_token(token, {HUB.key_id: HUB.verifier}, NOW).host
 
+    def hosts_behind(self, holder: str) -> int:
+        return 1
+
     async def deltas(self, host: str, request: DeltaRequest) -> DeltaAnswer:
         self.questions.append((host, request))
         return self.delta_answer

@@ -8,6 +8,7 @@ from typing import Any
 from skerry.kit.digests import digest_of
 from skerry.kit.errors import Unavailable
 from skerry.ports.carrier_backend import CarrierBackend
+from skerry.ports.clock import Clock
 from skerry.ports.relay_store import RelayStore
 from skerry.relay.identity import Place, load_identity, make_keys, save_place
 from skerry.relay.wiring import Relay as RelayProcess
@@ -37,6 +38,7 @@ class Segment:
         self.gateway = Gateway(harbour, name, *upstreams)
         self.store: RelayStore = MemoryRelayStore()
         self.link = BackendLink(above)
+        self.clock: Clock = harbour.clock
         self.process: RelayProcess
 
     def write(self, **spec: Any) -> None:
@@ -67,9 +69,7 @@ class Segment:
     def begin(self) -> None:
         """Begin with what is on disk."""
         self.link = BackendLink(self.above)
-        self.process = assemble(
-            self.data, load_identity(self.data), self.store, self.link, clock=self.harbour.clock
-        )
+        self.process = assemble(self.data, load_identity(self.data), self.store, self.link, clock=self.clock)
         self.process.cache.load()
 
     async def end(self) -> None:

@@ -137,6 +137,14 @@ def test_a_hub_that_is_not_ready_is_nobodys_failure() -> None:
             raise Unavailable("hub.busy", "later")
 
 
+def test_a_relay_may_ask_for_deltas_as_often_as_the_hosts_behind_it() -> None:
+    limits = CarrierLimits(SimulatedClock())
+    for _ in range(8 * int(DELTA_RATE.burst)):
+        limits.take_deltas("relay:gate", hosts=8)
+    with pytest.raises(TooMany):
+        limits.take_deltas("relay:gate", hosts=8)
+
+
 def test_the_refusal_says_when_to_ask_again() -> None:
     limits = CarrierLimits(SimulatedClock())
     for _ in range(int(DELTA_RATE.burst)):

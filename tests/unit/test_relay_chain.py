@@ -11,7 +11,7 @@ import pytest
 
 from skerry.kit.errors import Unavailable
 from skerry.spec.carrying import CarryRequest
-from skerry.testing.clock import settle
+from skerry.testing.clock import SimulatedClock, settle
 from skerry.testing.faults import FaultPlan, PowerCut, When
 from skerry.testing.memory_relay import FaultyRelayStore, MemoryRelayStore
 from skerry.testing.waiting import eventually
@@ -105,6 +105,50 @@ async def test_a_host_two_levels_down_with_a_wrong_clock_gets_the_time_with_a_ne
     answer = await asks
     assert answer.time is not None
     assert chain.edge.read(answer).generation == 1
+
+
+@pytest.mark.parametrize("days", (-1000, 1000))
+async def test_a_relay_below_a_relay_whose_clock_is_off_gets_the_hubs_time_through_it(
+    chain: Chain, days: int
+) -> None:
+    await chain.l3.end()
+    wrong = SimulatedClock(chain.harbour.clock.now() + timedelta(days=days))
+    chain.l3.clock = wrong
+    chain.l3.begin()
+    chain.l3.link.backend = chain.l4.backend
+    # One that is behind knows at least that it is not before what the hub has issued.
+    chain.harbour.clock.advance(3600.0)
+    await chain.l3.poll()
+    off = chain.l3.process.upward.now() - chain.harbour.clock.now()
+    assert abs(off) < timedelta(seconds=1)
+    asked = len(chain.l4.link.carries)
+    await chain.l3.poll()
+    assert len(chain.l4.link.carries) == asked, "and then asks no more"
+
+
+async def test_a_relay_whose_clock_is_off_is_answered_also_while_the_hub_is_away(chain: Chain) -> None:
+    await chain.l3.end()
+    chain.l3.clock = SimulatedClock(chain.harbour.clock.now() + timedelta(days=1000))
+    chain.l3.begin()
+    chain.l3.link.backend = chain.l4.backend
+    chain.l4.link.away = True
+    await chain.l3.poll()
+    chain.l4.link.away = False
+    await chain.l3.poll()
+    assert chain.l3.process.upward.now() - chain.harbour.clock.now() > timedelta(days=900), "not at once"
+    chain.harbour.clock.advance(10.0)
+    await chain.l3.poll()
+    assert abs(chain.l3.process.upward.now() - chain.harbour.clock.now()) < timedelta(minutes=1)
+
+
+async def test_a_relay_asks_for_deltas_as_often_as_the_hosts_behind_it(chain: Chain) -> None:
+    await chain.join("other", chain.l4, "airport")
+    await chain.settle()
+    hub = chain.harbour.backend
+    assert [hub.hosts_behind(name) for name in ("edge", "relay:l3", "relay:l4", "relay:none")] == [1, 1, 2, 0]
+    await chain.edge.sync()
+    await chain.carry_up()
+    assert [chain.l4.backend.hosts_behind(name) for name in ("edge", "relay:l3")] == [1, 1]
 
 
 async def _async(value: bool) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -18,8 +18,10 @@ from skerry.cli.relay import relay as command
 from skerry.kit.digests import digest_of
 from skerry.kit.errors import Conflict, Rejected, SkerryError, Unavailable
 from skerry.kit.locking import hold
+from skerry.relay.guests import unverified
 from skerry.relay.wiring import open_staged
 from skerry.spec.bundle import BundleEntry, BundleManifest
+from skerry.spec.desired import DesiredState
 from skerry.testing.faults import FaultPlan
 from skerry.testing.memory_relay import FaultyRelayStore
 from skerry.testing.waiting import eventually
@@ -415,6 +417,36 @@ def acknowledging(sequence: int) -> Callable[[BundleManifest], BundleManifest]:
         return replace(manifest, sites={"harbour": replace(site, hosts=hosts)})
 
     return change
+
+
+@pytest.mark.rule("RELAY-4")
+async def test_what_is_held_is_taken_again_when_it_was_signed_to_last_for_longer(
+    plant: Plant, below: Below
+) -> None:
+    relay, held = below.relay, below.generation
+    await plant.assign("1", CONTENT, "harbour")
+    short = await plant.bundle("harbour", valid_for_s=86_400 * 30)
+    lasting = await plant.bundle("harbour", valid_for_s=86_400 * 150)
+
+    async def expires_at() -> datetime:
+        envelope = await relay.process.holdings.envelope("desired", "harbour")
+        found = unverified(envelope, DesiredState) if envelope is not None else None
+        assert found is not None
+        assert found.generation == below.generation
+        return found.expires_at
+
+    assert (await plant.take(relay, short))["code"] == ""
+    taken, before = below.generation, await expires_at()
+    assert taken > held
+    await plant.take(relay, lasting)
+    after = await expires_at()
+    assert below.generation == taken
+    assert after - before > timedelta(days=60)
+    await plant.take(relay, short)
+    assert await expires_at() == after, "and never one that ends earlier"
+    await relay.end()
+    relay.begin()
+    assert await expires_at() == after, "also after a restart"
 
 
 async def test_a_relay_below_gets_what_was_carried_to_the_one_above(plant: Plant) -> None:

@@ -9,11 +9,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from skerry.adapters.sqlite_documents import DOCUMENTS, SqliteDocuments
+from skerry.adapters.sqlite_files import translated
 from skerry.adapters.sqlite_opening import open_database
+from skerry.kit.errors import Unavailable
 from skerry.ports.relay_store import (
     Done,
     KeptMetrics,
@@ -69,7 +73,7 @@ _add_dropped = (
 _put_signed = (
     "INSERT INTO signed VALUES (?, ?, ?, ?) ON CONFLICT (kind, name) DO UPDATE "
     "SET generation = excluded.generation, envelope = excluded.envelope "
-    "WHERE excluded.generation > signed.generation"
+    "WHERE ? > signed.generation"
 )
 _oldest_metrics = "DELETE FROM metrics WHERE number = (SELECT min(number) FROM metrics) RETURNING size"
 _oldest_heartbeat = (
@@ -117,6 +121,31 @@ class SqliteRelayStore(SqliteDocuments, RelayStore):
         connection, set_aside = open_database(path, _steps, patience_s=patience_s)
         return cls(connection, str(path)), set_aside
 
+    @classmethod
+    def open_to_read(cls, path: Path, *, patience_s: float = 10.0) -> SqliteRelayStore:
+        """Open a store that a relay may have open, to read it: nothing is made, mended or set aside.
+
+        Raises:
+            Unavailable: it cannot be read (`database.failed`, `database.locked`).
+        """
+        try:
+            uri = f"{path.absolute().as_uri()}?mode=rw"  # which makes no file
+            connection = sqlite3.connect(
+                uri, uri=True, timeout=patience_s, isolation_level=None, check_same_thread=False
+            )
+            try:
+                connection.execute("PRAGMA query_only=ON")
+                (version,) = connection.execute("PRAGMA user_version").fetchone()
+                if version != len(_steps):
+                    hint = "use the version of skerry that the relay runs with"
+                    raise Unavailable("database.version", f"{path} is of another version", hint=hint)
+                return cls(connection, str(path))
+            except BaseException:
+                connection.close()
+                raise
+        except sqlite3.Error as error:
+            raise translated(error, str(path)) or Unavailable("database.failed", str(error)) from error
+
     def take(self, takings: Sequence[Taking], *, limit_bytes: int) -> Sequence[Taken]:
         with self._changing() as connection:
             return [self._take(connection, taking, limit_bytes) for taking in takings]
@@ -126,14 +155,16 @@ class SqliteRelayStore(SqliteDocuments, RelayStore):
             "SELECT key, sequence, heartbeat, envelope, taken_at, size FROM reports "
             "ORDER BY heartbeat, number LIMIT ?"
         )
-        found: list[KeptReport] = []
-        with self._reading() as connection:
-            for key, sequence, heartbeat, envelope, taken_at, size in connection.execute(query, (limit,)):
-                limit_bytes -= size
-                if limit_bytes < 0 and found:
-                    break
-                found.append(KeptReport(key, sequence, bool(heartbeat), bytes(envelope), taken_at))
-        return found
+        with self._reading() as connection, closing(connection.execute(query, (limit,))) as rows:
+            return _within(rows, limit_bytes)
+
+    def reports_after(self, key: str, sequence: int, limit_bytes: int) -> Sequence[KeptReport]:
+        query = (
+            "SELECT key, sequence, heartbeat, envelope, taken_at, size FROM reports "
+            "WHERE (key, sequence) > (?, ?) ORDER BY key, sequence"
+        )
+        with self._reading() as connection, closing(connection.execute(query, (key, sequence))) as rows:
+            return _within(rows, limit_bytes)
 
     def waiting_metrics(self, limit: int, limit_bytes: int) -> Sequence[KeptMetrics]:
         query = "SELECT key, sequence, envelope, report, taken_at, size FROM metrics ORDER BY number LIMIT ?"
@@ -184,9 +215,12 @@ class SqliteRelayStore(SqliteDocuments, RelayStore):
                 oldest_at=oldest,
             )
 
-    def put_signed(self, kind: SignedKind, name: str, generation: int, envelope: bytes) -> bool:
+    def put_signed(
+        self, kind: SignedKind, name: str, generation: int, envelope: bytes, *, again: bool = False
+    ) -> bool:
         with self._changing() as connection:
-            return connection.execute(_put_signed, (kind, name, generation, envelope)).rowcount == 1
+            values = (kind, name, generation, envelope, generation + again)
+            return connection.execute(_put_signed, values).rowcount == 1
 
     def signed(self, kind: SignedKind, name: str) -> bytes | None:
         query = "SELECT envelope FROM signed WHERE kind = ? AND name = ?"
@@ -270,3 +304,14 @@ class SqliteRelayStore(SqliteDocuments, RelayStore):
 
     def _undo(self) -> None:
         self._reports, self._metrics = self._before
+
+
+def _within(rows: Iterable[tuple[Any, ...]], limit_bytes: int) -> list[KeptReport]:
+    """Return as many reports as have so many bytes, at least one."""
+    found: list[KeptReport] = []
+    for key, sequence, heartbeat, envelope, taken_at, size in rows:
+        limit_bytes -= size
+        if limit_bytes < 0 and found:
+            break
+        found.append(KeptReport(key, sequence, bool(heartbeat), bytes(envelope), taken_at))
+    return found

@@ -66,7 +66,7 @@ def carrier_app(backend: CarrierBackend, *, limits: CarrierLimits | None = None)
         with guard(request, hash_secret(token)):
             host = backend.check_blob_token(token)
         if limits is not None:
-            limits.take_deltas(host)
+            limits.take_deltas(host, hosts=backend.hosts_behind(host))
         answer = await backend.deltas(host, await _read(request, DeltaRequest))
         return Response(_encode(answer), media_type="application/json")
 

@@ -28,7 +28,7 @@ from skerry.trust.bundle import BundleHead, Small, altered, encode_start, read_h
 CHUNK_BYTES = 1 << 20
 SPARE_BYTES = 16 << 20
 REPORTS_MAGIC = b"skerry-reports-1\n"
-MAX_PARTS = 10_000
+MAX_PARTS = 100_000
 
 Tell = Callable[[int, int], None]
 """Is told how many bytes are done, and of how many."""
@@ -161,18 +161,28 @@ def write_reports(target: Path, envelopes: Sequence[JsonEnvelope]) -> int:
     Raises:
         Unavailable: it cannot be written (`disk.full`, `disk.unwritable`).
     """
+    return write_reports_of_hosts(target, (envelopes,))
+
+
+def write_reports_of_hosts(target: Path, hosts: Iterable[Sequence[JsonEnvelope]]) -> int:
+    """Write reports that are carried by hand, each time some of one host, and return how long the file is.
+
+    Raises:
+        Unavailable: it cannot be written (`disk.full`, `disk.unwritable`).
+    """
     total = len(REPORTS_MAGIC)
     with _replacing(target, taken=True) as file:
         file.write(REPORTS_MAGIC)
-        for part in _parts(envelopes):
-            content = msgspec.json.encode(CarriedReports(reports=tuple(part)))
-            file.write(len(content).to_bytes(4, "big") + content)
-            total += 4 + len(content)
+        for envelopes in hosts:
+            for part in _parts(envelopes):
+                content = msgspec.json.encode(CarriedReports(reports=tuple(part)))
+                file.write(len(content).to_bytes(4, "big") + content)
+                total += 4 + len(content)
     return total
 
 
 def read_reports(path: Path) -> Iterator[CarriedReports]:
-    """Yield the parts of a file with carried reports, one at a time in memory; believed is nothing of them.
+    """Yield the parts of a file with carried reports, each of one host; believed is nothing of them.
 
     Raises:
         Missing: there is none (`bundle.missing`).
@@ -182,7 +192,9 @@ def read_reports(path: Path) -> Iterator[CarriedReports]:
     with _opened(path) as file:
         if _read(file, len(REPORTS_MAGIC)) != REPORTS_MAGIC:
             raise Rejected(
-                "reports.foreign", f"{path.name} holds no reports", hint="skerry agent export-reports"
+                "reports.foreign",
+                f"{path.name} holds no reports",
+                hint="skerry agent export-reports writes some",
             )
         for _ in range(MAX_PARTS):
             start = _read(file, 4)

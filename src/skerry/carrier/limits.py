@@ -57,15 +57,15 @@ class Rates:
     def __len__(self) -> int:
         return len(self._held)
 
-    def wait_s(self, caller: str, now: float) -> float:
+    def wait_s(self, caller: str, now: float, *, cost: float = 1.0) -> float:
         """Return how long a caller has to wait until it may ask; 0 is now."""
-        return max(0.0, (1.0 - self._left(caller, now)) / self._rate.per_s)
+        return max(0.0, (cost - self._left(caller, now)) / self._rate.per_s)
 
-    def take(self, caller: str, now: float) -> float:
+    def take(self, caller: str, now: float, *, cost: float = 1.0) -> float:
         """Count a request, and return 0; or count nothing, and return how long the caller has to wait."""
-        if wait_s := self.wait_s(caller, now):
+        if wait_s := self.wait_s(caller, now, cost=cost):
             return wait_s
-        self._held[caller] = (self._left(caller, now) - 1.0, now)
+        self._held[caller] = (self._left(caller, now) - cost, now)
         self._held.move_to_end(caller)
         if len(self._held) > self._most:
             self._held.popitem(last=False)
@@ -232,11 +232,13 @@ class CarrierLimits:
         if caller:
             self._gate.prove(caller)
 
-    def take_deltas(self, host: str) -> None:
-        """Count a question for deltas of a host that has proven who it is.
+    def take_deltas(self, host: str, *, hosts: int = 1) -> None:
+        """Count a question for deltas of a host, or of a relay with so many `hosts` behind it.
+
+        A relay may ask as often as they together; at the relay each of them has its own bound.
 
         Raises:
             TooMany: it asks too often.
         """
-        if wait_s := self._deltas.take(host, self._clock.monotonic()):
+        if wait_s := self._deltas.take(host, self._clock.monotonic(), cost=1.0 / max(1, hosts)):
             raise too_many(wait_s, "questions for deltas")

@@ -50,6 +50,10 @@ class Notifier:
                     if not waiting:
                         del self._waiting[each]
 
+    def waits_for(self, key: str) -> bool:
+        """Tell whether somebody waits for `key` now."""
+        return key in self._waiting
+
     def notify(self, key: str) -> None:
         """Wake everybody who waits for `key` now."""
         for future in self._waiting.pop(key, ()):

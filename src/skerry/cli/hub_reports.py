@@ -1,4 +1,4 @@
-"""`skerry hub import-reports`: hands the hub what hosts without a link have to tell."""
+"""`skerry hub import-reports`: hands the hub what hosts and relays without a link have to tell."""
 
 from __future__ import annotations
 
@@ -14,20 +14,25 @@ from skerry.cli.text import clean, examples, plural
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @output_option("table", "json")
 def import_reports(file: Path, output: str) -> None:
-    """Hand the hub the reports that skerry agent export-reports wrote; again changes nothing.
+    """Hand the hub the reports that skerry agent export-reports or relay export-reports wrote; again changes nothing.
 
-    They count as if the host had sent them. The host forgets them when the next bundle for it has arrived.
+    They count as if the hosts had sent them. Hosts forget them when the next bundle for them has arrived. Where some of
+    a host are refused, those of others are taken, and this ends with the first reason.
     """
     from skerry.cli.session import connect
     from skerry.client.bundles import hand_over
     from skerry.kit.errors import Rejected
 
     with connect() as client:
-        answer = hand_over(client, file, lambda _: None)
-    if answer is None:
+        found = hand_over(client, file, lambda _: None)
+    if not (found.hosts or found.refused):
         raise Rejected("reports.none", f"{file} has no reports")
     if output == "json":
-        click.echo(format_data(answer, output))
-        return
-    new = plural(answer.taken, "new report") if answer.taken else "nothing new"
-    click.echo(clean(f"host {answer.host} of site {answer.site}: {new}"))
+        refused = {key: str(error) for key, error in found.refused.items()}
+        click.echo(format_data({"taken": found.taken, "hosts": found.hosts, "refused": refused}, output))
+    else:
+        for answer in found.hosts:
+            new = plural(answer.taken, "new report") if answer.taken else "nothing new"
+            click.echo(clean(f"host {answer.host} of site {answer.site}: {new}"))
+    for error in found.refused.values():
+        raise error

@@ -10,7 +10,7 @@ import click
 
 from skerry.cli.agent_ways import way_options
 from skerry.cli.leaving_out import DECORATION, left_out
-from skerry.cli.relay_bundle import import_
+from skerry.cli.relay_bundle import export_reports, import_
 from skerry.cli.relay_options import data_option
 from skerry.cli.relay_token import token
 from skerry.cli.text import clean, examples
@@ -28,6 +28,7 @@ def relay() -> None:
 
 relay.add_command(token)
 relay.add_command(import_)
+relay.add_command(export_reports)
 
 
 @relay.command(

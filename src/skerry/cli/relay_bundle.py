@@ -1,4 +1,4 @@
-"""`skerry relay import`: what is carried to a relay by hand, for the sites below it."""
+"""`skerry relay import` and `export-reports`: what is carried to a relay by hand for those below it, and back."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import click
 
 from skerry.cli.bundle_words import file_lines
 from skerry.cli.options import DURATION
-from skerry.cli.output import output_option, print_view
+from skerry.cli.output import format_data, output_option, print_view
 from skerry.cli.progress import percent_teller
 from skerry.cli.relay_options import data_option
 from skerry.cli.text import clean, examples, local_time, plural
+from skerry.kit.quantities import format_size
 from skerry.spec.bundle import RelayImportView
 
 
@@ -39,6 +40,34 @@ def import_(file: Path, data: Path, *, dry_run: bool, timeout: float, output: st
         tell=percent_teller("verified" if dry_run else "copied"),
     )
     print_view(view, [clean(line) for line in _lines(view, dry_run=dry_run)], output)
+
+
+@click.command(
+    "export-reports", epilog=examples("skerry relay export-reports -o /media/stick/plant-l3.reports")
+)
+@data_option()
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="The file to write.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+def export_reports(data: Path, target: Path, *, as_json: bool) -> None:
+    """Write what hosts told this relay and the hub does not have: skerry hub import-reports takes it.
+
+    The relay forgets nothing by this. It does so when the hub has it, by a link or as the next bundle says.
+    """
+    from skerry.relay.exporting import export_reports as export
+
+    view = export(data.absolute(), target.absolute())
+    if as_json:
+        click.echo(format_data(view, "json"))
+        return
+    told = f"{plural(view.reports, 'report')} of {plural(view.hosts, 'host')}"
+    click.echo(f"{target}: {told}, {format_size(view.size_bytes)}")
 
 
 def _lines(view: RelayImportView, *, dry_run: bool) -> Iterator[str]:

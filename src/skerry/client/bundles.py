@@ -14,11 +14,12 @@ import msgspec
 from skerry.carrier.bundle_file import Tell, open_bundle, read_reports, write_bundle
 from skerry.client.client import Client
 from skerry.kit.digests import digest_of
-from skerry.kit.errors import Conflict, Untrusted
+from skerry.kit.errors import Conflict, Denied, Missing, SkerryError, Untrusted
 from skerry.spec.bundle import BundleAnswer, BundleManifest, CarriedAnswer
 from skerry.spec.carrier import JsonEnvelope
 from skerry.trust.bundle import SMALL, check_manifest, claimed_manifest
 from skerry.trust.metadata import Remote, Step, desired_keys, follow_root, run_steps
+from skerry.trust.report import claimed_key
 
 
 class Inspected(msgspec.Struct, frozen=True):
@@ -32,6 +33,18 @@ class Inspected(msgspec.Struct, frozen=True):
     size_bytes: int
     root: int
     signed_by: tuple[str, ...]
+
+
+class HandedOver(msgspec.Struct, frozen=True):
+    """What came of carried reports, by host, and the keys of hosts of which something was refused, and why."""
+
+    hosts: tuple[CarriedAnswer, ...]
+    refused: dict[str, SkerryError]
+
+    @property
+    def taken(self) -> int:
+        """How many reports were new."""
+        return sum(host.taken for host in self.hosts)
 
 
 def manifests_of(answer: BundleAnswer) -> list[BundleManifest]:
@@ -111,16 +124,24 @@ def inspect_bundle(path: Path, tell: Tell) -> Inspected:
         return Inspected(manifest, bundle.head.end, root.version, tuple(key.keyid for key in keys))
 
 
-def hand_over(client: Client, path: Path, tell: Callable[[int], None]) -> CarriedAnswer | None:
-    """Hand the reports of a file to the hub, and return what came of them together; None when there were none.
+def hand_over(client: Client, path: Path, tell: Callable[[int], None]) -> HandedOver:
+    """Hand the reports of a file to the hub, host by host; one host that is refused is no matter to others.
 
     Raises:
-        SkerryError: what the file or the hub refuses; what was handed over before is taken.
+        SkerryError: what the file or the hub refuses for all; what was handed over before is taken.
     """
-    whole: CarriedAnswer | None = None
+    hosts: dict[str, CarriedAnswer] = {}
+    refused: dict[str, SkerryError] = {}
     for part in read_reports(path):
-        answer = client.import_reports(part)
-        taken = answer.taken + (whole.taken if whole else 0)
-        whole = msgspec.structs.replace(answer, taken=taken)
+        key = claimed_key(part.reports[0])
+        if key in refused:
+            continue
+        try:
+            answer = client.import_reports(part)
+        except (Untrusted, Denied, Conflict, Missing) as error:
+            refused[key] = error
+            continue
+        before = hosts.get(key)
+        hosts[key] = msgspec.structs.replace(answer, taken=answer.taken + (before.taken if before else 0))
         tell(len(part.reports))
-    return whole
+    return HandedOver(tuple(hosts.values()), refused)

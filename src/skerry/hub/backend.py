@@ -199,6 +199,10 @@ class HubBackend:
         self.relays.refuse_removed(holder)
         return holder
 
+    def hosts_behind(self, holder: str) -> int:
+        """Return for how many hosts the holder of a blob token asks."""
+        return self.relays.hosts_behind(holder)
+
     async def deltas(self, host: str, request: DeltaRequest) -> DeltaAnswer:
         """Return which deltas there are, and have others made."""
         return await self._shelf.answer(host, request)

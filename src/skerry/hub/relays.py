@@ -101,6 +101,13 @@ class Relays:
         """Return the sites whose hosts may come by a relay, or by one below it."""
         return self.ways.sites({relay} | self.below(relay), self._clock.now())
 
+    def hosts_behind(self, holder: str) -> int:
+        """Return how many hosts came by the relay with this subject, or by one below it; 1 for a host."""
+        kind, colon, name = holder.partition(":")
+        if not (kind and colon):
+            return 1
+        return self.ways.count_hosts({name} | self.below(name), self._clock.now())
+
     def above(self, relay: str) -> frozenset[str]:
         """Return the relays that have this one below them."""
         return frozenset(name for name in self.names if name != relay and relay in self.below(name))

@@ -107,6 +107,17 @@ class Ways:
             if now - seen.at < FORGET_AFTER
         )
 
+    def count_hosts(self, relays: Collection[str], now: datetime) -> int:
+        """Return how many hosts came by any of these relays."""
+        return len(
+            {
+                host
+                for relay in relays
+                for host, seen in list(self._hosts.get(relay, {}).items())
+                if now - seen.at < FORGET_AFTER
+            }
+        )
+
     async def flush(self) -> None:
         """Store what is new, or an hour newer than what is stored."""
         hosts, relays = _due(self._hosts), _due(self._relays)

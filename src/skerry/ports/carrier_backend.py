@@ -65,6 +65,10 @@ class CarrierBackend(Protocol):
         """Return the host or relay whose token lets its bearer read blobs; `Denied` when it does not."""
         ...
 
+    def hosts_behind(self, holder: str) -> int:
+        """Return for how many hosts the holder of a blob token asks: 1 for a host, those behind it for a relay."""
+        ...
+
     async def deltas(self, host: str, request: DeltaRequest) -> DeltaAnswer:
         """Return which deltas there are, and have others made. At once: it waits for none."""
         ...

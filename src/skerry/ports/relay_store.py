@@ -94,6 +94,13 @@ class RelayStore(KeptDocuments, Protocol):
         """
         ...
 
+    def reports_after(self, key: str, sequence: int, limit_bytes: int) -> Sequence[KeptReport]:
+        """Return what waits behind a report, in the order of hosts' keys and of their reports; ('', 0) for the first.
+
+        At least one is returned, however large, if there is one.
+        """
+        ...
+
     def waiting_metrics(self, limit: int, limit_bytes: int) -> Sequence[KeptMetrics]:
         """Return the metrics to hand up next, the oldest first, one per host; at least one if there is one."""
         ...
@@ -117,8 +124,10 @@ class RelayStore(KeptDocuments, Protocol):
         """Return how much waits."""
         ...
 
-    def put_signed(self, kind: SignedKind, name: str, generation: int, envelope: bytes) -> bool:
-        """Keep a signed state if its generation is above the one held; tell whether it was."""
+    def put_signed(
+        self, kind: SignedKind, name: str, generation: int, envelope: bytes, *, again: bool = False
+    ) -> bool:
+        """Keep a signed state if its generation is above the one held, or the same `again`; tell whether it was."""
         ...
 
     def signed(self, kind: SignedKind, name: str) -> bytes | None:

@@ -45,6 +45,7 @@ from skerry.spec.carrying import (
 from skerry.spec.relay import RelayReport, RelayState
 from skerry.trust.relay import relay_subject, verify_relay_report
 from skerry.trust.report import claimed_key
+from skerry.trust.timekeeping import OFFSET_WORTH_CORRECTING
 from skerry.trust.tokens import verify_blob_token
 
 _log = structlog.get_logger()
@@ -52,6 +53,7 @@ _log = structlog.get_logger()
 MAX_DESIRED_BYTES = 3 << 20
 """Well below what a relay takes as an answer."""
 NO_ROOM = "relay.queue_full"
+ASK_TIME_EVERY_S = 10.0
 
 
 class RelayBackend:
@@ -107,6 +109,11 @@ class RelayBackend:
         except (Unavailable, Denied):
             return DeltaAnswer()
 
+    def hosts_behind(self, holder: str) -> int:
+        """Return for how many hosts the holder of a blob token asks."""
+        below = self._parts.guests.relay_named(holder.partition(":")[2])
+        return 1 if below is None else sum(one.came_by == below.name for one in self._parts.guests.hosts())
+
     async def sync(self, request: SyncRequest, *, gone: Gone | None = None) -> SyncAnswer:
         """Take a host's reports, and answer with what is new."""
         return await self.hosting.sync(request, gone=gone)
@@ -133,8 +140,10 @@ class RelayBackend:
         below.heard_at, below.direct = self._parts.clock.monotonic(), True
         for envelope in request.below:
             self._note_below(envelope)
+        timed = await self._ask_time(below, request, report)
         answers, passed = await self._take_hosts(below, request)
-        deadline = self._parts.clock.monotonic() + (0.0 if answers else request.wait_s)
+        answers += timed.hosts
+        deadline = self._parts.clock.monotonic() + (0.0 if answers or timed.time else request.wait_s)
         while True:
             desired, more = await self._newer_desired(request.held)
             states = await self._newer_states(request.states)
@@ -150,8 +159,25 @@ class RelayBackend:
             desired=(*desired, *passed)[:MAX_DESIRED],
             states=tuple(states),
             blob_token=self.hosting.token(relay_subject(below.name), "") if give_token else "",
+            time=timed.time,
             more=more or bool(below.told),
         )
+
+    async def _ask_time(self, below: Below, request: CarryRequest, report: RelayReport) -> CarryAnswer:
+        """Ask above what time it is for a relay below whose clock seems to be off; nothing while nobody answers.
+
+        What else the hub says to it comes with that, and is handed on.
+        """
+        now, nothing = self._parts.clock.monotonic(), CarryAnswer(acknowledged=0)
+        off = abs(report.sent_at - self._upward.now()) > OFFSET_WORTH_CORRECTING
+        if not off or self._upward.failing or now < below.time_asked_at + ASK_TIME_EVERY_S:
+            return nothing
+        below.time_asked_at = now
+        try:
+            return await self._upward.ask(self._link.carry, CarryRequest(relay=request.relay))
+        except SkerryError as error:
+            _log.info("relay.no_time", relay=below.name, code=error.code)
+            return nothing
 
     async def _take_hosts(
         self, below: Below, request: CarryRequest

@@ -96,7 +96,7 @@ class Carried:
         await asyncio.to_thread(self._keep_roots, judged)
         await parts.files.take_in(metadata)
         for site in judged.sites.values():
-            await parts.holdings.take_desired(site.envelope)
+            await parts.holdings.take_desired(site.envelope, carried=True)
         await parts.upward.acknowledge(self._acknowledged(judged))
         _log.info("bundle.taken", bundle=judged.manifest.id, sites=len(judged.sites), blobs=len(entries))
         return max(site.generation for site in judged.sites.values())

@@ -117,6 +117,7 @@ class Below(msgspec.Struct, kw_only=True, eq=False):
     urgent: bool = False
     heard_at: float | None = None
     direct: bool = False
+    time_asked_at: float = float("-inf")
 
     def is_new(self, sequence: int) -> bool:
         """Note the number of a report; tell whether it was not heard before. Some may overtake each other."""

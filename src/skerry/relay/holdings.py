@@ -9,6 +9,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 
 import msgspec
 import structlog
@@ -17,6 +18,7 @@ from skerry.carrier.hub_trust import HubTrust
 from skerry.kit.canonical import UNREADABLE
 from skerry.kit.errors import Untrusted
 from skerry.ports.relay_store import RelayStore, SignedKind
+from skerry.relay.guests import unverified
 from skerry.spec.carrier import JsonEnvelope
 from skerry.spec.desired import DESIRED_STATE_TYPE, DesiredState
 from skerry.spec.relay import RELAY_STATE_TYPE, RelayState
@@ -43,8 +45,10 @@ class Holdings:
         self.on_news: Callable[[str], None] = lambda _: None
         """Called with `site:NAME` or `relay:NAME` when there is a newer state of it."""
 
-    async def take_desired(self, envelope: JsonEnvelope) -> bool:
+    async def take_desired(self, envelope: JsonEnvelope, *, carried: bool = False) -> bool:
         """Keep a site's DesiredState if it is newer; tell whether it was.
+
+        One that was `carried` here may be what is held, signed once more to last for longer: it takes its place.
 
         Raises:
             Untrusted: the hub did not sign it, or it is of a site that is not below.
@@ -54,7 +58,8 @@ class Holdings:
         )
         if self.state is None or desired.site not in self.state.sites:
             raise Untrusted("desired.wrong_site", f"site {desired.site} is not below this relay")
-        return await self._keep("desired", desired.site, desired.generation, envelope)
+        again = carried and await self._lasts_longer(desired)
+        return await self._keep("desired", desired.site, desired.generation, envelope, again=again)
 
     async def take_state(self, envelope: JsonEnvelope, *, now: datetime) -> bool:
         """Keep a RelayState, this relay's own or of one below, if it is newer; tell whether it was.
@@ -91,17 +96,31 @@ class Holdings:
         self._put_at_hand(kind, name, found)
         return found
 
-    async def _keep(self, kind: SignedKind, name: str, generation: int, envelope: JsonEnvelope) -> bool:
+    async def _lasts_longer(self, desired: DesiredState) -> bool:
+        """Tell whether a verified state is of the generation that is held, and expires later."""
+        if desired.generation != self.desired.get(desired.site, 0):
+            return False
+        envelope = await self.envelope("desired", desired.site)
+        held = unverified(envelope, DesiredState) if envelope is not None else None
+        return held is None or desired.expires_at > held.expires_at
+
+    async def _keep(
+        self, kind: SignedKind, name: str, generation: int, envelope: JsonEnvelope, *, again: bool = False
+    ) -> bool:
         generations = self.desired if kind == "desired" else self.states
-        if generation <= generations.get(name, 0):
+        if generation + again <= generations.get(name, 0):
             return False
         raw = msgspec.json.encode(envelope)
-        if not await asyncio.to_thread(self._store.put_signed, kind, name, generation, raw):
+        put = partial(self._store.put_signed, kind, name, generation, raw, again=again)
+        if not await asyncio.to_thread(put):
             return False
-        if generation > generations.get(name, 0):
+        newer = generation > generations.get(name, 0)
+        if generation + again > generations.get(name, 0):
             generations[name] = generation
             self._put_at_hand(kind, name, envelope)
         _log.info("state.taken", kind=kind, name=name, generation=generation)
+        if not newer:
+            return True  # it says the same: nobody need wake for it
         self.on_news(f"site:{name}" if kind == "desired" else f"relay:{name}")
         return True
 

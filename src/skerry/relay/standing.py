@@ -21,7 +21,6 @@ from skerry.relay.identity import Place
 from skerry.relay.loops.upstream import Upward
 from skerry.relay.queue import Queue
 from skerry.relay.traffic import Traffic
-from skerry.spec.facts import HostFacts
 from skerry.spec.relay import CacheView, QueueView, RelayView, TrafficView
 
 WRITE_EVERY_S = 2.0
@@ -72,7 +71,6 @@ class Standing:
         self._parts = parts
         self.serving = ""
         self.upstream: Callable[[], str] = lambda: parts.place.upstream
-        self.facts: HostFacts = {}
         self.troubles: list[Callable[[], str]] = [lambda: parts.upward.trouble, lambda: parts.queue.trouble]
 
     def view(self) -> RelayView:
@@ -89,7 +87,6 @@ class Standing:
             held=dict(parts.holdings.desired),
             hosts=parts.guests.callers(now),
             relays=parts.guests.callers_below(now),
-            facts=self.facts,
         )
 
     def status(self) -> RelayStatus:

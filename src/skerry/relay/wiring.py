@@ -210,6 +210,15 @@ def open_blobs(data: Path) -> LocalBlobs:
     return DirectoryBlobs(data / "blobs")
 
 
+def open_store_to_read(data: Path) -> RelayStore:
+    """Return what a relay remembers, which may have it open, to be read.
+
+    Raises:
+        Unavailable: it cannot be read.
+    """
+    return SqliteRelayStore.open_to_read(data / "relay.db")
+
+
 def open_staged(data: Path) -> LocalBlobs:
     """Return the blobs that were carried here, before the cache has them; on the disk of the others."""
     return DirectoryBlobs(carried_folder(data) / "blobs")

@@ -8,7 +8,6 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from skerry.spec.facts import HostFacts
 from skerry.spec.metadata import DigestText, Document, Name, Part, Size
 from skerry.spec.report import MAX_NUMBER, Instant, SessionName
 from skerry.spec.site import SiteLink
@@ -131,7 +130,6 @@ class RelayView(Part, frozen=True, kw_only=True):
     held: Annotated[dict[str, Count], Meta(max_length=MAX_SITES_BELOW)] = {}
     hosts: Annotated[dict[str, Count], Meta(max_length=MAX_HOSTS_BELOW)] = {}
     relays: Annotated[dict[str, Count], Meta(max_length=MAX_RELAYS_BELOW)] = {}
-    facts: HostFacts = {}
 
 
 class RelayReport(Part, frozen=True, kw_only=True, tag_field="type", tag="relay-report"):

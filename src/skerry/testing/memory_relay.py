@@ -52,13 +52,12 @@ class MemoryRelayStore(RelayStore):
     def waiting_reports(self, limit: int, limit_bytes: int) -> Sequence[KeptReport]:
         with self._turn:
             ordered = sorted(self._reports.values(), key=lambda one: one.heartbeat)[:limit]
-        found: list[KeptReport] = []
-        for one in ordered:
-            limit_bytes -= _size(one)
-            if limit_bytes < 0 and found:
-                break
-            found.append(one)
-        return found
+        return _within(ordered, limit_bytes)
+
+    def reports_after(self, key: str, sequence: int, limit_bytes: int) -> Sequence[KeptReport]:
+        with self._turn:
+            ordered = [self._reports[at] for at in sorted(self._reports) if at > (key, sequence)]
+        return _within(ordered, limit_bytes)
 
     def waiting_metrics(self, limit: int, limit_bytes: int) -> Sequence[KeptMetrics]:
         found: dict[str, KeptMetrics] = {}
@@ -106,9 +105,11 @@ class MemoryRelayStore(RelayStore):
                 oldest_at=min(self._firsts(), default=None),
             )
 
-    def put_signed(self, kind: SignedKind, name: str, generation: int, envelope: bytes) -> bool:
+    def put_signed(
+        self, kind: SignedKind, name: str, generation: int, envelope: bytes, *, again: bool = False
+    ) -> bool:
         with self._turn:
-            if self._signed.get((kind, name), (0, b""))[0] >= generation:
+            if self._signed.get((kind, name), (0, b""))[0] >= generation + again:
                 return False
             self._signed[kind, name] = (generation, envelope)
             return True
@@ -192,6 +193,10 @@ class FaultyRelayStore(RelayStore):
         with self._plan.around("waiting_reports"):
             return self._inner.waiting_reports(limit, limit_bytes)
 
+    def reports_after(self, key: str, sequence: int, limit_bytes: int) -> Sequence[KeptReport]:
+        with self._plan.around("reports_after"):
+            return self._inner.reports_after(key, sequence, limit_bytes)
+
     def waiting_metrics(self, limit: int, limit_bytes: int) -> Sequence[KeptMetrics]:
         with self._plan.around("waiting_metrics"):
             return self._inner.waiting_metrics(limit, limit_bytes)
@@ -211,9 +216,11 @@ class FaultyRelayStore(RelayStore):
     def size(self) -> QueueSize:
         return self._inner.size()
 
-    def put_signed(self, kind: SignedKind, name: str, generation: int, envelope: bytes) -> bool:
+    def put_signed(
+        self, kind: SignedKind, name: str, generation: int, envelope: bytes, *, again: bool = False
+    ) -> bool:
         with self._plan.around("put_signed"):
-            return self._inner.put_signed(kind, name, generation, envelope)
+            return self._inner.put_signed(kind, name, generation, envelope, again=again)
 
     def signed(self, kind: SignedKind, name: str) -> bytes | None:
         with self._plan.around("signed"):
@@ -234,3 +241,13 @@ class FaultyRelayStore(RelayStore):
 def _size(one: KeptReport | KeptMetrics) -> int:
     more = len(one.report) if isinstance(one, KeptMetrics) else 0
     return len(one.envelope) + more + _ROW_BYTES
+
+
+def _within(reports: Sequence[KeptReport], limit_bytes: int) -> list[KeptReport]:
+    found: list[KeptReport] = []
+    for one in reports:
+        limit_bytes -= _size(one)
+        if limit_bytes < 0 and found:
+            break
+        found.append(one)
+    return found

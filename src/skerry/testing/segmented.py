@@ -63,9 +63,18 @@ class SegmentedFleet(Fleet):
         self.relays: dict[str, RelayProcess] = {}
 
     def add_relay(
-        self, name: str, *, above: Sequence[str] = (), cache: str = "1GiB", queue: str = "64MiB"
+        self,
+        name: str,
+        *,
+        above: Sequence[str] = (),
+        cache: str = "1GiB",
+        queue: str = "64MiB",
+        proxy: str = "",
     ) -> RelayProcess:
-        """Write a relay down, let it join from its machine, through its firewall, and start it."""
+        """Write a relay down, let it join from its machine, through its firewall, and start it.
+
+        With a `proxy` it dials by that.
+        """
         address = f"{self.segments.address(name)}:{RELAY_PORT}"
         document = RELAY.format(
             name=name, address=address, upstreams=", ".join(above), cache=cache, queue=queue
@@ -74,7 +83,8 @@ class SegmentedFleet(Fleet):
         prefix = self.segments.command(name, [])
         relay = RelayProcess(name, self.folder / "relays" / name, self.env, address, prefix=prefix)
         token = self.get("relay", "token", name)["token"]
-        self.run("relay", "join", "-", "--data", str(relay.data), stdin=token, prefix=prefix)
+        way = ("--proxy", proxy) if proxy else ()
+        self.run("relay", "join", "-", "--data", str(relay.data), *way, stdin=token, prefix=prefix)
         self.relays[name] = relay
         return relay.start()
 
