@@ -15,7 +15,15 @@ import pytest
 
 from skerry.cli.main import run
 from skerry.spec.api import HostView
-from skerry.spec.api_secret import ExposureView, SecretAnswer, SecretDecision, SecretVersionView, SecretView
+from skerry.spec.api_secret import (
+    ExposureView,
+    MadeView,
+    SecretAnswer,
+    SecretDecision,
+    SecretVersionView,
+    SecretView,
+)
+from skerry.spec.secret import Making
 from tests.unit.cli_session import logged_in_hub
 from tests.unit.hub_double import HubDouble
 
@@ -114,6 +122,32 @@ def test_rotation_keeps_the_only_scope_there_is_and_generates_as_before(
     assert "was set, and not generated" in capsys.readouterr().err
     assert run(["secret", "rotate", "db", "--site", "berne", "--generate"]) == 4
     assert "no value for site berne" in capsys.readouterr().err
+
+
+def test_values_are_ordered_from_hosts_and_what_those_tell_is_shown(
+    hub: HubDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    making = Making(kind="keypair", algorithm="p256")
+    at_site = msgspec.structs.replace(ONE, kind="keypair", making=making, at_site=True, rotate_every_s=86400)
+    hub.views[VERSIONS] = SecretAnswer(name="db", version=at_site)
+    how = ("--kind", "keypair", "--algorithm", "p256", "--at-site", "--rotate-every", "1d")
+    assert run(["secret", "generate", "db", *how]) == 0
+    body = {"generate": {"kind": "keypair", "algorithm": "p256"}, "at_site": True, "rotate_every": "1d"}
+    assert asked(hub) == body
+    assert "is ordered from the hosts" in capsys.readouterr().out
+    made = MadeView(host="edge", site="zurich", round=2, used=False, made_at=NOW, public="MCow+key")
+    hub.views["/secrets/db"] = msgspec.structs.replace(
+        VIEW, versions=(msgspec.structs.replace(at_site, made=(made,)),)
+    )
+    assert run(["secret", "versions", "db"]) == 0
+    shown = capsys.readouterr().out
+    assert "keypair at site" in shown
+    assert shown.splitlines()[-1].split()[:4] == ["edge", "1", "2", "next"]
+    assert "MCow+key" in shown
+    assert run(["secret", "versions", "db", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["made"][0]["public"] == "MCow+key"
+    assert run(["secret", "rotate", "db", "--generate"]) == 0
+    assert asked(hub) == body | {"rotate_every": "86400s"}
 
 
 def test_secrets_are_listed_explained_revoked_and_deleted(

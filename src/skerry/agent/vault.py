@@ -18,6 +18,7 @@ from skerry.agent.keys import KeyFiles
 from skerry.kit.canonical import UNREADABLE
 from skerry.kit.durable import write_file
 from skerry.kit.errors import Unavailable, Untrusted
+from skerry.spec.secret import SecretOrder
 from skerry.trust.secret_choice import HeldVersion, InUse
 
 _MAGIC = b"skerry-vault-1\n"
@@ -25,7 +26,11 @@ MAX_REVOKED = 4096
 
 
 class VaultEntry(msgspec.Struct, frozen=True):
-    """One version with its value in clear; it is in memory and in the vault's file, and told to nobody."""
+    """One version with its value in clear; it is in memory and in the vault's file, and told to nobody.
+
+    What the host made itself has the `order` for it, which `round` of it this is, when it was made, and the public half
+    of a pair of keys.
+    """
 
     id: str
     name: str
@@ -33,6 +38,10 @@ class VaultEntry(msgspec.Struct, frozen=True):
     value: bytes
     not_before: datetime | None = None
     expires_at: datetime | None = None
+    order: SecretOrder | None = None
+    round: int = 0
+    made_at: datetime | None = None
+    public: str = ""
 
     def __repr__(self) -> str:
         return f"VaultEntry({self.name} {self.version})"
@@ -40,7 +49,17 @@ class VaultEntry(msgspec.Struct, frozen=True):
     @property
     def held(self) -> HeldVersion:
         """What is to be chosen from."""
-        return HeldVersion(self.id, self.version, self.not_before)
+        return HeldVersion(self.id, self.version, self.not_before, self.round)
+
+    @property
+    def revoked_as(self) -> str:
+        """The id under which it would be revoked: that of the version, also where a host makes several values of it."""
+        return self.order.id if self.order is not None else self.id
+
+    @property
+    def told(self) -> str:
+        """How people are told which one it is."""
+        return f"{self.name} {self.version}" + (f", made here as number {self.round}" if self.order else "")
 
 
 class VaultState(msgspec.Struct, frozen=True):

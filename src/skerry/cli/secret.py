@@ -15,20 +15,27 @@ from typing import Any
 import click
 
 from skerry.cli.output import Column, output_option, print_view, print_views
-from skerry.cli.secret_options import changing_options, scope_options, shown_times, times_options
+from skerry.cli.secret_options import (
+    changing_options,
+    making_of,
+    making_options,
+    scope_options,
+    shown_times,
+    times_options,
+)
 from skerry.cli.session import connect
 from skerry.cli.text import age, clean, examples, local_time, now, plural
 from skerry.kit.errors import Missing, Rejected
 from skerry.matching.secrets import parse_scope, scope_text
 from skerry.spec.api_secret import (
     ExposureView,
-    Generate,
+    MadeView,
     SecretAnswer,
     SecretRequest,
     SecretVersionView,
     SecretView,
 )
-from skerry.spec.secret import MAX_VALUE_BYTES
+from skerry.spec.secret import MAX_VALUE_BYTES, Making
 
 _views: tuple[Column[SecretView], ...] = (
     Column("NAME", lambda view: view.name),
@@ -44,7 +51,17 @@ _versions: tuple[Column[SecretVersionView], ...] = (
     Column("FROM", lambda view: local_time(view.not_before) if view.not_before else "at once", 1),
     Column("EXPIRES", lambda view: local_time(view.expires_at) if view.expires_at else "never", 2),
     Column("MADE", lambda view: f"{age(view.created_at, now())} by {view.created_by}", 3),
-    Column("KIND", lambda view: view.kind, 4),
+    Column("KIND", lambda view: view.kind + (" at site" if view.at_site else ""), 4),
+)
+_made: tuple[Column[tuple[int, MadeView]], ...] = (
+    Column("HOST", lambda view: view[1].host),
+    Column("VERSION", lambda view: str(view[0])),
+    Column("NUMBER", lambda view: str(view[1].round)),
+    Column("STATE", lambda view: "used" if view[1].used else "next"),
+    Column("FROM", lambda view: local_time(view[1].not_before) if view[1].not_before else "at once", 2),
+    Column("MADE", lambda view: age(view[1].made_at, now()), 3),
+    Column("AS OF", lambda view: age(view[1].reported_at, now()) if view[1].reported_at else "-", 4),
+    Column("PUBLIC KEY", lambda view: view[1].public or "-", 1),
 )
 _exposures: tuple[Column[ExposureView], ...] = (
     Column("NAME", lambda view: view.name),
@@ -92,26 +109,25 @@ def set_secret(name: str, from_file: Path | None, output: str, **said: Any) -> N
 @secret.command(
     epilog=examples(
         "skerry secret generate api-key --kind random --length 48",
-        "skerry secret generate line-key --kind keypair --site zurich",
+        "skerry secret generate door-code --kind random --alphabet digits --length 16",
+        "skerry secret generate device-key --kind keypair --at-site --rotate-every 30d",
     )
 )
 @click.argument("name")
-@click.option(
-    "--kind",
-    type=click.Choice(["random", "keypair"]),
-    required=True,
-    help="Random bytes in base64url, or an Ed25519 private key in PEM.",
-)
-@click.option(
-    "--length", type=click.IntRange(16, 1024), default=32, show_default=True, help="So many random bytes."
-)
+@making_options
 @scope_options
 @times_options
 @changing_options
-def generate(name: str, kind: str, length: int, output: str, **said: Any) -> None:
-    """Have the hub make a value that nobody sees; of a pair of keys, the public half is shown."""
+def generate(name: str, output: str, **said: Any) -> None:
+    """Have a value made that nobody sees; of a pair of keys, the public half is shown.
+
+    With --at-site each host that uses it makes a value of its own, which never leaves it. The hub has none of them;
+    what hosts say of them is shown by skerry secret versions.
+    """
     with connect() as client:
-        request = _asked(said, generate=_generate(kind, length))
+        request = _asked(
+            said, generate=making_of(said), at_site=said["at_site"], rotate_every=said["rotate_every"]
+        )
         _tell(client.add_secret_version(name, request), output)
 
 
@@ -141,7 +157,10 @@ def rotate(name: str, from_file: Path | None, anew: bool, output: str, **said: A
         before = _before(client.secret(name), said["site"], said["selector"])
         said |= {"site": before.site, "selector": before.selector}
         if anew:
-            request = _asked(said, generate=_as_before(name, before))
+            every = f"{before.rotate_every_s}s" if before.rotate_every_s is not None else None
+            request = _asked(
+                said, generate=_as_before(name, before), at_site=before.at_site, rotate_every=every
+            )
         else:
             request = _asked(said, value=base64.b64encode(_read_value(from_file)).decode())
         _tell(client.add_secret_version(name, request), output)
@@ -172,10 +191,19 @@ def list_secrets(exposed_by: str, rotate_needed: bool, output: str) -> None:
 @click.argument("name")
 @output_option("table", "json", "yaml")
 def versions(name: str, output: str) -> None:
-    """List the versions of NAME: for which sites each is, and whether it is used."""
+    """List the versions of NAME: for which sites each is, and whether it is used.
+
+    Of what hosts make for themselves, it lists what they last said they have, with the public halves of pairs of keys.
+    """
     with connect() as client:
         view = client.secret(name)
     print_views(view.versions, _versions, output, name=lambda one: str(one.version), empty="no versions")
+    made = [(one.version, each) for one in view.versions for each in one.made]
+    if output == "table" and any(one.at_site for one in view.versions):
+        click.echo()
+        print_views(
+            made, _made, output, name=lambda one: one[1].host, empty="no host has told of a value yet"
+        )
 
 
 @secret.command(
@@ -248,10 +276,6 @@ def _asked(said: Mapping[str, Any], **what: Any) -> SecretRequest:
     )
 
 
-def _generate(kind: str, length: int) -> Generate:
-    return Generate(kind="keypair") if kind == "keypair" else Generate(kind="random", length=length)
-
-
 def _before(view: SecretView, site: str, selector: str) -> SecretVersionView:
     """Return the newest version of what is named; where nothing is, of the only scope there is."""
     live = [one for one in view.versions if one.state != "revoked"]
@@ -265,15 +289,19 @@ def _before(view: SecretView, site: str, selector: str) -> SecretVersionView:
     return own[-1]
 
 
-def _as_before(name: str, before: SecretVersionView) -> Generate:
+def _as_before(name: str, before: SecretVersionView) -> Making:
+    if before.making is not None:
+        return before.making
     if before.kind == "set":
         hint = "give the next value with --from-file or on standard input"
         raise Missing("secret.not_generated", f"{name} was set, and not generated", hint=hint)
-    return _generate(before.kind, before.length or 32)
+    # It was made before it was noted how.
+    return Making(kind=before.kind, length=before.length or 32)
 
 
 def _tell(answer: SecretAnswer, output: str) -> None:
-    stored = "would be stored" if answer.dry_run else "is stored"
+    done = "ordered from the hosts" if answer.version.at_site else "stored"
+    stored = f"would be {done}" if answer.dry_run else f"is {done}"
     lines = [
         f"secret {answer.name} version {answer.version.version} {stored}, for {answer.version.scope}",
         *shown_times(answer.version),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from skerry.cli.text import local_time, now
 from skerry.kit.instants import parse_instant
 from skerry.kit.quantities import parse_duration
 from skerry.spec.api_secret import SecretVersionView
+from skerry.spec.secret import Making
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -38,6 +39,55 @@ class InstantType(click.ParamType[datetime]):
 
 
 INSTANT = InstantType()
+
+
+def making_options(command: Command) -> Command:
+    """Return the command with the options that say how and where a value is made."""
+    options = (
+        click.option(
+            "--kind",
+            type=click.Choice(["random", "keypair"]),
+            required=True,
+            help="Random text, or a private key in PEM.",
+        ),
+        click.option(
+            "--length",
+            type=click.IntRange(16, 1024),
+            default=32,
+            show_default=True,
+            help="Of random text: so many characters; with base64url, so many random bytes.",
+        ),
+        click.option(
+            "--alphabet",
+            type=click.Choice(["base64url", "alphanumeric", "hex", "digits"]),
+            default="base64url",
+            show_default=True,
+            help="What random text is made of.",
+        ),
+        click.option(
+            "--algorithm",
+            type=click.Choice(["ed25519", "p256"]),
+            default="ed25519",
+            show_default=True,
+            help="Of a pair of keys.",
+        ),
+        click.option("--at-site", is_flag=True, help="Each host that uses it makes its own, and keeps it."),
+        click.option(
+            "--rotate-every",
+            metavar="DURATION",
+            help="With --at-site: hosts make the next one after this time, with a link or without.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def making_of(said: Mapping[str, Any]) -> Making:
+    """Return what `making_options` say of how a value is made."""
+    return Making(
+        kind=said["kind"], length=said["length"], alphabet=said["alphabet"], algorithm=said["algorithm"]
+    )
 
 
 def scope_options(command: Command) -> Command:

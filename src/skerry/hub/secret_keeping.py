@@ -18,17 +18,18 @@ import msgspec
 from skerry.hub.secret_cache import SecretCache
 from skerry.kit.errors import Conflict, Missing, Rejected
 from skerry.kit.ids import is_name
+from skerry.kit.quantities import parse_duration
 from skerry.matching.secrets import ScopeChoice, choose_scope, find_ties, parse_scope, scope_text
 from skerry.ports.clock import Clock
 from skerry.ports.hub_store import Audit, HubStore, SiteRecord
 from skerry.ports.key_encryption import KeyEncryption, Wrapped
 from skerry.ports.secrets import SecretRecord
-from skerry.spec.api_secret import Generate, SecretRequest
+from skerry.spec.api_secret import SecretRequest
 from skerry.spec.release import Release
-from skerry.spec.secret import MAX_VALUE_BYTES, Scope, SecretKind
+from skerry.spec.secret import MAX_ROTATE_S, MAX_VALUE_BYTES, MIN_ROTATE_S, Scope
 from skerry.spec.site import Site
-from skerry.trust.keys import SigningKey
 from skerry.trust.sealing import decrypt_with, encrypt_value
+from skerry.trust.secret_making import MadeValue, make_value
 
 CLOCKS_APART = timedelta(days=1)
 """How long after a version's time the one before it is still given: hosts' clocks may be behind."""
@@ -80,27 +81,29 @@ class SecretKeeper:
         now = self._clock.now()
         _check_times(asked, now)
         self._refuse_ties(name, versions, scope)
-        value, public, kind = _value_of(asked)
         drawn, newest = secrets.token_hex(16), max((one.version for one in versions), default=0)
-        key, encrypted = encrypt_value(value, value_context(drawn))
-        wrapped = self._keys.wrap(key, key_context(drawn))
-        return SecretRecord(
+        record = SecretRecord(
             id=drawn,
             name=name,
             version=newest + 1,
             scope_kind=scope.kind,
             scope_of=scope.of,
-            kind=kind,
-            length=asked.generate.length if asked.generate and kind == "random" else 0,
-            public=public,
-            key_id=wrapped.key_id,
-            wrapped=wrapped.wrapped,
-            encrypted=encrypted,
+            kind=asked.generate.kind if asked.generate is not None else "set",
+            length=asked.generate.length if asked.generate and asked.generate.kind == "random" else 0,
+            public="",
+            key_id="",
+            wrapped=b"",
+            encrypted=b"",
             created_at=now,
             created_by=who,
             not_before=asked.not_before,
             expires_at=asked.expires_at,
+            making=asked.generate,
         )
+        every = check_making(asked)
+        if asked.at_site:
+            return msgspec.structs.replace(record, at_site=True, rotate_every_s=every)
+        return self._encrypted(record, _value_of(asked))
 
     def value(self, record: SecretRecord) -> bytes:
         """Return a value in clear, to be sealed at once.
@@ -177,6 +180,17 @@ class SecretKeeper:
         tied = {name: sorted(find_ties(scopes, labels)) for name, scopes in by_name.items()}
         return {name: sites for name, sites in tied.items() if sites}
 
+    def _encrypted(self, record: SecretRecord, made: MadeValue) -> SecretRecord:
+        key, encrypted = encrypt_value(made.value, value_context(record.id))
+        wrapped = self._keys.wrap(key, key_context(record.id))
+        return msgspec.structs.replace(
+            record,
+            public=made.public,
+            key_id=wrapped.key_id,
+            wrapped=wrapped.wrapped,
+            encrypted=encrypted,
+        )
+
     def _offer(
         self, versions: Sequence[SecretRecord], site: str, choose: Callable[[frozenset[Scope]], ScopeChoice]
     ) -> Offer:
@@ -251,26 +265,39 @@ def _check_times(asked: SecretRequest, now: datetime) -> None:
         raise Rejected("secret.times", "it would have expired before it begins", hint="look at its expiry")
 
 
-def _value_of(asked: SecretRequest) -> tuple[bytes, str, SecretKind]:
-    """Return (value, public half, kind)."""
+def check_making(asked: SecretRequest) -> int | None:
+    """Return the period, in seconds, after which hosts make the next value, None when they make one.
+
+    Raises:
+        Rejected: what is asked is for a value that is made at the site, and this one is not; or the period is none.
+    """
+    if asked.at_site and (asked.generate is None or asked.value is not None):
+        raise Rejected("secret.no_value", "a value at the site is generated there, and not given")
+    if asked.rotate_every is None:
+        return None
+    if not asked.at_site:
+        hint = "rotate it with skerry secret rotate, or have it made at the site"
+        raise Rejected("secret.period", "the hub rotates nothing by itself", hint=hint)
+    if asked.expires_at is not None:
+        raise Rejected("secret.period", "each value ends with its period", hint="leave the expiry out")
+    every = round(parse_duration(asked.rotate_every))
+    if not MIN_ROTATE_S <= every <= MAX_ROTATE_S:
+        raise Rejected("secret.period", f"a period is 1m to {MAX_ROTATE_S // 86400}d: {asked.rotate_every}")
+    return every
+
+
+def _value_of(asked: SecretRequest) -> MadeValue:
     if (asked.value is None) == (asked.generate is None):
         raise Rejected("secret.no_value", "a value is needed, or how to generate it, and not both")
     if asked.generate is not None:
-        return _generated(asked.generate)
+        return make_value(asked.generate)
     try:
         value = base64.b64decode(asked.value or "", validate=True)
     except (binascii.Error, ValueError):
         raise Rejected("secret.no_value", "the value is not base64") from None
     if not 0 < len(value) <= MAX_VALUE_BYTES:
         raise Rejected("secret.size", f"a value has 1 to {MAX_VALUE_BYTES} bytes, and not {len(value)}")
-    return value, "", "set"
-
-
-def _generated(asked: Generate) -> tuple[bytes, str, SecretKind]:
-    if asked.kind == "random":
-        return secrets.token_urlsafe(asked.length).encode(), "", "random"
-    key = SigningKey.generate()
-    return key.to_pem(), key.public, "keypair"
+    return MadeValue(value)
 
 
 def audit_of_version(record: SecretRecord, action: str) -> Audit:

@@ -46,7 +46,8 @@ def rekey(store: HubStore, keys: ChangingKeys, audit: Audit) -> int:
     if keys.own and not keys.several:
         keys.add()
     newest = keys.newest()
-    old = [record for record in store.secret_versions() if record.key_id != newest]
+    there = (record for record in store.secret_versions() if not record.at_site)
+    old = [record for record in there if record.key_id != newest]
     for start in range(0, len(old), BATCH):
         wrapped: dict[str, Wrapped] = {}
         for record in old[start : start + BATCH]:

@@ -19,7 +19,7 @@ from skerry.ports.clock import Clock
 from skerry.ports.hub_store import HostRecord, HubStore
 from skerry.ports.secrets import ExposureRecord, SecretRecord
 from skerry.spec.desired import DesiredState
-from skerry.spec.secret import SealedSecret
+from skerry.spec.secret import SealedSecret, SecretOrder
 from skerry.trust.keys import key_id
 from skerry.trust.sealing import Binding, seal_secret
 
@@ -29,10 +29,11 @@ MAX_REVOKED = 1000
 
 
 class Sealed(msgspec.Struct, frozen=True):
-    """What a DesiredState says of secrets: sealed values by host, and ids of revoked versions."""
+    """What a DesiredState says of secrets: by host sealed values and what it is to make, and ids of what is revoked."""
 
     secrets: dict[str, tuple[SealedSecret, ...]] = {}
     revoked: tuple[str, ...] = ()
+    orders: dict[str, tuple[SecretOrder, ...]] = {}
 
 
 class Sealer:
@@ -50,7 +51,9 @@ class Sealer:
     def add(self, use: SiteUse, desired: DesiredState) -> DesiredState:
         """Return the document with the secrets of its site."""
         sealed = self.seal(use)
-        return msgspec.structs.replace(desired, secrets=sealed.secrets, revoked_secrets=sealed.revoked)
+        return msgspec.structs.replace(
+            desired, secrets=sealed.secrets, revoked_secrets=sealed.revoked, secret_orders=sealed.orders
+        )
 
     def seal(self, use: SiteUse) -> Sealed:
         """Return the secrets of a site, with new values sealed where there were none."""
@@ -60,6 +63,7 @@ class Sealer:
         values: dict[str, bytes] = {}
         exposures: list[ExposureRecord] = []
         given: dict[str, tuple[SealedSecret, ...]] = {}
+        orders: dict[str, tuple[SecretOrder, ...]] = {}
         for host in use.hosts:
             own = frozenset[str]().union(*(needed[name] for name in use.applications.get(host.name, ())))
             before = use.before.secrets.get(host.name, ()) if use.before else ()
@@ -71,8 +75,18 @@ class Sealer:
             ]
             if found:
                 given[host.name] = tuple(found)
+            known = (
+                {one.id for one in use.before.secret_orders.get(host.name, ())} if use.before else set[str]()
+            )
+            to_make = [one for name in sorted(own) for one in offers[name].given if one.at_site]
+            if self._is_barred(host.name):
+                to_make = [one for one in to_make if one.id in known]
+            if to_make:
+                orders[host.name] = tuple(_order(one) for one in to_make)
+                # Nothing of these is exposed; but who has them is told when they are revoked.
+                exposures += [self._exposure(one, host) for one in to_make if one.id not in known]
         self._store.note_exposures(exposures)
-        return Sealed(given, tuple(self._store.revoked_secrets(use.site.name, MAX_REVOKED)))
+        return Sealed(given, tuple(self._store.revoked_secrets(use.site.name, MAX_REVOKED)), orders)
 
     def _for_host(
         self,
@@ -90,6 +104,8 @@ class Sealer:
             return []
         found: list[SealedSecret] = []
         for record in offer.given:
+            if record.at_site:
+                continue
             if (before := held.get((record.id, key))) is not None:
                 found.append(before)
             elif not self._is_barred(host.name):
@@ -100,17 +116,31 @@ class Sealer:
                 except SkerryError as error:
                     _log.error("secret.unsealed", secret=record.name, host=host.name, code=error.code)
                     continue
-                exposures.append(
-                    ExposureRecord(
-                        host=host.name,
-                        secret=record.id,
-                        site=host.site,
-                        name=record.name,
-                        version=record.version,
-                        sealed_at=self._clock.now(),
-                    )
-                )
+                exposures.append(self._exposure(record, host))
         return found
+
+    def _exposure(self, record: SecretRecord, host: HostRecord) -> ExposureRecord:
+        return ExposureRecord(
+            host=host.name,
+            secret=record.id,
+            site=host.site,
+            name=record.name,
+            version=record.version,
+            sealed_at=self._clock.now(),
+        )
+
+
+def _order(record: SecretRecord) -> SecretOrder:
+    assert record.making is not None, "what hosts make is stored with how"
+    return SecretOrder(
+        id=record.id,
+        name=record.name,
+        version=record.version,
+        making=record.making,
+        rotate_every_s=record.rotate_every_s,
+        not_before=record.not_before,
+        expires_at=record.expires_at,
+    )
 
 
 def _sealed(record: SecretRecord, value: bytes, host: HostRecord, key: str) -> SealedSecret:

@@ -10,14 +10,15 @@ import msgspec
 
 from skerry.ports.host_identities import Audit
 from skerry.ports.key_encryption import Wrapped
-from skerry.spec.secret import Scope, ScopeKind, SecretKind
+from skerry.spec.secret import Making, Scope, ScopeKind, SecretKind
 
 
 class SecretRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One version of a secret. `encrypted` opens with the key that `wrapped` becomes under the key `key_id`.
 
     Versions of a name count up over all its scopes. `length` is that of a random value; `public` the public half of a
-    pair of keys.
+    pair of keys. One `at_site` is made by hosts as `making` says, every `rotate_every_s` if that is stated; there is
+    nothing of it here, and key and ciphertexts are empty.
     """
 
     id: str
@@ -36,6 +37,9 @@ class SecretRecord(msgspec.Struct, frozen=True, kw_only=True):
     not_before: datetime | None = None
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
+    making: Making | None = None
+    at_site: bool = False
+    rotate_every_s: int | None = None
 
     @property
     def scope(self) -> Scope:

@@ -7,25 +7,24 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from skerry.spec.metadata import Part
-from skerry.spec.secret import MAX_VALUE_BYTES, SecretKind
+from skerry.spec.metadata import Duration, Part
+from skerry.spec.secret import MAX_VALUE_BYTES, Making, SecretKind
 
 Instant = Annotated[datetime, Meta(tz=True)]
 SecretState = Literal["used", "next", "superseded", "revoked"]
 
 
-class Generate(Part, frozen=True, kw_only=True):
-    """A value that the hub makes and shows to nobody: `length` random bytes in base64url, or an Ed25519 key in PEM."""
-
-    kind: Literal["random", "keypair"]
-    length: Annotated[int, Meta(ge=16, le=1024)] = 32
-
-
 class SecretRequest(Part, frozen=True, kw_only=True):
-    """A new version of a secret: its `value` in base64, or how to `generate` it; for a site, a selector, or all."""
+    """A new version of a secret: its `value` in base64, or how to `generate` it; for a site, a selector, or all.
+
+    With `at_site` each host that uses it generates its own value, which is never here, and with `rotate_every` the next
+    ones by itself.
+    """
 
     value: Annotated[str, Meta(max_length=4 * MAX_VALUE_BYTES)] | None = None
-    generate: Generate | None = None
+    generate: Making | None = None
+    at_site: bool = False
+    rotate_every: Duration | None = None
     site: Annotated[str, Meta(max_length=63)] = ""
     selector: Annotated[str, Meta(max_length=1024)] = ""
     not_before: Instant | None = None
@@ -36,10 +35,24 @@ class SecretRequest(Part, frozen=True, kw_only=True):
         return "SecretRequest(...)"
 
 
+class MadeView(Part, frozen=True, kw_only=True):
+    """A value that a host made for itself, as it last said: the how manieth, and whether it uses it or will."""
+
+    host: str
+    site: str
+    round: int
+    used: bool
+    made_at: datetime
+    not_before: datetime | None = None
+    public: str = ""
+    reported_at: datetime | None = None
+
+
 class SecretVersionView(Part, frozen=True, kw_only=True):
     """A version without its value; one with neither `site` nor `selector` is for all, as `scope` says in words.
 
-    `public` is the public half of a pair of keys.
+    `public` is the public half of a pair of keys: base64 of its SubjectPublicKeyInfo in DER. `making` says how a value
+    was generated; one `at_site` is made by each host that uses it, and `made` are those that hosts have told of.
     `used` is the newest of its scope whose time has come, `next` one whose time is to come.
     """
 
@@ -56,6 +69,10 @@ class SecretVersionView(Part, frozen=True, kw_only=True):
     not_before: datetime | None = None
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
+    making: Making | None = None
+    at_site: bool = False
+    rotate_every_s: int | None = None
+    made: tuple[MadeView, ...] = ()
 
 
 class SecretView(Part, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from skerry.spec.configuration import ConfiguredBy
 from skerry.spec.gates import MAX_GATES, GateSpec
 from skerry.spec.metadata import DigestText, Part
 from skerry.spec.pki import SitePki
-from skerry.spec.secret import SealedSecret, SecretId
+from skerry.spec.secret import SealedSecret, SecretId, SecretOrder
 
 DESIRED_STATE_TYPE = "application/vnd.skerry.desired-state+json"
 
@@ -141,9 +141,9 @@ class DesiredState(Part, frozen=True, kw_only=True, tag_field="type", tag="desir
     the hosts whose turn it is; any other runs wherever it is assigned. `upcoming` are, by host, releases to fetch
     ahead; nothing else is done with them. A host that holds an older `snapshot` of the signed metadata than this
     one fetches the newest: something of these releases has changed since. `secrets` are, by host, values sealed
-    to it alone; a host keeps one that is listed no more while a release there needs it. Versions whose ids are
-    `revoked_secrets` are used no more whatever any document says. `pki` is what to trust and to issue with.
-    `configurations` are those that assignments name.
+    to it alone, and `secret_orders` those it makes for itself; a host keeps one that is listed no more while a release
+    there needs it. Versions whose ids are `revoked_secrets` are used no more whatever any document says. `pki` is what
+    to trust and to issue with. `configurations` are those that assignments name.
     """
 
     site: str
@@ -160,5 +160,6 @@ class DesiredState(Part, frozen=True, kw_only=True, tag_field="type", tag="desir
     snapshot: Annotated[int, Meta(ge=0)] = 0
     secrets: dict[str, tuple[SealedSecret, ...]] = {}
     revoked_secrets: tuple[SecretId, ...] = ()
+    secret_orders: dict[str, tuple[SecretOrder, ...]] = {}
     pki: SitePki = SitePki()
     configurations: ConfiguredBy = {}

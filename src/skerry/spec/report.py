@@ -121,12 +121,28 @@ class MetadataHeld(Part, frozen=True, kw_only=True):
     trouble: Annotated[str, Meta(max_length=4096)] = ""
 
 
+class MadeSecret(Part, frozen=True, kw_only=True):
+    """A value that the host made for itself: of which version, the how manieth, and whether it is `used` or comes next.
+
+    `public` is base64 of the SubjectPublicKeyInfo of a pair of keys, empty for random text.
+    """
+
+    name: Annotated[str, Meta(max_length=64)]
+    version: Annotated[int, Meta(ge=1, le=MAX_NUMBER)]
+    round: Annotated[int, Meta(ge=1, le=MAX_NUMBER)]
+    made_at: Instant
+    not_before: Instant | None = None
+    used: bool = False
+    public: Annotated[str, Meta(max_length=1024)] = ""
+
+
 class Observed(Part, frozen=True, kw_only=True):
     """Everything a host runs, under the generation it acts on.
 
     `ahead` says of releases that are fetched before they are assigned how far they are. `holds` are those in force.
-    `secrets` are the versions that are used, by name. `pki` is the host's part in the site's certificates. `routes` are
-    those of the ingress.
+    `secrets` are the versions that are used, by name, `secrets_next` those that are held and to be used from their time
+    on, and `made_secrets` what the host made for itself. `pki` is the host's part in the site's certificates. `routes`
+    are those of the ingress.
     """
 
     generation: int = 0
@@ -136,6 +152,8 @@ class Observed(Part, frozen=True, kw_only=True):
     metadata: MetadataHeld = MetadataHeld()
     holds: Annotated[tuple[Hold, ...], Meta(max_length=256)] = ()
     secrets: dict[str, int] = {}
+    secrets_next: dict[str, tuple[int, ...]] = {}
+    made_secrets: Annotated[tuple[MadeSecret, ...], Meta(max_length=4096)] = ()
     pki: HostPki = HostPki()
     routes: Annotated[tuple[RouteView, ...], Meta(max_length=512)] = ()
 

@@ -9,11 +9,17 @@ import msgspec
 
 
 class HeldVersion(msgspec.Struct, frozen=True):
-    """A version that a host holds and that is not revoked."""
+    """A version that a host holds and that is not revoked; of one that it makes itself, which `round` of it."""
 
     id: str
     version: int
     not_before: datetime | None = None
+    round: int = 0
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """What is compared: the higher one is the later one."""
+        return self.version, self.round
 
 
 class InUse(msgspec.Struct, frozen=True):
@@ -36,8 +42,8 @@ def choose_version(
     by_id = {one.id: one for one in held}
     started = [one for one in held if one.not_before is None or one.not_before <= now]
     current = by_id.get(before.id) if before is not None else None
-    best = max(started, key=lambda one: one.version, default=None)
-    if current is not None and (best is None or best.version <= current.version):
+    best = max(started, key=lambda one: one.rank, default=None)
+    if current is not None and (best is None or best.rank <= current.rank):
         return before
     if best is None:
         return None

@@ -21,6 +21,7 @@ from skerry.spec.metrics import Value
 from skerry.spec.overriding import Override
 from skerry.spec.relay import RelayView
 from skerry.spec.report import Event, Observed
+from skerry.spec.secret import Making
 from skerry.trust.cloning import Lineage
 
 _epoch = datetime(1970, 1, 1, tzinfo=UTC)
@@ -348,6 +349,9 @@ secret_versions = sa.Table(
     sa.Column("not_before", Instant),
     sa.Column("expires_at", Instant),
     sa.Column("revoked_at", Instant),
+    sa.Column("making", Encoded(Making)),
+    sa.Column("at_site", sa.Boolean, nullable=False),
+    sa.Column("rotate_every_s", sa.BigInteger),
     sa.UniqueConstraint("name", "version"),
 )
 

@@ -15,6 +15,7 @@ import msgspec
 
 from skerry.agent.keys import KeyFiles
 from skerry.agent.secret_files import Owner, SecretFiles
+from skerry.agent.secret_making import make_due, told_of_made, told_of_next
 from skerry.agent.secret_telling import SecretTelling
 from skerry.agent.services.host_service import NOTHING, Given, HostService, Turn
 from skerry.agent.vault import Vault, VaultEntry, VaultState
@@ -28,7 +29,7 @@ from skerry.spec.application import Component, SecretUse
 from skerry.spec.checks_secrets import PREVIOUS
 from skerry.spec.desired import DesiredState
 from skerry.spec.report import Observed
-from skerry.spec.secret import SealedSecret
+from skerry.spec.secret import SealedSecret, SecretOrder
 from skerry.trust.sealing import Binding, open_secret
 from skerry.trust.secret_choice import InUse, choose_version
 
@@ -83,7 +84,13 @@ class HostSecrets(HostService):
         return self._outdated
 
     def show(self, observed: Observed) -> Observed:
-        return msgspec.structs.replace(observed, secrets=self.views)
+        state = self._parts.vault.state
+        return msgspec.structs.replace(
+            observed,
+            secrets=self.views,
+            secrets_next=told_of_next(state, self._parts.now()),
+            made_secrets=told_of_made(state),
+        )
 
     async def follow(self, turn: Turn) -> None:
         """Bring values, files and components to what is desired, needed here, and due now.
@@ -92,7 +99,7 @@ class HostSecrets(HostService):
         """
         desired = turn.desired
         own = desired.secrets.get(self._parts.host, ()) if desired else ()
-        if not own and not self._parts.vault.is_there:
+        if not (own or _orders(desired, self._parts.host) or self._parts.vault.is_there):
             return  # most hosts need none, and no key either
         try:
             # What keeps the keys may take seconds to open them, and heartbeats do not wait.
@@ -164,17 +171,24 @@ class HostSecrets(HostService):
     def _follow(self, turn: Turn, opened: Mapping[str, VaultEntry]) -> None:
         parts, before, desired = self._parts, self._parts.vault.state, turn.desired
         sealed = desired.secrets.get(parts.host, ()) if desired else ()
+        orders = _orders(desired, parts.host)
         revoked = dict.fromkeys((*before.revoked, *(desired.revoked_secrets if desired else ())))
-        entries = {key: entry for key, entry in before.entries.items() if key not in revoked}
+        entries = {key: entry for key, entry in before.entries.items() if entry.revoked_as not in revoked}
         entries |= opened
         places, tokens, whole = self._places(turn.records, turn.instances)
+        # With the database lost, nobody knows what is unused; what was made here would be gone for good.
+        whole = whole and desired is not None
         needed = {use.name for place in places for use in place.component.secrets} | tokens
         if whole:
-            needed |= {one.name for one in sealed}
+            needed |= {one.name for one in sealed} | {order.name for order in orders}
             entries = {key: entry for key, entry in entries.items() if entry.name in needed}
+        ordered = [order for order in orders if order.id not in revoked]
+        entries, made = make_due(ordered, entries, before.uses, now=parts.now())
         uses = self._choose(entries, before.uses)
         entries = self._without_old(entries, uses, _overlaps(places))
         parts.vault.save(VaultState(entries, tuple(revoked), uses))
+        for entry in made:
+            parts.note("secret.made", entry.told)
         self._tell_changes(before, parts.vault.state)
         failure = self._place_all(places)
         kept = {name for place in places for name in (place.name, _env_name(place))}
@@ -271,7 +285,7 @@ class HostSecrets(HostService):
 
         def stays(entry: VaultEntry) -> bool:
             use = uses.get(entry.name)
-            if use is None or entry.version >= entries[use.id].version:
+            if use is None or entry.held.rank >= entries[use.id].held.rank:
                 return True
             return entry.id == use.previous and clock - use.since < overlaps.get(entry.name, timedelta())
 
@@ -320,9 +334,7 @@ class HostSecrets(HostService):
                 chosen = state.uses.get(use.name)
                 if chosen is not None and self._parts.telling.is_due(instance, view, use, chosen):
                     if use.on_change.restart:
-                        outdated[instance] = (
-                            f"secret {use.name} has version {state.entries[chosen.id].version}"
-                        )
+                        outdated[instance] = f"secret {state.entries[chosen.id].told} is used now"
                     else:
                         self._parts.telling.tell(instance, view, use, chosen)
         self._parts.telling.forget(instances)
@@ -336,7 +348,7 @@ class HostSecrets(HostService):
         for name in sorted(before.uses.keys() | after.uses.keys()):
             old, new = before.uses.get(name), after.uses.get(name)
             if new is not None and (old is None or old.id != new.id):
-                self._parts.note("secret.taken", f"{name} {after.entries[new.id].version}")
+                self._parts.note("secret.taken", after.entries[new.id].told)
             elif new is None:
                 self._parts.note("secret.wiped", f"{name}: it is used here no more, or was revoked")
         self.views = {name: after.entries[use.id].version for name, use in after.uses.items()}
@@ -364,6 +376,10 @@ def _overlaps(places: list[_Place]) -> dict[str, timedelta]:
 def _owner(component: Component) -> Owner:
     user = component.container.user.partition(":")[0]
     return Owner(component.image is not None, int(user) if user.isdigit() else None)
+
+
+def _orders(desired: DesiredState | None, host: str) -> Sequence[SecretOrder]:
+    return desired.secret_orders.get(host, ()) if desired is not None else ()
 
 
 def _env_name(place: _Place) -> str:

@@ -12,7 +12,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 
 from skerry.hub.api.operators import ApiRequest, TheHub, audit_of
 from skerry.hub.secret_keeping import audit_of_version
-from skerry.hub.secret_views import view_decision, view_exposure, view_version
+from skerry.hub.secret_views import view_decision, view_exposure, view_made, view_version
 from skerry.hub.services import Hub
 from skerry.kit.errors import Conflict, Missing
 from skerry.ports.secrets import SecretRecord
@@ -30,8 +30,14 @@ def list_secrets(hub: TheHub) -> list[SecretView]:
 
 @get("/secrets/{name:str}", sync_to_thread=True)
 def show_secret(name: FromPath[str], hub: TheHub) -> SecretView:
-    """Show one secret with all its versions, without their values."""
-    return _view(hub, name, _versions(hub, name))
+    """Show one secret with all its versions, without their values; and what hosts have made of it."""
+    versions = _versions(hub, name)
+    view = _view(hub, name, versions)
+    if not any(one.at_site for one in versions):
+        return view
+    made = view_made(hub.store.hosts(), name)
+    shown = [msgspec.structs.replace(one, made=made.get(one.version, ())) for one in view.versions]
+    return msgspec.structs.replace(view, versions=tuple(shown))
 
 
 @post("/secrets/{name:str}/versions", status_code=200)
