@@ -66,6 +66,21 @@ async def test_an_account_publishes_and_reads_what_it_may_and_nothing_else(world
 
 
 @pytest.mark.rule("BUS-1")
+async def test_who_only_publishes_reads_nothing_and_who_only_reads_publishes_nothing(world: BusWorld) -> None:
+    writer = BusAccount(user="writer", password="of-the-writer", publish=("plant/a",))
+    reader = BusAccount(user="reader", password="of-the-reader", subscribe=("plant/a",))
+    await world.apply(writer, reader)
+    writes, reads = world.open(writer), world.open(reader)
+    reads.client.subscribe(["plant/a"])
+    for pattern in ("plant/a", "plant/#", "#"):
+        with pytest.raises(Denied):
+            writes.client.subscribe([pattern])
+    reads.client.publish("plant/a", b"from who may not")
+    writes.client.publish("plant/a", b"from who may")
+    await reads.until(b"from who may")
+
+
+@pytest.mark.rule("BUS-1")
 async def test_nobody_is_let_in_without_an_account(world: BusWorld) -> None:
     for user, password in ((LINE.user, "wrong"), ("nobody", LINE.password), ("", ""), (LINE.user, "")):
         with pytest.raises(Denied) as caught:

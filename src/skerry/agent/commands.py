@@ -22,6 +22,8 @@ from skerry.agent.rotating import RotationAnswer, answer_of, request_of, settle_
 from skerry.agent.ways_up import load_way
 from skerry.agent.wiring.opening import (
     lock_data,
+    open_broker,
+    open_bus_files,
     open_certificate_folders,
     open_guard,
     open_link,
@@ -263,6 +265,7 @@ def stop_applications(data: Path) -> list[str]:
         asyncio.run(open_proxy(data).serve(ProxyTable(ProxyPorts(), "")))
         open_secret_files(data).wipe()
         open_certificate_folders(data).wipe()
+        open_bus_files(data).wipe()
     return ended
 
 
@@ -362,6 +365,8 @@ async def _stop_all(data: Path) -> list[str]:
         view.state in ("running", "stopping") for view in (await runtime.instances()).values()
     ):
         await asyncio.sleep(0.05)
+    if (data / "bus").exists():
+        await open_broker(data, "nats").stop()
     return sorted(alive)
 
 

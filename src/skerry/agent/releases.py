@@ -120,6 +120,7 @@ class Releases:
             frame=resolved.kinship.frame,
             hot=resolved.kinship.hot,
             update=spec.update,
+            topics=spec.topics,
             alone=resolved.kinship.alone,
             failed=resolved.failed,
             images=images,

@@ -15,6 +15,7 @@ from skerry.cli.explain_policy import policy
 from skerry.cli.explain_rollout import only_site, rollout_sentences
 from skerry.cli.explain_route import route
 from skerry.cli.explain_secret import secret
+from skerry.cli.explain_topics import topics
 from skerry.cli.output import format_data, output_option
 from skerry.cli.session import connect
 from skerry.cli.text import age, clean, examples, now
@@ -31,6 +32,7 @@ from skerry.spec.api import HostView
         "skerry explain delivery meter-reader@1.1.0 --host press-3",
         "skerry explain policy meter-reader@1.1.0",
         "skerry explain path zurich",
+        "skerry explain topics --site zurich",
         "skerry explain route https://meter-reader.site.internal/ --site zurich",
         "skerry explain secret db-password --site zurich",
     )
@@ -44,6 +46,7 @@ explain.add_command(path)
 explain.add_command(policy)
 explain.add_command(route)
 explain.add_command(secret)
+explain.add_command(topics)
 
 
 @explain.command(epilog=examples("skerry explain variant meter-reader --host press-3"))

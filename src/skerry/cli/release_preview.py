@@ -75,6 +75,8 @@ def preview_lines(view: FleetPreview, *, at: datetime) -> Iterator[str]:
         yield f"secret {secret} has no value at {plural(len(lacking), 'site')}: {_names(lacking[:3], len(lacking))}"
     for why, places in sorted(view.route_conflicts.items()):
         yield f"{why}: at {plural(len(places), 'site')}: {_names(places[:3], len(places))}"
+    for flow, alone in sorted(view.loose_topics.items()):
+        yield f"it {flow}, at {plural(len(alone), 'site')}: {_names(alone[:3], len(alone))}"
     yield from _room_lines("disk", view.disk, at)
     yield from _room_lines("memory", view.memory, at)
     if view.oldest_facts_at:

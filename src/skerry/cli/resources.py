@@ -30,6 +30,7 @@ from skerry.spec.api_configuration import ConfigurationView
 from skerry.spec.api_ingress import RouteStanding
 from skerry.spec.api_policy import PolicyView
 from skerry.spec.api_relay import RelayStanding
+from skerry.spec.api_topics import TopicFlow
 
 AnyView = Any
 """A view of `skerry.spec.api`; which one, the resource knows."""
@@ -233,6 +234,23 @@ def _milliseconds(value: float | None) -> str:
     return "" if value is None else f"{value:.3g} ms"
 
 
+def _topics(client: Client, query: Query) -> Sequence[TopicFlow]:
+    sites = [query.site] if query.site else [view.name for view in client.sites()]
+    flows = [flow for site in sites for flow in client.topics(site).flows]
+    return [flow for flow in flows if query.name in ("", flow.topic)]
+
+
+def _topic_columns(_at: datetime) -> list[Column[TopicFlow]]:
+    return [
+        Column("SITE", lambda v: v.site),
+        Column("APP", lambda v: v.application),
+        Column("DOES", lambda v: v.does),
+        Column("TOPIC", lambda v: v.topic),
+        Column("JOINED", lambda v: ",".join(v.joined)),
+        Column("TROUBLE", lambda v: v.trouble),
+    ]
+
+
 def _relays(client: Client, query: Query) -> Sequence[RelayStanding]:
     return [client.relay(query.name)] if query.name else client.relays()
 
@@ -325,6 +343,14 @@ RESOURCES: tuple[Resource, ...] = (
         frozenset({"site", "application"}),
     ),
     Resource("relay", "relays", _relays, _relay_columns, lambda v: f"relay/{v.name}"),
+    Resource(
+        "topic",
+        "topics",
+        _topics,
+        _topic_columns,
+        lambda v: f"topic/{v.application}/{v.topic}",
+        frozenset({"site"}),
+    ),
     Resource(
         "event",
         "events",

@@ -53,6 +53,7 @@ from skerry.spec.api_recovery import ReleasedView
 from skerry.spec.api_relay import RelayStanding, RelayTokenAnswer, RelayTokenRequest, SitePath
 from skerry.spec.api_rollout import AbortRequest, ApproveRequest, DecisionView, PauseRequest
 from skerry.spec.api_secret import ExposureView, SecretAnswer, SecretDecision, SecretRequest, SecretView
+from skerry.spec.api_topics import SiteTopics
 from skerry.spec.bundle import BundleAnswer, BundleRequest, CarriedAnswer, CarriedReports
 from skerry.spec.publishing import MetadataRequest, MetadataView, PublisherView, PublishRequest
 
@@ -222,6 +223,10 @@ class Client:
     def placements(self, site: str) -> list[PlacementView]:
         """Return where in a site its applications are placed."""
         return self._get(f"/sites/{_part(site)}/placements", list[PlacementView])
+
+    def topics(self, site: str) -> SiteTopics:
+        """Return what the applications of a site do on its message bus."""
+        return self._get(f"/sites/{_part(site)}/topics", SiteTopics)
 
     def make_bundle(self, request: BundleRequest) -> BundleAnswer:
         """Return what is to be carried to some sites by hand, for `skerry.client.bundles` to put together."""

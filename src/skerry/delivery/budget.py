@@ -108,6 +108,7 @@ def site_policy(spec: SiteSpec, *, hosts: int) -> SitePolicy:
             for window in spec.switch_windows
         ),
         # Elsewhere nothing depends on it, and nobody's document is to change for it.
+        broker=spec.broker,
         time_zone=spec.time_zone if limited or spec.switch_windows else "UTC",
     )
 

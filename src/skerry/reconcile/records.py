@@ -19,6 +19,7 @@ from skerry.spec.configuration import Configured
 from skerry.spec.ingress import Route
 from skerry.spec.publishing import Running
 from skerry.spec.report import VariantChoice
+from skerry.spec.topics import TopicsSpec
 
 TrialPhase = Literal[
     "",
@@ -106,6 +107,7 @@ class ReleaseFact(msgspec.Struct, frozen=True):
     missing_bytes: int = 0
     prepared: bool = False
     tested: bool = True
+    topics: TopicsSpec = TopicsSpec()
     family: str = ""
     frame: str = ""
     hot: bool = False

@@ -334,7 +334,8 @@ class FleetPreview(Part, frozen=True, kw_only=True):
 
     `hosts` is `matched` + `unmatched` + `elsewhere` + `without_facts`. `elsewhere` are hosts that its placement
     does not want. The oldest of the facts are from `oldest_facts_at`. A host that matches may still lack disk or
-    memory. `lacking_secrets` are those the release uses that have no value now, with the sites where they have none.
+    memory. `loose_topics` are those at whose other end nobody is, with the sites.
+    `lacking_secrets` are those the release uses that have no value now, with the sites where they have none.
     `route_conflicts` say why routes of it cannot be, with the sites.
     """
 
@@ -353,6 +354,7 @@ class FleetPreview(Part, frozen=True, kw_only=True):
     disk: PreviewRoom
     memory: PreviewRoom
     oldest_facts_at: datetime | None = None
+    loose_topics: dict[str, tuple[str, ...]] = {}
     lacking_secrets: dict[str, tuple[str, ...]] = {}
     route_conflicts: dict[str, tuple[str, ...]] = {}
 

@@ -14,6 +14,7 @@ from skerry.spec.metadata import Cpu, Document, Duration, Name, Part, RelativePa
 from skerry.spec.metrics import Finite, MetricName
 from skerry.spec.model import FileSpec
 from skerry.spec.series import SeriesText
+from skerry.spec.topics import TopicsSpec
 
 Argument = Annotated[str, Meta(max_length=4096)]
 Command = Annotated[tuple[Argument, ...], Meta(min_length=1, max_length=256)]
@@ -384,6 +385,7 @@ class Placement(Part, frozen=True, kw_only=True):
 class ApplicationSpec(Part, frozen=True, kw_only=True):
     """A version of an application.
 
+    `topics` are what it publishes and reads on the message bus of its host.
     `update` says what happens to the old release: `recreate` ends it before the new one begins, `blue-green`
     runs both until the new one is proven. `auto` is blue-green where only models changed and nothing speaks
     against two at a time (a fixed port of the host, a device for one alone, data that is kept), else recreate.
@@ -392,6 +394,7 @@ class ApplicationSpec(Part, frozen=True, kw_only=True):
 
     version: Version
     update: Literal["auto", "recreate", "blue-green"] = "auto"
+    topics: TopicsSpec = TopicsSpec()
     placement: Placement = Placement()
     config: ApplicationConfig | None = None
     components: Annotated[tuple[Component, ...], Meta(min_length=1, max_length=64)]

@@ -12,6 +12,7 @@ from skerry.spec.gates import MAX_GATES, GateSpec
 from skerry.spec.metadata import DigestText, Part
 from skerry.spec.pki import SitePki
 from skerry.spec.secret import SealedSecret, SecretId, SecretOrder
+from skerry.spec.topics import BrokerKind
 
 DESIRED_STATE_TYPE = "application/vnd.skerry.desired-state+json"
 
@@ -116,13 +117,14 @@ class DiskPolicy(Part, frozen=True, kw_only=True):
 
 
 class SitePolicy(Part, frozen=True, kw_only=True):
-    """What the site allows; windows are times of `time_zone`."""
+    """What the site allows; windows are times of `time_zone`. `broker` None leaves the choice to the hosts."""
 
     host_network: bool = False
     link: LinkPolicy | None = None
     disk: DiskPolicy = DiskPolicy()
     switch_windows: tuple[OpenWindow, ...] = ()
     time_zone: Annotated[str, Meta(max_length=64)] = "UTC"
+    broker: BrokerKind | None = None
 
 
 class Upcoming(Part, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ from skerry.spec.checks_link import check_site_link
 from skerry.spec.checks_relay import check_relay
 from skerry.spec.checks_requirements import check_preferences, check_requirements
 from skerry.spec.checks_rollout import check_rollout_waves
+from skerry.spec.checks_topics import check_topics
 from skerry.spec.configuration import Configuration
 from skerry.spec.gates import check_gates
 from skerry.spec.metadata import API_VERSION
@@ -138,6 +139,7 @@ def _check_evaluation(evaluation: Evaluation, *, has_self_test: bool) -> Iterato
 
 
 def _check_application(application: Application) -> Iterator[Problem]:
+    yield from check_topics(application.spec)
     yield from check_components(application.spec)
     yield from check_application_config(application.spec)
     yield from check_ingress(application.spec)

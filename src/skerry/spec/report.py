@@ -12,6 +12,7 @@ from skerry.spec.hold import Hold
 from skerry.spec.ingress import RouteView
 from skerry.spec.metadata import Part
 from skerry.spec.pki import HostPki
+from skerry.spec.topics import BusView
 
 REPORT_TYPE = "application/vnd.skerry.report+json"
 MAX_NUMBER = 1 << 62  # databases keep 64 bits, one of them for the sign
@@ -151,6 +152,7 @@ class Observed(Part, frozen=True, kw_only=True):
     ahead: dict[str, str] = {}
     metadata: MetadataHeld = MetadataHeld()
     holds: Annotated[tuple[Hold, ...], Meta(max_length=256)] = ()
+    bus: BusView | None = None
     secrets: dict[str, int] = {}
     secrets_next: dict[str, tuple[int, ...]] = {}
     made_secrets: Annotated[tuple[MadeSecret, ...], Meta(max_length=4096)] = ()

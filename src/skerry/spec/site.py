@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from skerry.kit.quantities import RATE_PATTERN
 from skerry.spec.metadata import Document, Duration, Part, Size
+from skerry.spec.topics import BrokerKind
 
 VariableName = Annotated[
     str,
@@ -90,6 +91,7 @@ class SiteDisk(Part, frozen=True, kw_only=True):
 class SiteSpec(Part, frozen=True, kw_only=True):
     """What is particular to a site.
 
+    `broker` is the message broker that its hosts run for applications with topics: nats where nothing is said.
     `offline_tolerance` is how long its silence is ordinary; after it rollouts offer it nothing until it is heard of.
     The site's hosts may issue certificates for addresses in `networks`, and for none elsewhere but their own loopback.
     `variables` fill `${site.NAME}` in commands and environments. `host_network` allows containers to use
@@ -108,6 +110,7 @@ class SiteSpec(Part, frozen=True, kw_only=True):
     link: SiteLink = SiteLink()
     disk: SiteDisk = SiteDisk()
     switch_windows: Annotated[tuple[SwitchWindow, ...], Meta(max_length=16)] = ()
+    broker: BrokerKind | None = None
     variables: dict[VariableName, Annotated[str, Meta(max_length=4096)]] = {}
 
 

@@ -1,4 +1,4 @@
-"""Topics of a message bus, and patterns of them.
+"""Topics of a message bus, patterns of them, and what an application does with them.
 
 A topic is levels joined by `/`. In a pattern `+` stands for one level, and `#` at the end for the level before it and
 all below. The first level is always spelled out: brokers keep their own topics beside those of applications, and no
@@ -7,9 +7,11 @@ pattern can reach them. Levels have letters, digits, `_` and `-` alone, which me
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
+
+from skerry.spec.metadata import Part
 
 TOPIC_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9_-]+)*$"
 TOPIC_FILTER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*(/([A-Za-z0-9_-]+|\+))*(/#)?$"
@@ -31,3 +33,26 @@ TopicFilter = Annotated[
         description="a topic such as plant/line1/count; + for any level but the first, # at the end for all below",
     ),
 ]
+
+BrokerKind = Literal["nats", "mosquitto", "none"]
+
+
+class TopicsSpec(Part, frozen=True, kw_only=True):
+    """What an application may do on the bus of its host: exactly this, and nothing where it is empty."""
+
+    publish: Annotated[tuple[TopicFilter, ...], Meta(max_length=64)] = ()
+    subscribe: Annotated[tuple[TopicFilter, ...], Meta(max_length=64)] = ()
+
+    @property
+    def is_used(self) -> bool:
+        """Whether the application needs a bus at all."""
+        return bool(self.publish or self.subscribe)
+
+
+class BusView(Part, frozen=True, kw_only=True):
+    """The message bus of a host: the broker, whether it runs, who has an account, and what hinders it."""
+
+    broker: BrokerKind = "none"
+    running: bool = False
+    applications: Annotated[tuple[str, ...], Meta(max_length=1024)] = ()
+    trouble: Annotated[str, Meta(max_length=1024)] = ""

@@ -30,9 +30,11 @@ from skerry.kit.errors import Conflict, Unavailable
 from skerry.kit.locking import hold
 from skerry.ports.agent_store import AgentStore
 from skerry.ports.blobs import LocalBlobs
+from skerry.ports.broker import Broker
 from skerry.ports.key_guard import KeyGuard
 from skerry.ports.proxy import Proxy
 from skerry.spec.facts import HostFacts
+from skerry.spec.topics import BrokerKind
 
 TPM_DEVICE = Path("/dev/tpmrm0")
 
@@ -105,6 +107,27 @@ def open_proxy(data: Path) -> Proxy:
     # Beside the host's applications, so that nobody takes it for one of them.
     runtime = ProcessRuntime(data / "ingress" / "instances")
     return EnvoyProxy(folder, runtime, SystemClock(), in_memory=memory is not None)
+
+
+def open_bus_files(data: Path) -> SecretFiles:
+    """Return the files in memory that applications find what opens the message bus in."""
+    return SecretFiles(_bus_memory(data, "bus"), data / "vault" / "bus-in")
+
+
+def open_broker(data: Path, kind: BrokerKind) -> Broker:
+    """Return the message broker of a data directory; whichever kind runs there, its process is the one."""
+    from skerry.adapters.broker_process import BrokerFolders
+    from skerry.adapters.mosquitto_broker import MosquittoBroker
+    from skerry.adapters.nats_broker import NatsBroker
+
+    runtime = ProcessRuntime(data / "bus" / "processes")
+    folders = BrokerFolders(data / "bus" / kind, _bus_memory(data, "broker"))
+    return MosquittoBroker(runtime, folders) if kind == "mosquitto" else NatsBroker(runtime, folders)
+
+
+def _bus_memory(data: Path, what: str) -> Path | None:
+    memory = find_memory_folder(data, os.environ)
+    return memory.with_name(f"{memory.name}-{what}") if memory is not None else None
 
 
 def find_container_engine(data: Path) -> Found | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,7 @@ from skerry.agent.loops.sync import Syncer
 from skerry.agent.measurements import Measurements
 from skerry.agent.releases import Releases
 from skerry.agent.secret_telling import SecretTelling
+from skerry.agent.services.bus import BusParts, HostBus
 from skerry.agent.services.certificates import CertificateParts, HostCertificates
 from skerry.agent.services.configuration import HostConfiguration
 from skerry.agent.services.host_service import HostServices
@@ -29,7 +31,13 @@ from skerry.agent.services.ingress_certificate import SERVER, ServerCertificate
 from skerry.agent.services.secrets import HostSecrets, SecretParts
 from skerry.agent.site_ca import LocalCertificates
 from skerry.agent.vault import Vault
-from skerry.agent.wiring.opening import open_certificate_folders, open_proxy, open_secret_files
+from skerry.agent.wiring.opening import (
+    open_broker,
+    open_bus_files,
+    open_certificate_folders,
+    open_proxy,
+    open_secret_files,
+)
 from skerry.ports.agent_store import AgentStore
 from skerry.ports.clock import Clock
 from skerry.ports.prober import Prober
@@ -61,7 +69,8 @@ def open_services(ground: Ground) -> HostServices:
     """Return the services of a host; one that uses another comes after it."""
     secrets, certificates = _secrets(ground), _certificates(ground)
     ingress = _ingress(ground, secrets, certificates.local)
-    return HostServices([secrets, certificates, _configuration(ground), ingress])
+    bus = _bus(ground)
+    return HostServices([secrets, certificates, _configuration(ground), bus, ingress])
 
 
 def _certificates(ground: Ground) -> HostCertificates:
@@ -136,3 +145,14 @@ def _ingress(ground: Ground, secrets: HostSecrets, local: LocalCertificates) -> 
         note=ground.syncer.note,
     )
     return HostIngress(parts)
+
+
+def _bus(ground: Ground) -> HostBus:
+    parts = BusParts(
+        open=partial(open_broker, ground.data),
+        files=open_bus_files(ground.data),
+        store=ground.store,
+        note=ground.syncer.note,
+        fact_of=ground.releases.fact,
+    )
+    return HostBus(parts)

@@ -44,6 +44,7 @@ ACCESS: Mapping[str, tuple[Needed, Scoping]] = {
     "preview_release": ("viewer", "narrowed"),
     "preview_document": ("viewer", "narrowed"),
     "list_placements": ("viewer", "inside"),
+    "explain_topics": ("viewer", "inside"),
     "show_diff": ("viewer", "everybody"),
     "show_traffic": ("viewer", "narrowed"),
     "show_delivery": ("viewer", "inside"),

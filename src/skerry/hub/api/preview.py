@@ -14,10 +14,12 @@ from skerry.hub.previewing import Previewing
 from skerry.hub.routing import route_conflicts
 from skerry.hub.secret_checks import lacking_secrets
 from skerry.hub.services import Hub
+from skerry.hub.topics import loose_topics, site_topics
 from skerry.kit.errors import Missing
 from skerry.matching.preview import preview_fleet
 from skerry.matching.selector import parse_selector
 from skerry.spec.api import FleetPreview, PlacementView, PreviewRequest
+from skerry.spec.api_topics import SiteTopics
 from skerry.spec.documents import check_release
 from skerry.spec.problems import DocumentRejected, Problem
 from skerry.spec.release import Release
@@ -57,6 +59,12 @@ def list_placements(name: FromPath[str], hub: TheHub, seen: TheSeen) -> list[Pla
     return Previewing(hub.store).placements(seen.site(name))
 
 
+@get("/sites/{name:str}/topics", sync_to_thread=True)
+def explain_topics(name: FromPath[str], hub: TheHub, seen: TheSeen) -> SiteTopics:
+    """Say what the applications of a site publish and read on its message bus, and where an end is loose."""
+    return site_topics(hub.store, seen.site(name))
+
+
 def _preview(hub: Hub, release: Release, selector: str) -> FleetPreview:
     chosen = parse_selector(selector)
     hosts = Previewing(hub.store).hosts(release.application.metadata.name, chosen)
@@ -64,9 +72,10 @@ def _preview(hub: Hub, release: Release, selector: str) -> FleetPreview:
     return msgspec.structs.replace(
         preview_fleet(release, hosts),
         selector=selector,
+        loose_topics=loose_topics(hub.store, release, chosen),
         lacking_secrets=lacking,
         route_conflicts=route_conflicts(hub, release, selector),
     )
 
 
-HANDLERS: list[Any] = [preview_release, preview_document, list_placements]
+HANDLERS: list[Any] = [preview_release, preview_document, list_placements, explain_topics]

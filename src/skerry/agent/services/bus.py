@@ -1,0 +1,324 @@
+"""A host's message bus: runs the broker while applications here use it, and gives each exactly its own rights.
+
+Each application has one account, with the topics of its releases that run here or are on trial. Passwords are drawn on
+the host and are in memory alone: a reboot, which restarts all applications, draws new ones. What takes long is done
+beside the reconcile loop; until it is done, releases that need it are held back. Nothing here needs a link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+from collections.abc import Callable, Iterator, Mapping
+
+import msgspec
+
+from skerry.agent.secret_files import Owner, SecretFiles
+from skerry.agent.services.host_service import NOTHING, Given, HostService, Turn
+from skerry.agent.services.places import ComponentPlace, places_of
+from skerry.kit.errors import SkerryError, Unavailable, as_failure
+from skerry.ports.agent_store import AgentStore
+from skerry.ports.broker import Broker, BrokerSettings, BusAccount
+from skerry.ports.runtime import Mount
+from skerry.reconcile.records import ReleaseFact
+from skerry.spec.application import Component
+from skerry.spec.report import Observed
+from skerry.spec.topics import BrokerKind, BusView, TopicsSpec
+
+BUS = "/skerry/bus"
+"""Where a container finds what opens the bus."""
+LOOPBACK = "127.0.0.1"
+_PERIOD_S = 1.0
+_PASSWORD = "password"  # noqa: S105 (a file's name)
+_ACCOUNTS = "accounts"
+_PREFERRED = 1883
+_PREFERRED_NATIVE = 4222
+_KEY = "bus"
+
+
+class BusParts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the service works with. `open` returns the broker of a kind; `fact_of` tells of a release by digest."""
+
+    open: Callable[[BrokerKind], Broker]
+    files: SecretFiles
+    store: AgentStore
+    note: Callable[..., None]
+    fact_of: Callable[[str], ReleaseFact | None]
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    """What is remembered: which broker was run, the ports that were chosen once, and rights by application."""
+
+    kind: BrokerKind = "none"
+    port: int = 0
+    native_port: int = 0
+    rights: Mapping[str, TopicsSpec] = {}
+
+
+class HostBus(HostService):
+    """The message bus of one host."""
+
+    name = "bus"
+
+    def __init__(self, parts: BusParts) -> None:
+        super().__init__()
+        self._parts = parts
+        self._kept = msgspec.json.decode(parts.store.load(_KEY) or b"{}", type=_Kept)
+        self._kind: BrokerKind = self._kept.kind
+        self._wanted: dict[str, BusAccount] = {}
+        self._in_force: dict[str, BusAccount] = {}
+        self._looked = False
+        self._due = asyncio.Event()
+        self._brokers: dict[BrokerKind, Broker] = {}
+        self._trouble = self._unplaced = ""
+        self._pid = 0
+
+    # ── what the reconcile loop asks ─────────────────────────────────────────────────────────────────
+
+    async def follow(self, turn: Turn) -> None:
+        """Work out who may do what, and have the broker brought there; what runs keeps its files."""
+        if turn.desired is not None:
+            self._kind = turn.desired.policy.broker or "nats"
+        places, whole = places_of(turn, self._parts.fact_of, lambda _: True)
+        places = {name: place for name, place in places.items() if place.fact.topics.is_used}
+        topics = _topics_of(turn, self._parts.fact_of)
+        if not topics and not self._in_force and self._kept == _Kept():
+            self._unplaced = ""
+            return  # most hosts have no bus
+        try:
+            self._follow(places, topics, whole=whole)
+        except SkerryError as error:
+            self._unplaced = self._told("bus.trouble", error, before=self._unplaced)
+        else:
+            self._unplaced = ""
+
+    def _follow(
+        self, places: Mapping[str, ComponentPlace], topics: Mapping[str, TopicsSpec], *, whole: bool
+    ) -> None:
+        # A document that is missing, here or in an earlier run of the agent, takes nothing away.
+        rights = dict(topics) if whole else {**self._kept.rights, **topics}
+        wanted = {name: self._account(name, rights[name]) for name in sorted(rights)}
+        if rights != self._kept.rights:
+            self._remember(msgspec.structs.replace(self._kept, rights=rights))
+        for place in places.values():
+            if place.application in wanted and self._parts.files.has(place.name):
+                self._place(place, wanted[place.application])
+        if whole:
+            self._parts.files.forget({*places, *(f"{_ACCOUNTS}.{name}" for name in wanted)})
+        if wanted != self._wanted or not self._looked:
+            self._wanted, self._looked = wanted, True
+            self._due.set()
+
+    def withheld(self, digests: set[str]) -> dict[str, str]:
+        """Return which of these releases wait for the bus, and why it is not there for them."""
+        found: dict[str, str] = {}
+        for digest in digests:
+            fact = self._parts.fact_of(digest)
+            if fact is not None and fact.topics.is_used and (why := self._lacking(fact)):
+                found[digest] = f"waiting for the message bus: {why}"
+        return found
+
+    def give(self, application: str, fact: ReleaseFact, component: Component) -> Given:
+        """Return where a component that is about to be started finds the bus, and what opens it.
+
+        Raises:
+            Unavailable: the bus is not there for it (`bus.not_ready`).
+        """
+        if not fact.topics.is_used or not _reaches(component):
+            return NOTHING
+        account = self._in_force.get(application)
+        if account is None:
+            raise Unavailable("bus.not_ready", f"the message bus is not there: {self._lacking(fact)}")
+        place = ComponentPlace(application, fact, component)
+        self._place(place, account)
+        folder = self._parts.files.folder(place.name)
+        seen = BUS if component.image is not None else str(folder)
+        kept = self._kept
+        env = {
+            "SKERRY_BUS_URL": f"mqtt://{LOOPBACK}:{kept.port}",
+            "SKERRY_BUS_HOST": LOOPBACK,
+            "SKERRY_BUS_PORT": str(kept.port),
+            "SKERRY_BUS_USER": account.user,
+            "SKERRY_BUS_PASSWORD_FILE": f"{seen}/{_PASSWORD}",
+        }
+        if kept.kind == "nats":
+            env["SKERRY_BUS_NATS_URL"] = f"nats://{LOOPBACK}:{kept.native_port}"
+        return Given(env=env, mounts=(Mount(folder, BUS),))
+
+    def show(self, observed: Observed) -> Observed:
+        if self._kept.kind == "none" and not self._wanted and not self._unplaced:
+            return observed
+        view = BusView(
+            broker=self._kept.kind,
+            running=bool(self._pid),
+            applications=tuple(sorted(self._in_force)),
+            trouble=(self._unplaced or self._trouble)[:1024],
+        )
+        return msgspec.structs.replace(observed, bus=view)
+
+    # ── the broker ───────────────────────────────────────────────────────────────────────────────────
+
+    async def run_forever(self) -> None:
+        """Bring the broker to what is wanted, at every change and every second: one that died comes back."""
+        while True:
+            self._due.clear()
+            await self.step()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PERIOD_S):
+                    await self._due.wait()
+
+    async def step(self) -> None:
+        """Bring the broker to what is wanted, once; what hinders it is told when it begins, and tried again."""
+        if not self._looked:
+            return
+        before = (self._in_force, self._trouble)
+        try:
+            await self._bring()
+        except (SkerryError, OSError) as caught:
+            self._trouble = self._told("bus.trouble", as_failure(caught), before=self._trouble)
+        else:
+            self._trouble = ""
+        if before != (self._in_force, self._trouble):
+            self.on_change()
+
+    def _told(self, kind: str, error: SkerryError, *, before: str) -> str:
+        """Tell what is wrong when it begins, and return it."""
+        if before != str(error):
+            self._parts.note(kind, f"{error.code}: {error}")
+        return str(error)
+
+    async def _bring(self) -> None:
+        kind: BrokerKind = self._kind if self._wanted else "none"
+        kept = self._kept
+        if kept.kind not in ("none", kind):
+            # Nobody uses it any more, or the site has another one: what it kept goes with it.
+            await self._broker(kept.kind).erase()
+            self._parts.note("bus.ended", kept.kind)
+            self._in_force, self._pid = {}, 0
+            self._remember(_Kept(rights=self._kept.rights))
+        if kind == "none":
+            self._in_force = {}
+            return
+        wanted, broker = self._wanted, self._broker(kind)
+        found = (await broker.state()).pid
+        # Ports are kept, unless somebody else took one while this host was off.
+        lost = not self._pid and not found and not all(map(_is_free, _ports(self._kept)))
+        if self._kept.kind != kind or lost:
+            native = _free_port(_PREFERRED_NATIVE) if kind == "nats" else 0
+            self._remember(_Kept(kind, _free_port(_PREFERRED), native, self._kept.rights))
+        ended = bool(self._pid) and not found
+        await broker.apply(self._settings(tuple(wanted.values())))
+        pid = (await broker.state()).pid
+        if not found:
+            self._parts.note("bus.restarted" if ended else "bus.running", kind)
+        self._pid, self._in_force = pid, wanted
+
+    def _settings(self, accounts: tuple[BusAccount, ...]) -> BrokerSettings:
+        kept = self._kept
+        return BrokerSettings(
+            accounts=accounts, listen=LOOPBACK, port=kept.port, native_port=kept.native_port
+        )
+
+    def _broker(self, kind: BrokerKind) -> Broker:
+        if kind not in self._brokers:
+            self._brokers[kind] = self._parts.open(kind)
+        return self._brokers[kind]
+
+    def _remember(self, kept: _Kept) -> None:
+        self._kept = kept
+        self._parts.store.save({_KEY: msgspec.json.encode(kept)})
+
+    # ── accounts ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _account(self, application: str, topics: TopicsSpec) -> BusAccount:
+        return BusAccount(
+            user=application,
+            password=self._password(application),
+            publish=topics.publish,
+            subscribe=topics.subscribe,
+        )
+
+    def _password(self, application: str) -> str:
+        """Return an application's password: the one in memory, or one that is drawn now."""
+        place = f"{_ACCOUNTS}.{application}"
+        file = self._parts.files.folder(place) / _PASSWORD
+        if not file.exists():
+            drawn = secrets.token_urlsafe(32).encode()
+            self._parts.files.put(place, {_PASSWORD: drawn}, Owner(), mark=drawn)
+        return file.read_text(encoding="ascii")
+
+    def _place(self, place: ComponentPlace, account: BusAccount) -> None:
+        user = place.component.container.user.partition(":")[0]
+        owner = Owner(place.component.image is not None, int(user) if user.isdigit() else None)
+        content = account.password.encode()
+        self._parts.files.put(place.name, {_PASSWORD: content}, owner, mark=content)
+
+    def _lacking(self, fact: ReleaseFact) -> str:
+        """Return why the bus is not there for a release; empty when it is."""
+        if self._kind == "none":
+            return "this site has none (broker: none)"
+        beyond = [component.name for component in fact.components if not _reaches(component)]
+        if len(beyond) == len(fact.components):
+            return f"it is on the host's own network, where {', '.join(beyond)} is not (network: host)"
+        application = fact.name.partition("@")[0]
+        account = self._in_force.get(application)
+        if account is None or not (
+            set(fact.topics.publish) <= set(account.publish)
+            and set(fact.topics.subscribe) <= set(account.subscribe)
+        ):
+            return self._unplaced or self._trouble or "it is being brought up"
+        return ""
+
+
+def _reaches(component: Component) -> bool:
+    """Tell whether a component can reach the host's own address: in a network of its container it cannot."""
+    return component.image is None or component.container.network == "host"
+
+
+def _topics_of(turn: Turn, fact_of: Callable[[str], ReleaseFact | None]) -> dict[str, TopicsSpec]:
+    """Return the topics of each application's releases that run here, or are to."""
+    found: dict[str, TopicsSpec] = {}
+    for application, digest in _in_use(turn):
+        fact = fact_of(digest)
+        if fact is not None and fact.topics.is_used:
+            before = found.get(application, TopicsSpec())
+            found[application] = TopicsSpec(
+                publish=tuple(dict.fromkeys((*before.publish, *fact.topics.publish))),
+                subscribe=tuple(dict.fromkeys((*before.subscribe, *fact.topics.subscribe))),
+            )
+    return found
+
+
+def _in_use(turn: Turn) -> Iterator[tuple[str, str]]:
+    for name, record in sorted(turn.records.items()):
+        yield from ((name, digest) for digest in (record.good, record.candidate) if digest)
+    for view in turn.instances.values():
+        labels: Mapping[str, str] = view.labels
+        if labels.get("release"):
+            yield labels.get("application", ""), labels["release"]
+
+
+def _ports(kept: _Kept) -> tuple[int, ...]:
+    return tuple(port for port in (kept.port, kept.native_port) if port)
+
+
+def _free_port(preferred: int) -> int:
+    """Return a port of the loopback address that nobody listens on: the usual one if it is free."""
+    if _is_free(preferred):
+        return preferred
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As brokers do: what is left of connections that have ended holds nothing up.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
