@@ -18,8 +18,9 @@ from skerry.trust.authorities import (
     make_request,
     make_root,
     new_key,
+    requested_key,
 )
-from skerry.trust.pki import bounds_of, half_of
+from skerry.trust.pki import authority_name, bounds_of, half_of
 
 DOMAIN = "edge.example.com"
 NETWORKS = ("10.1.0.0/16",)
@@ -66,7 +67,8 @@ class Root:
     ) -> Authority:
         """Issue an intermediate for a signing request, or anew for a certificate."""
         bounds = bounds_of(self.site, DOMAIN, NETWORKS)
-        chain = issue_authority(self.issuer, key, f"{host}", bounds, now=now, tolerance=tolerance)
+        name = authority_name(host, requested_key(key))
+        chain = issue_authority(self.issuer, key, name, bounds, now=now, tolerance=tolerance)
         found = inspect_authority(chain)
         self.issued[host] = Authority(
             chain=chain,

@@ -475,6 +475,7 @@ async def test_an_ageing_desired_state_is_renewed_under_a_higher_generation_also
     old = await harbour.hub.issuer.issued("harbour")
     harbour.clock.advance((VALID_FOR - RENEW_BEFORE).total_seconds() + 1.0)
     issuer = Issuer(harbour.store, harbour.hub.keys.key, harbour.clock, harbour.notifier)
+    issuer.additions = harbour.hub.issuer.additions
     assert await issuer.issued("harbour") == old
     await issuer.renew_all()
     renewed = await issuer.issued("harbour")

@@ -294,6 +294,7 @@ BODIES = {
     "PUT /uploads/sha256:" + "0" * 64 + "?offset=0&size=100000000": 8 << 20,
     "POST /apply": 32 << 20,
     "POST /rollouts/a/pause": 2 << 20,
+    "POST /pki/issuer": 2 << 20,
     "POST /rollouts/a/approve": 2 << 20,
     "POST /rollouts/a/abort": 2 << 20,
     "POST /releases/a@1/deltas": 2 << 20,

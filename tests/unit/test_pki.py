@@ -17,13 +17,13 @@ from skerry.trust.authorities import (
     Issuing,
     check_chain,
     check_crl,
-    check_request,
     inspect_authority,
     issue_issuer,
     make_crl,
     make_request,
     make_root,
     new_key,
+    requested_key,
     revoked_by,
 )
 from skerry.trust.local_certificates import Leaf, LeafNames, issue_leaf
@@ -157,12 +157,12 @@ def test_an_offline_root_issues_to_a_hub_which_issues_to_hosts(tmp_path: Path) -
 
 def test_a_request_proves_that_whoever_asks_has_the_key() -> None:
     request = make_request(new_key(), "edge")
-    assert len(check_request(request)) == 64
+    assert len(requested_key(request)) == 64
     lines = request.splitlines()
     lines[4] = lines[4][::-1]
     for text in ("\n".join(lines), "", "nonsense", request.replace("REQUEST", "CERTIFICATE")):
         with pytest.raises(Untrusted):
-            check_request(text)
+            requested_key(text)
 
 
 @pytest.mark.rule("PKI-2")

@@ -32,7 +32,8 @@ LOCK = "backup.lock"
 SNAPSHOT = "backup.db"
 KEY_FILES = ("keys/hub.pem", "keys/metadata.pem", "tls/ca.key", "tls/ca.pem", "trust-root.json")
 SECRETS_KEY = "keys/secrets.key"
-OTHER_FILES = ("tls/server.key", "tls/server.pem", SECRETS_KEY)
+PKI_FILE = "pki/authorities.json"
+OTHER_FILES = ("tls/server.key", "tls/server.pem", SECRETS_KEY, PKI_FILE)
 MAX_KEY_FILE_BYTES = 1 << 20
 
 Tell = Callable[[int, int], None]

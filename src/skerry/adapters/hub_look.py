@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 from cryptography import x509
 
-from skerry.adapters.hub_backup import KEY_FILES, NOTE, OTHER_FILES, SECRETS_KEY, SNAPSHOT
+from skerry.adapters.hub_backup import KEY_FILES, NOTE, OTHER_FILES, PKI_FILE, SECRETS_KEY, SNAPSHOT
 from skerry.adapters.hub_restore import MARK
 from skerry.adapters.sql.snapshot import look_at
 from skerry.adapters.sqlite_files import damage
@@ -61,15 +61,18 @@ def look_over(data: Path, now: datetime) -> HubLook:
 
 
 def _names(data: Path) -> Iterator[str]:
-    """Yield the names of the files to look at; the key of secrets may be elsewhere, or not needed yet."""
+    """Yield the names of the files to look at; the key of secrets may be elsewhere, or not needed yet.
+
+    A hub of before there were certificates has none of theirs until it is served.
+    """
     for name in (*KEY_FILES, *OTHER_FILES, "hub.db"):
-        if name != SECRETS_KEY or (data / name).exists():
+        if name not in (SECRETS_KEY, PKI_FILE) or (data / name).exists():
             yield name
 
 
 def _look_at_file(data: Path, name: str) -> FileLook:
     path = data / name
-    secret = name.endswith(_secrets) and not name.endswith(_certificates)
+    secret = name == PKI_FILE or (name.endswith(_secrets) and not name.endswith(_certificates))
     try:
         found = path.stat()
     except OSError:

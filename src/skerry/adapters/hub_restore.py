@@ -29,7 +29,7 @@ NEEDED = frozenset(
     {"hub.db", "keys/hub.pem", "keys/metadata.pem", "tls/ca.key", "tls/ca.pem", "trust-root.json"}
 )
 _path_re = re.compile(
-    r"hub\.db|trust-root\.json|keys/(?:hub|metadata)\.pem|keys/secrets\.key|tls/(?:ca|server)\.(?:key|pem)|blobs/sha256/([0-9a-f]{2})/([0-9a-f]{64})"
+    r"hub\.db|trust-root\.json|keys/(?:hub|metadata)\.pem|keys/secrets\.key|pki/authorities\.json|tls/(?:ca|server)\.(?:key|pem)|blobs/sha256/([0-9a-f]{2})/([0-9a-f]{64})"
 )
 
 Tell = Callable[[int, int], None]

@@ -22,7 +22,7 @@ from skerry.kit.canonical import UNREADABLE
 from skerry.kit.durable import write_file
 from skerry.kit.errors import Unavailable, Untrusted
 from skerry.spec.pki import Authority, HostPki, RevokedAuthority, SitePki
-from skerry.trust.pki import add_revoked
+from skerry.trust.pki import add_revoked, authority_name
 
 _MAGIC = b"skerry-authority-1\n"
 
@@ -94,7 +94,7 @@ class HostAuthority:
         state = self.state
         shown = pki.hosts.get(self._host)
         known = shown is not None and shown.key == state.key_hash
-        heard = shown is not None and shown.serial == state.serial and shown.crl == state.crl
+        heard = shown is not None and shown.crl == state.crl
         return HostPki(
             request="" if known else state.request,
             crl="" if heard else state.crl,
@@ -131,7 +131,7 @@ class HostAuthority:
 
     def _with_key(self, state: AuthorityState) -> AuthorityState:
         """Return the state with a key that may be used, made anew where the one held is revoked."""
-        from skerry.trust.authorities import key_hash, make_request, new_key
+        from skerry.trust.authorities import key_hash, make_empty_crl, make_request, new_key
 
         revoked = {one.key for one in state.revoked} | {one.serial for one in state.revoked}
         if state.key and not {state.key_hash, state.serial} & revoked:
@@ -139,10 +139,13 @@ class HostAuthority:
         if state.key:
             self._note("pki.revoked", "the intermediate of this host was revoked; asking with another key")
         key = new_key()
+        own = key_hash(key)
+        name = authority_name(self._host, own)
         return AuthorityState(
             key=key,
-            key_hash=key_hash(key),
-            request=make_request(key, self._host),
+            key_hash=own,
+            request=make_request(key, name),
+            crl=make_empty_crl(key, name, self._now()),
             domain=state.domain,
             roots=state.roots,
             crls=state.crls,
@@ -156,13 +159,14 @@ class HostAuthority:
         return state.not_after is None or authority.not_after > state.not_after
 
     def _taken(self, authority: Authority, state: AuthorityState) -> AuthorityState:
-        from skerry.trust.authorities import Issuing, check_chain, inspect_authority, make_crl
+        from skerry.trust.authorities import check_chain, check_crl, inspect_authority
 
         try:
             found = inspect_authority(authority.chain)
             check_chain(authority.chain, state.roots)
             if found.key != state.key_hash or found.serial != authority.serial:
                 raise Untrusted("pki.cert_refused", "it is of another key, or not the one it is said to be")
+            check_crl(state.crl, authority.chain)
         except Untrusted as error:
             self._note_once("pki.refused", f"{error.code}: {error.message}")
             return state
@@ -172,7 +176,6 @@ class HostAuthority:
             chain=authority.chain,
             serial=found.serial,
             not_after=found.not_after,
-            crl=make_crl(Issuing(state.key, authority.chain.encode()), (), self._now()),
         )
 
     # ── the file ─────────────────────────────────────────────────────────────────────────────────────

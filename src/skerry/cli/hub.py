@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -44,8 +45,15 @@ def hub() -> None:
     show_default=True,
     help="How many deltas are made at a time; 0 makes none.",
 )
+@click.option(
+    "--domain",
+    default="skerry.internal",
+    metavar="DOMAIN",
+    show_default=True,
+    help="What sites' names are below, in certificates: APPLICATION.SITE.DOMAIN.",
+)
 @click.option("--log-json", is_flag=True, help="Write the log as JSON lines.")
-def serve(data: Path, listen: str, url: str, *, delta_disk: int, delta_workers: int, log_json: bool) -> None:
+def serve(data: Path, listen: str, url: str, *, domain: str, log_json: bool, **deltas: int) -> None:
     """Serve a hub from a data directory, which is made at the first start.
 
     The first start makes a certificate authority and the hub's keys, and prints a one-time secret.
@@ -56,8 +64,9 @@ def serve(data: Path, listen: str, url: str, *, delta_disk: int, delta_workers: 
         from skerry.hub.wiring.serving import serve as run
 
     configure_logs(json=log_json)
-    limits = DeltaLimits(delta_disk, delta_workers)
-    run(data.absolute(), listen, url, lambda line: print(line, file=sys.stdout, flush=True), deltas=limits)
+    limits = DeltaLimits(deltas["delta_disk"], deltas["delta_workers"])
+    say = partial(print, file=sys.stdout, flush=True)
+    run(data.absolute(), listen, url, say, deltas=limits, domain=domain)
 
 
 @hub.command("admin-secret", epilog=examples("skerry hub admin-secret --data /var/lib/skerry"))

@@ -45,6 +45,7 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
             apply="Store documents on the hub, all or none.",
             diff="Show what applying documents would change.",
             delete="Delete sites, hosts, releases, policies, relays, configurations or ended rollouts.",
+            pki="Show certificates, and have them issued below a root kept elsewhere.",
             volume="List the volumes of applications, and empty them.",
             config="See what applications are told at sites, and where each value comes from.",
             secret="Set, rotate and revoke secrets, and see which holds where.",  # noqa: S106 - a help text

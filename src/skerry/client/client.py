@@ -48,6 +48,7 @@ from skerry.spec.api import (
 from skerry.spec.api_configuration import ConfigurationView, RenderedConfiguration
 from skerry.spec.api_delivery import DeltaOrder, DeltaOrdered, HostDelivery, ReleaseDiff, TrafficPreview
 from skerry.spec.api_ingress import RouteExplanation, RouteStanding
+from skerry.spec.api_pki import AuthorityView, PkiImport, PkiRequest, PkiView, TrustBundle
 from skerry.spec.api_policy import PolicyDecision, PolicyView
 from skerry.spec.api_recovery import ReleasedView
 from skerry.spec.api_relay import RelayStanding, RelayTokenAnswer, RelayTokenRequest, SitePath
@@ -288,6 +289,26 @@ class Client:
     def exposures(self, host: str) -> list[ExposureView]:
         """Return what a host could read."""
         return self._get(f"/hosts/{_part(host)}/secrets", list[ExposureView])
+
+    def pki(self) -> PkiView:
+        """Return the roots that sites trust, and the issuers that the hub is or was."""
+        return self._get("/pki", PkiView)
+
+    def authorities(self, site: str = "") -> list[AuthorityView]:
+        """Return hosts' intermediates, of one site or of all."""
+        return self._get("/pki/authorities", list[AuthorityView], site=site)
+
+    def trust_bundle(self, site: str) -> TrustBundle:
+        """Return what verifies certificates of a site."""
+        return self._get(f"/pki/sites/{_part(site)}/bundle", TrustBundle)
+
+    def request_issuer(self) -> PkiRequest:
+        """Return a signing request of the hub."""
+        return self._post("/pki/request", None, PkiRequest)
+
+    def install_issuer(self, pem: str, *, dry_run: bool = False) -> PkiView:
+        """Have the hub issue with what a root has made of its request."""
+        return self._post("/pki/issuer", PkiImport(pem=pem, dry_run=dry_run), PkiView)
 
     def rollouts(self) -> list[RolloutView]:
         """Return all rollouts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from skerry.hub.configuring import Configuring
 from skerry.hub.identities import Identities
+from skerry.hub.pki_issuing import SiteAuthorities
 from skerry.hub.secret_keeping import SecretKeeper
 from skerry.hub.secret_sealing import Sealer
 from skerry.hub.site_use import Addition
@@ -12,9 +13,17 @@ from skerry.ports.hub_store import HubStore
 
 
 def site_additions(
-    store: HubStore, clock: Clock, *, keeper: SecretKeeper, identities: Identities
+    store: HubStore,
+    clock: Clock,
+    *,
+    keeper: SecretKeeper,
+    identities: Identities,
+    pki: SiteAuthorities,
 ) -> list[Addition]:
     """Return what adds to the DesiredState of each site."""
-    barred = identities.quarantine
-    sealer = Sealer(store, keeper, clock, is_barred=lambda host: barred(host) is not None)
-    return [Configuring(store).add, sealer.add]
+
+    def is_barred(host: str) -> bool:
+        return identities.quarantine(host) is not None
+
+    pki.is_barred = is_barred
+    return [Configuring(store).add, Sealer(store, keeper, clock, is_barred=is_barred).add, pki.add]

@@ -249,6 +249,8 @@ class Hearing:
         if any(_may_move(report) for report in applied):
             self._issuer.mark(host.site)
             self.on_facts(host.site)
+        if any(_asks(report) for report in applied):
+            self._issuer.mark_site(host.site)
         if any(report.observed or report.facts or report.events for report in applied):
             self.on_news()
         return acknowledged
@@ -289,6 +291,11 @@ def _may_move(report: AppliedReport) -> bool:
     """Tell whether what a host says of itself can move applications: its facts, and what failed its self-tests."""
     views = report.observed.applications.values() if report.observed else ()
     return report.facts is not None or any(view.failed_variants for view in views)
+
+
+def _asks(report: AppliedReport) -> bool:
+    """Tell whether a host says something of its certificates that the hub's document does not show yet."""
+    return report.observed is not None and bool(report.observed.pki.request or report.observed.pki.crl)
 
 
 def _applied(report: Report, now: datetime, age: timedelta, *, past: bool) -> AppliedReport:

@@ -21,7 +21,7 @@ from skerry.hub.placing import SiteWork, place_work, restricts
 from skerry.hub.recovering import Recovering
 from skerry.hub.site_use import Addition, SiteUse
 from skerry.kit.editions import edition_of, plain_release
-from skerry.kit.errors import Conflict
+from skerry.kit.errors import Conflict, Missing
 from skerry.kit.quantities import parse_duration
 from skerry.ports.clock import Clock
 from skerry.ports.hub_store import HubStore, ReleaseRecord, RolloutRecord, SiteRecord
@@ -109,6 +109,17 @@ class Issuer:
             held = self._issued[site]
         return held
 
+    async def desired(self, site: str) -> DesiredState:
+        """Return what the newest DesiredState of a site says.
+
+        Raises:
+            Missing: none was issued yet (`site.not_issued`).
+        """
+        envelope = (await self.issued(site)).envelope
+        if envelope is None:
+            raise Missing("site.not_issued", f"site {site} has no hosts yet")
+        return _payload(envelope)
+
     async def issue(self, site: str) -> bool:
         """Issue a new DesiredState if what the site shall be has changed, or the held one ages; tell whether it did."""
         async with self._locks[site]:
@@ -127,7 +138,11 @@ class Issuer:
     def mark(self, site: str) -> None:
         """Note that a host of the site says something new that may matter to where applications are placed."""
         if site not in self._immovable:
-            self._marked.add(site)
+            self.mark_site(site)
+
+    def mark_site(self, site: str) -> None:
+        """Note that a site has to be looked at again."""
+        self._marked.add(site)
 
     def fetch_ahead(self, upcoming: Mapping[str, Mapping[str, str]]) -> None:
         """Note which releases sites will get, by site and application; changes are issued with the marked."""

@@ -11,6 +11,7 @@ from skerry.hub.judging import Judge
 from skerry.hub.keeping import HubKeys
 from skerry.hub.loops.deltas import DeltaLoop
 from skerry.hub.loops.rollouts import RolloutLoop
+from skerry.hub.pki_issuing import SiteAuthorities
 from skerry.hub.repository import Repository
 from skerry.hub.secret_keeping import SecretKeeper
 from skerry.ports.blobs import Blobs, LocalBlobs
@@ -34,4 +35,5 @@ class Hub(msgspec.Struct, frozen=True):
     rollouts: RolloutLoop
     judge: Judge
     secrets: SecretKeeper
+    pki: SiteAuthorities
     url: str

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from skerry.ports.authorities import Authorities
 from skerry.ports.configurations import ConfigurationChanges, Configurations
 from skerry.ports.deciding import Deciding, Turn
 from skerry.ports.host_identities import Audit as Audit  # noqa: PLC0414 - part of this port as well
@@ -229,6 +230,7 @@ class HubStore(
     RelayRecords,
     Secrets,
     Configurations,
+    Authorities,
     Protocol,
 ):
     """All methods raise `Unavailable` when the database is locked for too long, full or gone."""

@@ -17,6 +17,8 @@ from skerry.hub.keeping import HubKeys, open_keys
 from skerry.hub.leasing import Leases
 from skerry.hub.loops.deltas import DeltaLoop
 from skerry.hub.loops.rollouts import RolloutLoop
+from skerry.hub.pki_issuing import SiteAuthorities
+from skerry.hub.pki_keeping import PkiFile
 from skerry.hub.repository import Repository
 from skerry.hub.secret_keeping import SecretKeeper
 from skerry.hub.services import Hub
@@ -47,7 +49,8 @@ def memory_hub(
     repository = Repository(store, keys, clock)
     backend = HubBackend(store, deltas, repository, clock, issuer=issuer, notifier=notifier)
     keeper = SecretKeeper(store, KeyFile.find(folder / "keys", {}), clock)
-    issuer.additions = site_additions(store, clock, keeper=keeper, identities=backend.identities)
+    pki = SiteAuthorities(store, PkiFile(keys.data, keys.trust_root.hub, clock.now()), clock)
+    issuer.additions = site_additions(store, clock, keeper=keeper, identities=backend.identities, pki=pki)
     judge = Judge(store, blobs)
     rollouts = RolloutLoop(store, issuer, clock, judge, Leases(store, clock, replica))
     rollouts.fresh = backend.presence.fresh
@@ -69,5 +72,6 @@ def memory_hub(
         rollouts=rollouts,
         judge=judge,
         secrets=keeper,
+        pki=pki,
         url="https://hub.example:8443",
     )

@@ -11,6 +11,7 @@ with; one that ran out while a site is away would have everybody there refuse ev
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -35,6 +36,7 @@ from skerry.trust.pki import BACKDATE, LOCAL_NAME, Bounds, life_of
 ROOT_LIFE = timedelta(days=20 * 365)
 ISSUER_LIFE = timedelta(days=10 * 365)
 _HASH = hashes.SHA256()
+_crl_re = re.compile("-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 
 
 class Issuing(msgspec.Struct, frozen=True):
@@ -101,8 +103,8 @@ def make_request(key_pem: bytes, common_name: str) -> str:
     return request.public_bytes(Encoding.PEM).decode()
 
 
-def check_request(request: str) -> str:
-    """Return the hash of the key that a signing request is of, and proves to have.
+def requested_key(request: str) -> str:
+    """Return the hash of the key that a signing request is of, and proves to have; or that a certificate is of.
 
     Raises:
         Untrusted: it is none, not signed by its own key, or of a key that is not on P-256 (`pki.request_refused`).
@@ -114,7 +116,7 @@ def issue_issuer(root: Issuing, request: str, domain: str, now: datetime) -> str
     """Return the certificate of a hub that asks a root for one: it may issue to hosts of a domain, and no further.
 
     Raises:
-        Untrusted: see `check_request`.
+        Untrusted: see `requested_key`.
     """
     key = _key_of(request)
     csr = x509.load_pem_x509_csr(request.encode())
@@ -133,7 +135,7 @@ def issue_authority(
     `key` is a signing request of the host's key, or a certificate that was issued for it before.
 
     Raises:
-        Untrusted: see `check_request`.
+        Untrusted: see `requested_key`.
     """
     own = certificates_of(issuer.chain)
     end = min(now + life_of(tolerance), own[0].not_valid_after_utc)
@@ -151,18 +153,12 @@ def issue_authority(
 def make_crl(issuer: Issuing, revoked: Iterable[tuple[str, datetime]], now: datetime) -> str:
     """Return the list, PEM, of what an issuer has revoked: serial numbers, and since when."""
     own = certificates_of(issuer.chain)[0]
-    builder = (
-        x509.CertificateRevocationListBuilder()
-        .issuer_name(own.subject)
-        .last_update(now - BACKDATE)
-        .next_update(max(own.not_valid_after_utc, now + BACKDATE))
-        .add_extension(x509.CRLNumber(int(now.timestamp())), critical=False)
-        .add_extension(_key_identifier(load_key(issuer.key).public_key()), critical=False)
-    )
-    for serial, since in sorted(revoked):
-        entry = x509.RevokedCertificateBuilder().serial_number(int(serial, 16)).revocation_date(since)
-        builder = builder.add_revoked_certificate(entry.build())
-    return builder.sign(load_key(issuer.key), _HASH).public_bytes(Encoding.PEM).decode()
+    return _crl(load_key(issuer.key), own.subject, revoked, now=now, until=own.not_valid_after_utc)
+
+
+def make_empty_crl(key_pem: bytes, common_name: str, now: datetime) -> str:
+    """Return the list, PEM, of an issuer that revokes nothing; its certificate need not be issued yet."""
+    return _crl(load_key(key_pem), _named(common_name), (), now=now, until=now + ROOT_LIFE)
 
 
 def revoked_by(crl: str) -> frozenset[str]:
@@ -245,6 +241,25 @@ def certificates_of(pem: str | bytes) -> list[x509.Certificate]:
         raise Untrusted("pki.cert_refused", "that is no certificate in PEM") from None
 
 
+def each_of(chain: str) -> list[str]:
+    """Return the certificates of a chain, PEM each; raises as `certificates_of`."""
+    return [_pem(one) for one in certificates_of(chain)]
+
+
+def split_pem(text: str) -> tuple[str, str, list[str]]:
+    """Return (the chain below the root, the root, all lists of revoked certificates) of a PEM text that has them all.
+
+    Raises:
+        Untrusted: there is no root, more than one, or nothing below it (`pki.cert_refused`).
+    """
+    certs = certificates_of(text)
+    roots = [_pem(one) for one in certs if _is_root(one)]
+    chain = "".join(_pem(one) for one in certs if not _is_root(one))
+    if len(roots) != 1 or not chain:
+        raise Untrusted("pki.cert_refused", "expected one root, and certificates between it and the hub")
+    return chain, roots[0], [f"{crl}\n" for crl in _crl_re.findall(text)]
+
+
 def _bounds_of(cert: x509.Certificate) -> Bounds:
     try:
         found = cert.extensions.get_extension_for_class(x509.NameConstraints).value
@@ -270,6 +285,28 @@ def _key_of(text: str) -> ec.EllipticCurvePublicKey:
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise Untrusted("pki.request_refused", "that is no signing request of an ECDSA key on P-256")
     return key
+
+
+def _crl(
+    key: ec.EllipticCurvePrivateKey,
+    issuer: x509.Name,
+    revoked: Iterable[tuple[str, datetime]],
+    *,
+    now: datetime,
+    until: datetime,
+) -> str:
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(issuer)
+        .last_update(now - BACKDATE)
+        .next_update(max(until, now + BACKDATE))
+        .add_extension(x509.CRLNumber(int(now.timestamp())), critical=False)
+        .add_extension(_key_identifier(key.public_key()), critical=False)
+    )
+    for serial, since in sorted(revoked):
+        entry = x509.RevokedCertificateBuilder().serial_number(int(serial, 16)).revocation_date(since)
+        builder = builder.add_revoked_certificate(entry.build())
+    return builder.sign(key, _HASH).public_bytes(Encoding.PEM).decode()
 
 
 def _crl_of(crl: str) -> x509.CertificateRevocationList:

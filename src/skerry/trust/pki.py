@@ -67,6 +67,11 @@ def life_of(offline_tolerance: timedelta) -> timedelta:
     return min(max(LEAST_LIFE, 2 * offline_tolerance), MOST_LIFE)
 
 
+def authority_name(host: str, key: str) -> str:
+    """Return the subject of a host's intermediate, by the hash of its key: no two issuers have the same."""
+    return f"{host[:47]} {key[:16]}"
+
+
 def half_of(start: datetime, end: datetime) -> datetime:
     """Return when half of a life is over."""
     return start + (end - start) / 2

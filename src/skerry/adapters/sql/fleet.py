@@ -8,7 +8,7 @@ from datetime import datetime
 import msgspec
 import sqlalchemy as sa
 
-from skerry.adapters.sql import rows
+from skerry.adapters.sql import authorities, rows
 from skerry.adapters.sql.identities import add_replacement, note_event
 from skerry.adapters.sql.operators import add_audit
 from skerry.adapters.sql.schema import (
@@ -154,6 +154,7 @@ def enroll_host(connection: sa.Connection, join_hash: str, host: HostRecord, aud
             hint = f"if this one replaces it: skerry site token {known.site} --replace {host.name}"
             raise Conflict("host.name_taken", f"another host is named {host.name}", hint=hint)
         connection.execute(sa.delete(hosts).where(hosts.c.name == host.name))
+        authorities.revoke(connection, host.name, host.enrolled_at)
     use = sa.update(join_tokens).where(join_tokens.c.hash == join_hash)
     connection.execute(use.values(uses_left=join_tokens.c.uses_left - 1))
     _insert_host(connection, host)
@@ -178,9 +179,10 @@ def load_hosts(connection: sa.Connection, site: str | None) -> Sequence[HostReco
 
 
 def remove_host(connection: sa.Connection, name: str, audit: Audit) -> None:
-    """Forget a host; its events stay until they are trimmed."""
+    """Forget a host; its events stay until they are trimmed, and its intermediates are revoked."""
     if rows.changed(connection, sa.delete(hosts).where(hosts.c.name == name)) == 0:
         raise _unknown_host(name)
+    authorities.revoke(connection, name, audit.at)
     add_audit(connection, audit)
 
 

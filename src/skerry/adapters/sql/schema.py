@@ -367,6 +367,21 @@ secret_exposures = sa.Table(
     sa.Column("sealed_at", Instant, nullable=False),
 )
 
+# No foreign keys: what was issued has to be known to be revoked when its host has gone.
+authorities = sa.Table(
+    "authorities",
+    metadata,
+    sa.Column("serial", sa.Text, primary_key=True),
+    sa.Column("host", sa.Text, nullable=False, index=True),
+    sa.Column("site", sa.Text, nullable=False, index=True),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("issuer", sa.Text, nullable=False),
+    sa.Column("chain", sa.Text, nullable=False),
+    sa.Column("issued_at", Instant, nullable=False),
+    sa.Column("not_after", Instant, nullable=False),
+    sa.Column("revoked_at", Instant),
+)
+
 # No foreign keys: what was measured stays true when a host has gone. Gates ask by application and release.
 metric_windows = sa.Table(
     "metric_windows",

@@ -25,6 +25,7 @@ from skerry.adapters.sql import (
 )
 from skerry.adapters.sql import policies as policy_rows
 from skerry.adapters.sql import relays as relay_rows
+from skerry.adapters.sql.authorities import SqlAuthorities
 from skerry.adapters.sql.configurations import SqlConfigurations, put_configurations
 from skerry.adapters.sql.database import Database, open_file, open_memory
 from skerry.adapters.sql.secrets import SqlSecrets
@@ -57,7 +58,7 @@ from skerry.spec.metrics import MetricWindow
 from skerry.spec.report import Event
 
 
-class SqlHubStore(SqlSecrets, SqlConfigurations, HubStore):
+class SqlHubStore(SqlSecrets, SqlConfigurations, SqlAuthorities, HubStore):
     """Usable from any number of threads at a time."""
 
     def __init__(self, database: Database) -> None:

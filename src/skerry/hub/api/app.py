@@ -28,6 +28,7 @@ from skerry.hub.api import (
     hosts,
     metadata,
     operators,
+    pki,
     policies,
     preview,
     recovery,
@@ -110,6 +111,7 @@ def operations() -> Litestar:
         *bundles.HANDLERS,
         *secrets.HANDLERS,
         *routes.HANDLERS,
+        *pki.HANDLERS,
     ]
     for handler in handlers:
         handler.responses = ERRORS

@@ -20,6 +20,8 @@ from skerry.hub.keeping import HubKeys
 from skerry.hub.leasing import Leases, replica_name
 from skerry.hub.loops.deltas import DeltaLoop
 from skerry.hub.loops.rollouts import RolloutLoop
+from skerry.hub.pki_issuing import SiteAuthorities
+from skerry.hub.pki_keeping import PkiFile
 from skerry.hub.recording import DecisionFiles
 from skerry.hub.repository import Repository
 from skerry.hub.secret_keeping import SecretKeeper
@@ -33,7 +35,10 @@ RECORDINGS = "SKERRY_RECORD_DECISIONS"
 class Opened:
     """What was opened before the loop began."""
 
-    def __init__(self, keys: HubKeys, store: HubStore, clock: SystemClock, deltas: DeltaLimits) -> None:
+    def __init__(
+        self, keys: HubKeys, store: HubStore, clock: SystemClock, deltas: DeltaLimits, *, domain: str
+    ) -> None:
+        self.domain = domain
         self.keys = keys
         self.store = store
         self.clock = clock
@@ -55,8 +60,10 @@ def assemble(data: Path, url: str, opened: Opened, notifier: Notifier) -> Hub:
     repository = Repository(opened.store, opened.keys, opened.clock)
     backend = HubBackend(opened.store, deltas, repository, opened.clock, issuer=issuer, notifier=notifier)
     keeper = SecretKeeper(opened.store, KeyFile.find(data, os.environ), opened.clock)
+    file = PkiFile(data, opened.keys.trust_root.hub, opened.clock.now())
+    pki = SiteAuthorities(opened.store, file, opened.clock, domain=opened.domain)
     issuer.additions = site_additions(
-        opened.store, opened.clock, keeper=keeper, identities=backend.identities
+        opened.store, opened.clock, keeper=keeper, identities=backend.identities, pki=pki
     )
     judge = Judge(opened.store, blobs)
     leases = Leases(opened.store, opened.clock, replica_name(data))
@@ -82,5 +89,6 @@ def assemble(data: Path, url: str, opened: Opened, notifier: Notifier) -> Hub:
         rollouts=rollouts,
         judge=judge,
         secrets=keeper,
+        pki=pki,
         url=url,
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
+import msgspec
 import structlog
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -36,6 +37,7 @@ from skerry.kit.ids import new_secret
 from skerry.kit.locking import hold
 from skerry.kit.structs import settle_structs
 from skerry.ports.hub_store import Audit, HubStore, TokenRecord
+from skerry.spec.pki import DEFAULT_DOMAIN, DomainName
 from skerry.trust.tokens import hash_secret
 
 _log = structlog.get_logger()
@@ -49,15 +51,24 @@ KEEP_ALIVE_S = 90
 SHUTDOWN_S = 5
 
 
-def serve(data: Path, listen: str, url: str, say: Callable[[str], None], *, deltas: DeltaLimits) -> None:
+def serve(
+    data: Path,
+    listen: str,
+    url: str,
+    say: Callable[[str], None],
+    *,
+    deltas: DeltaLimits,
+    domain: str = DEFAULT_DOMAIN,
+) -> None:
     """Serve a hub until SIGTERM or SIGINT. `say` is told, line by line, what the person at the console needs.
 
     Raises:
-        Rejected: a malformed address, damaged files or a damaged database.
+        Rejected: a malformed address or domain, damaged files or a damaged database.
         Conflict: another hub serves this directory.
         Unavailable: the port is in use, the disk is full.
     """
     host, port = _parse_listen(listen)
+    _check_domain(domain)
     settle_structs()
     allow_many_files()
     with hold(data / "hub.lock", conflict=Conflict("hub.running", f"another hub serves {data}")):
@@ -70,7 +81,7 @@ def serve(data: Path, listen: str, url: str, say: Callable[[str], None], *, delt
             door = stack.enter_context(contextlib.closing(_bind(host, port)))
             url = url or f"https://{_shown_host(host)}:{door.getsockname()[1]}"
             runner = stack.enter_context(asyncio.Runner(loop_factory=new_loop))
-            runner.run(_serve(data, door, url, Opened(keys, store, clock, deltas), say))
+            runner.run(_serve(data, door, url, Opened(keys, store, clock, deltas, domain=domain), say))
 
 
 def new_admin_secret(data: Path) -> tuple[str, str]:
@@ -162,6 +173,8 @@ async def _maintain(data: Path, hub: Hub, names: list[str], context: ssl.SSLCont
         try:
             await hub.issuer.renew_all()
             await hub.backend.relays.renew()
+            for site in await asyncio.to_thread(hub.pki.due_sites):
+                await hub.issuer.issue(site)
             await asyncio.to_thread(hub.repository.renew)
             await asyncio.to_thread(hub.store.trim, keep_events=KEEP_EVENTS, keep_audits=KEEP_AUDITS)
             await hub.backend.windows.trim()
@@ -233,6 +246,14 @@ def _parse_listen(listen: str) -> tuple[str, int]:
             "hub.bad_listen", f"not an address: {listen!r}", hint="write HOST:PORT, such as 0.0.0.0:8443"
         )
     return host.strip("[]"), int(port)
+
+
+def _check_domain(domain: str) -> None:
+    try:
+        msgspec.convert(domain, DomainName)
+    except msgspec.ValidationError as error:
+        hint = "write at least two labels in lower-case letters, such as edge.example.com"
+        raise Rejected("hub.bad_domain", f"not a domain: {domain[:120]!r}", hint=hint) from error
 
 
 def _shown_host(host: str) -> str:
