@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
+from skerry.agent.identity import Identity
 from skerry.agent.loops.sync import Syncer
 from skerry.carrier.link import HttpLink
 from skerry.carrier.upstreams import FAILURES, STAY_S, Upstream, Upstreams
@@ -19,10 +20,12 @@ from skerry.kit.digests import Digest, digest_of, hex_of
 from skerry.kit.errors import Unavailable
 from skerry.relay.identity import load_identity
 from skerry.spec.carrier import JsonEnvelope, SyncAnswer, SyncRequest
+from skerry.spec.report import REPORT_TYPE, Report
 from skerry.testing.clock import SimulatedClock
 from skerry.testing.fleet import AgentProcess
 from skerry.testing.memory import MemoryAgentStore
 from skerry.testing.segmented import RelayProcess
+from skerry.trust.envelope import sign_document
 from tests.contract.tiny_disk import fill, tiny_disk
 from tests.e2e.conftest import SITE
 from tests.e2e.link_counting import whole_blobs
@@ -221,7 +224,35 @@ def test_a_relay_whose_disk_is_full_says_so_takes_nothing_and_goes_on_when_there
         fleet.until_runs(agent, "3.0.0")
         until_succeeded(fleet, rollout)
         assert_heard_once(fleet, agent)
+
+        newcomer = fleet.join_host("loft", "newcomer", relay)
+        fleet.until_knows(relay, "newcomer")
+        fill(disk)
+        relay.kill()
+        relay.start()
+        digest, content = largest_blob(relay)
+        assert fetched(newcomer, digest) == content
         relay.stop()
+
+
+def largest_blob(relay: RelayProcess) -> tuple[str, bytes]:
+    """Return the digest and the bytes of the largest blob that a relay has on its disk."""
+    file = max((relay.data / "blobs" / "sha256").glob("??/*"), key=lambda one: one.stat().st_size)
+    return f"sha256:{file.name}", file.read_bytes()
+
+
+def fetched(identity: Identity, digest: str) -> bytes:
+    """Return a blob as a host gets it from its upstream."""
+    link = HttpLink(identity.place.upstream, identity.trust_root.ca_pem)
+    now = datetime.now(UTC)
+    report = Report(host=identity.place.host, site=identity.place.site, sequence=2, sent_at=now, clock=now)
+    try:
+        signed = sign_document(report, REPORT_TYPE, identity.key)
+        token = link.sync(SyncRequest(reports=(signed,), want_token=True)).blob_token
+        with link.blob(digest, offset=0, token=token) as chunks:
+            return b"".join(chunks)
+    finally:
+        link.close()
 
 
 @pytest.mark.parametrize("years", (-3, 3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +11,12 @@ from pathlib import Path
 import pytest
 
 from skerry.kit.errors import Unavailable
+from skerry.ports.carrier_backend import CarrierBackend
+from skerry.relay.identity import load_identity
+from skerry.relay.wiring import assemble
+from skerry.spec.carrier import DeltaAnswer, DeltaRequest
 from skerry.spec.carrying import CarryRequest
+from skerry.testing.backend_link import BackendLink
 from skerry.testing.clock import SimulatedClock, settle
 from skerry.testing.faults import FaultPlan, PowerCut, When
 from skerry.testing.memory_relay import FaultyRelayStore, MemoryRelayStore
@@ -139,6 +145,38 @@ async def test_a_relay_whose_clock_is_off_is_answered_also_while_the_hub_is_away
     chain.harbour.clock.advance(10.0)
     await chain.l3.poll()
     assert abs(chain.l3.process.upward.now() - chain.harbour.clock.now()) < timedelta(minutes=1)
+
+
+class Silent(BackendLink):
+    """A way up on which questions for deltas get no answer, as on a link that is cut and tells nobody."""
+
+    def __init__(self, backend: CarrierBackend) -> None:
+        super().__init__(backend)
+        self.speaks = threading.Event()
+        self.asked = threading.Event()
+
+    def deltas(self, request: DeltaRequest, *, token: str) -> DeltaAnswer:
+        self.asked.set()
+        self.speaks.wait(60)
+        return super().deltas(request, token=token)
+
+
+async def test_there_are_no_deltas_while_the_upstream_is_silent_and_nobody_waits_for_long(
+    chain: Chain,
+) -> None:
+    await chain.l3.end()
+    chain.l3.link = silent = Silent(chain.l4.backend)
+    data, store, clock = chain.l3.data, chain.l3.store, chain.harbour.clock
+    chain.l3.process = assemble(data, load_identity(data), store, silent, clock=clock)
+    await chain.l3.poll()
+    chain.l3.process.upward.failing = "link.unreachable"
+    request = DeltaRequest(wanted=())
+    try:
+        async with asyncio.timeout(20.0):
+            assert await chain.l3.backend.deltas("edge", request) == DeltaAnswer()
+        assert silent.asked.is_set()
+    finally:
+        silent.speaks.set()
 
 
 async def test_a_relay_asks_for_deltas_as_often_as_the_hosts_behind_it(chain: Chain) -> None:

@@ -152,7 +152,7 @@ def _fetch_part(
         raise Unavailable("relay.gave_way", "waiting for downloads that somebody waits for")
     granted = source.limiter.ask(size - offset)
     if isinstance(granted, Held):
-        raise _held(granted)
+        raise held_back(granted)
     wanted = offset + granted.size
     pacing = _Pacing(arrival, source, gives_way, offset, granted)
     try:
@@ -229,5 +229,6 @@ class _Pacing:
         return False
 
 
-def _held(held: Held) -> Unavailable:
+def held_back(held: Held) -> Unavailable:
+    """Return the error that says that the link's budget lets nothing flow now."""
     return Unavailable("relay.link_held", held.why, retry_after_s=round(held.wait_s, 1))

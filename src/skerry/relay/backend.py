@@ -16,7 +16,7 @@ from skerry.ports.blobs import ReadableBlobs
 from skerry.ports.carrier_backend import Gone
 from skerry.ports.link import Link
 from skerry.relay.cache import BlobCache
-from skerry.relay.files import MetadataFiles
+from skerry.relay.files import FAILING_PATIENCE_S, MetadataFiles
 from skerry.relay.guests import Below
 from skerry.relay.hosting import Hosting, HostingParts, verified
 from skerry.relay.identity import Identity
@@ -54,6 +54,8 @@ MAX_DESIRED_BYTES = 3 << 20
 """Well below what a relay takes as an answer."""
 NO_ROOM = "relay.queue_full"
 ASK_TIME_EVERY_S = 10.0
+DELTA_PATIENCE_S = 10.0
+"""Less than what relays and hosts wait for an answer, and more than a satellite link takes."""
 
 
 class RelayBackend:
@@ -100,13 +102,14 @@ class RelayBackend:
         return await self._upward.ask(self._link.enroll_relay, request)
 
     async def deltas(self, host: str, request: DeltaRequest) -> DeltaAnswer:
-        """Return which deltas the hub has; none while it is away."""
+        """Return which deltas the hub has; none while it is away, or silent: whoever asks has a limit of its own."""
         token = self._upward.token()
         if not token:
             return DeltaAnswer()
         try:
-            return await self._upward.ask(self._link.deltas, request, token=token)
-        except (Unavailable, Denied):
+            async with asyncio.timeout(FAILING_PATIENCE_S if self._upward.failing else DELTA_PATIENCE_S):
+                return await self._upward.ask(self._link.deltas, request, token=token)
+        except (Unavailable, Denied, TimeoutError):
             return DeltaAnswer()
 
     def hosts_behind(self, holder: str) -> int:

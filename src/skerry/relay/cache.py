@@ -3,7 +3,7 @@
 Rules: what is handed out was verified (see `kept_blobs`), or is being fetched and ends only when it was (see
 `arrivals`). Room is made by letting go of what was not used for longest; `wanted` blobs stay while there are others,
 and blobs that somebody reads stay. Blobs never take the room on the disk that reports need: one that has no room
-beside them is not begun.
+beside them is not begun. One that is larger than the cache passes through (see `passing`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from skerry.ports.clock import Clock
 from skerry.relay.arrivals import Arrival, Source, fetch_arrival
 from skerry.relay.kept_blobs import KeptBlobs
 from skerry.relay.once import Once
+from skerry.relay.passing import Passing
 from skerry.spec.relay import CacheView
 
 _log = structlog.get_logger()
@@ -70,6 +71,7 @@ class BlobCache:
         self._wanted: Mapping[str, int] = {}
         self._readers = 0
         self._slots = asyncio.Semaphore(MAX_FETCHES)
+        self._passing = Passing(source, on_came=self._came)
         self._fetching = ThreadPoolExecutor(MAX_FETCHES + 1, "fetch")
         self._reading = ThreadPoolExecutor(READ_THREADS, "read")
         self._kept = KeptBlobs(blobs, clock, self._reading)
@@ -163,6 +165,10 @@ class BlobCache:
                 size = await self._ask_size(digest)
                 if size is None:
                     return None
+                if size > self.limit_bytes:
+                    self._check_refused(digest)
+                    self._passing.check()
+                    return size
                 arrival = self.bring(digest, size, urgent=True)
             arrival.urgent = True
             await arrival.begun()
@@ -186,7 +192,11 @@ class BlobCache:
         self._readers += 1
         try:
             arrival = self._arrivals.get(digest)
-            if arrival is None or arrival.elsewhere:
+            if arrival is None and digest not in self._entries:
+                self._counts["misses"] += 1
+                async for chunk in self._read_passing(digest, size, start, stop):
+                    yield chunk
+            elif arrival is None or arrival.elsewhere:
                 self._counts["hits"] += 1
                 async for chunk in self._read_whole(digest, start, stop):
                     self._counts["hit_bytes"] += len(chunk)
@@ -208,13 +218,16 @@ class BlobCache:
         if arrival is not None:
             arrival.urgent = arrival.urgent or urgent
             return arrival
-        if self._refused.get(digest, 0.0) > self._clock.monotonic():
-            raise Unavailable("relay.bad_blob", f"what came from above was not blob {short(digest)}")
+        self._check_refused(digest)
         arrival = self._arrivals[digest] = Arrival(digest, size, urgent=urgent, on_came=self._came)
         task = asyncio.create_task(self._bring(arrival))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return arrival
+
+    def _check_refused(self, digest: str) -> None:
+        if self._refused.get(digest, 0.0) > self._clock.monotonic():
+            raise Unavailable("relay.bad_blob", f"what came from above was not blob {short(digest)}")
 
     async def verify_forever(self) -> None:
         """Read and verify what was on disk at the start, and each blob again a day after it was verified."""
@@ -229,6 +242,7 @@ class BlobCache:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._asking.close()
         await self._kept.close()
+        self._passing.close()
         self._fetching.shutdown(wait=False, cancel_futures=True)
         self._reading.shutdown(wait=False, cancel_futures=True)
 
@@ -326,6 +340,18 @@ class BlobCache:
                 yield chunk
         finally:
             entry.readers -= 1
+
+    async def _read_passing(self, digest: str, size: int, start: int, stop: int) -> AsyncIterator[bytes]:
+        try:
+            async with contextlib.aclosing(
+                self._passing.read(digest, size, start=start, stop=stop)
+            ) as chunks:
+                async for chunk in chunks:
+                    self._counts["fetched"] += len(chunk)
+                    yield chunk
+        except Untrusted as error:
+            self._refuse(digest)
+            raise Unavailable("blob.cut", "the blob did not come whole: it was another one") from error
 
     async def _read_arriving(self, arrival: Arrival, start: int, stop: int) -> AsyncIterator[bytes]:
         arrival.readers += 1
