@@ -13,6 +13,8 @@ import msgspec
 
 from skerry.adapters.directory_blobs import DirectoryBlobs
 from skerry.agent.authority import HostAuthority
+from skerry.agent.binding_files import BindingFiles
+from skerry.agent.binding_telling import BindingTelling
 from skerry.agent.certificate_files import CertificateFolders
 from skerry.agent.configurations import Configurations
 from skerry.agent.fetcher import Fetcher, FetchParts
@@ -35,6 +37,7 @@ from skerry.agent.releases import Releases
 from skerry.agent.secret_files import SecretFiles
 from skerry.agent.secret_telling import SecretTelling
 from skerry.agent.self_testing import SelfTests, TestBench
+from skerry.agent.services.bindings import BindingParts, HostBindings
 from skerry.agent.services.certificates import CertificateParts, HostCertificates
 from skerry.agent.services.configuration import HostConfiguration
 from skerry.agent.services.host_service import HostServices
@@ -62,6 +65,7 @@ from skerry.spec.report import Observed, Report
 from skerry.testing.clock import SimulatedClock
 from skerry.testing.fake_runtime import FakeHost, FakeMetrics, FakeProber, FakeRuntime
 from skerry.testing.memory import MemoryAgentStore
+from skerry.testing.memory_devices import MemoryDevices
 from skerry.testing.memory_lan import MemoryLan
 from skerry.testing.signing import SignedRepository
 from skerry.testing.waiting import eventually
@@ -150,24 +154,7 @@ class Agent:
 
     def _parts(self, data: Path, limiter: Limiter) -> Parts:
         prober = self.prober
-        self.telling = SecretTelling(self.store, self.runtime, prober, self.clock)
-        self.telling.note = self.syncer.note
-        self.keys = KeyFiles(data)
-        self.secrets = HostSecrets(
-            SecretParts(
-                host="edge",
-                vault=Vault(data, self.keys),
-                files=SecretFiles(data / "memory"),
-                keys=self.keys,
-                clock=self.clock,
-                now=self.syncer.now,
-                note=self.syncer.note,
-                fact_of=self.releases.fact,
-                telling=self.telling,
-            )
-        )
-        self.certificates = self._certificates(data)
-        services = HostServices([self.secrets, self.certificates])
+        services = self._services(data)
         place = Site("edge", "harbour", dict, services.give)
         volumes = Volumes(data / "volumes", self.clock)
         live = LiveModels(data / "live", self.releases, self.store, self.runtime, prober)
@@ -207,6 +194,30 @@ class Agent:
             neighbours=NeighbourLoop(self.identity, MemoryLan().machine("10.0.0.1"), self.store, self.clock),
         )
 
+    def _services(self, data: Path) -> HostServices:
+        self.telling = SecretTelling(self.store, self.runtime, self.prober, self.clock)
+        self.telling.note = self.syncer.note
+        self.keys = KeyFiles(data)
+        files = SecretFiles(data / "memory")
+        self.devices = MemoryDevices()
+        self.bindings = self._joining(data, files)
+        self.secrets = HostSecrets(
+            SecretParts(
+                host="edge",
+                vault=Vault(data, self.keys),
+                files=files,
+                keys=self.keys,
+                clock=self.clock,
+                now=self.syncer.now,
+                note=self.syncer.note,
+                fact_of=self.releases.fact,
+                telling=self.telling,
+                joined=self.bindings.uses,
+            )
+        )
+        self.certificates = self._certificates(data)
+        return HostServices([self.bindings, self.secrets, self.certificates])
+
     def _certificates(self, data: Path) -> HostCertificates:
         now, note = self.syncer.now, self.syncer.note
         authority = HostAuthority(data, self.keys, host="edge", now=now, note=note)
@@ -229,6 +240,25 @@ class Agent:
             "edge", self.configurations, files, fact_of=self.releases.fact, taken=lambda: live.taken
         )
         return msgspec.structs.replace(place, configuration=files), service
+
+    def _joining(self, data: Path, files: SecretFiles) -> HostBindings:
+        telling = BindingTelling(self.store, self.runtime, self.prober, self.clock)
+        telling.note = self.syncer.note
+        syncer = self.syncer
+        return HostBindings(
+            BindingParts(
+                host="edge",
+                offered=lambda: syncer.desired.bindings if syncer.desired else (),
+                files=BindingFiles(data / "bindings"),
+                secrets=files,
+                devices=self.devices,
+                clock=self.clock,
+                now=syncer.now,
+                note=syncer.note,
+                fact_of=self.releases.fact,
+                telling=telling,
+            )
+        )
 
     def _metering(self, live: LiveModels) -> Metering:
         measurements = Measurements(self.store, self.syncer.now)
@@ -335,6 +365,7 @@ class Agent:
         await self._measuring.close()
         await self.telling.close()
         await self.certificates.close()
+        await self.bindings.close()
         await self.loop.close()
 
 

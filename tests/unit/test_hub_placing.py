@@ -12,10 +12,13 @@ import pytest
 
 from skerry.hub.loops.rollouts import RolloutLoop
 from skerry.hub.placing import SiteWork, place_work
+from skerry.hub.secret_checks import lacking_secrets
 from skerry.hub.services import Hub
 from skerry.kit.canonical import encode_canonical
 from skerry.ports.hub_store import Audit, HostRecord, JoinTokenRecord, RolloutRecord
+from skerry.spec.api_secret import SecretRequest
 from skerry.spec.application import Application, ApplicationSpec, Bundle, Component, Placement
+from skerry.spec.binding import BindingNeed, BindingSpec, BindingView, CameraBinding, DeviceBinding
 from skerry.spec.carrier import JsonEnvelope, SyncRequest
 from skerry.spec.desired import DesiredState, SitePolicy
 from skerry.spec.facts import Fact, HostFacts
@@ -29,17 +32,21 @@ from skerry.spec.site import Site, SiteSpec
 from skerry.testing.clock import SimulatedClock
 from skerry.testing.hub_parts import memory_hub
 from skerry.trust.envelope import sign_document
-from skerry.trust.keys import SigningKey
+from skerry.trust.keys import SigningKey, new_sealing_key
 from tests.unit.release_records import record_of
 
 APP, SITE = "reader", "harbour"
 GIB = 1 << 30
 
 
-def release(version: str = "1", *, application: str = APP, **placement: Any) -> Release:
+def release(
+    version: str = "1", *, application: str = APP, needs: tuple[BindingNeed, ...] = (), **placement: Any
+) -> Release:
     file = FileSpec(path="run", digest="sha256:" + "0" * 64, size_bytes=1)
     component = Component(name="main", bundle=Bundle(files=(file,)), command=("run",))
-    spec = ApplicationSpec(version=version, placement=Placement(**placement), components=(component,))
+    spec = ApplicationSpec(
+        version=version, placement=Placement(**placement), needs=needs, components=(component,)
+    )
     return Release(application=Application(metadata=Metadata(name=application), spec=spec))
 
 
@@ -70,7 +77,7 @@ class Harbour:
     def audit(self) -> Audit:
         return Audit(at=self.clock.now(), who="ann", action="test", subject="something")
 
-    def join(self, name: str) -> None:
+    def join(self, name: str, *, seal_key: str = "") -> None:
         now = self.clock.now()
         token = JoinTokenRecord(
             hash=name, site=SITE, created_at=now, expires_at=now + timedelta(hours=1), uses_left=1
@@ -78,7 +85,7 @@ class Harbour:
         self.store.add_join_token(token, self.audit())
         self.keys[name] = SigningKey.generate()
         record = HostRecord(
-            name=name, site=SITE, sign_key=self.keys[name].public, seal_key=name, enrolled_at=now
+            name=name, site=SITE, sign_key=self.keys[name].public, seal_key=seal_key or name, enrolled_at=now
         )
         self.store.enroll_host(name, record, self.audit())
 
@@ -341,3 +348,106 @@ async def test_a_hub_that_starts_again_knows_where_everything_is(harbour: Harbou
     assert harbour.hub.issuer.where(SITE, APP) == held
     assert harbour.hub.issuer.where(SITE, "unknown") is None
     assert not await harbour.hub.issuer.issue(SITE)
+
+
+CAMERA = (BindingNeed(name="cam", type="camera"),)
+EYE = BindingSpec(name="eye", camera=CameraBinding(url="rtsp://10.0.0.7/"))
+
+
+@pytest.mark.rule("BINDING-2")
+async def test_a_site_without_the_binding_is_no_part_of_the_rollout_until_it_offers_one(
+    harbour: Harbour,
+) -> None:
+    await harbour.all_report_facts()
+    await harbour.roll_out(release(needs=CAMERA))
+    stored = harbour.store.rollout("first")
+    assert stored is not None and dict(stored.sites) == {}
+    assert await harbour.assigned() == []
+    harbour.site(bindings=(EYE,))
+    await harbour.loop.step()
+    assert await harbour.assigned() == sorted(harbour.keys)
+    assert (await harbour.desired()).bindings == (EYE,)
+
+
+@pytest.mark.rule("BINDING-2")
+async def test_what_is_attached_to_a_host_places_the_application_there(harbour: Harbour) -> None:
+    scale = BindingSpec(name="scale", host="edge-1", serial=DeviceBinding(path="/dev/ttyUSB0"))
+    needs = (BindingNeed(name="scale", type="serial"),)
+    harbour.site(bindings=(scale,))
+    await harbour.all_report_facts()
+    await harbour.roll_out(release(needs=needs))
+    assert await harbour.assigned() == ["edge-1"]
+    assert (await harbour.progress())[0] == "offered"
+    await harbour.roll_out(release(application="one", needs=needs, mode="one"), "second")
+    assert (await harbour.desired()).placements["one"].hosts == ("edge-1",)
+
+
+async def test_a_binding_that_is_taken_away_takes_no_application_with_it(harbour: Harbour) -> None:
+    harbour.site(bindings=(EYE,))
+    await harbour.all_report_facts()
+    await harbour.roll_out(release(needs=CAMERA))
+    harbour.site()
+    await harbour.hub.issuer.issue(SITE)
+    assert await harbour.assigned() == sorted(harbour.keys)
+    assert (await harbour.desired()).bindings == ()
+
+
+async def test_a_binding_that_changes_is_issued(harbour: Harbour) -> None:
+    harbour.site(bindings=(EYE,))
+    await harbour.all_report_facts()
+    await harbour.roll_out(release())
+    assert (await harbour.desired()).bindings == (EYE,)
+    other = msgspec.structs.replace(EYE, labels={"line": "a"})
+    harbour.site(bindings=(other,))
+    assert await harbour.hub.issuer.issue(SITE)
+    assert (await harbour.desired()).bindings == (other,)
+
+
+def seen(**states: Any) -> dict[str, BindingView]:
+    return {name: BindingView(state=state) for name, state in states.items()}
+
+
+@pytest.mark.rule("BINDING-5")
+async def test_an_application_moves_to_a_host_whose_device_is_there_and_back_only_when_it_must(
+    harbour: Harbour,
+) -> None:
+    path = DeviceBinding(path="/dev/ttyUSB0")
+    scales = (
+        BindingSpec(name="left", host="edge-0", serial=path),
+        BindingSpec(name="right", host="edge-1", serial=path),
+    )
+    harbour.site(bindings=scales)
+    await harbour.all_report_facts()
+    needs = (BindingNeed(name="scale", type="serial"),)
+    await harbour.roll_out(release(needs=needs, mode="one"))
+    first, second = (await harbour.desired()).placements[APP].hosts
+    own = {"edge-0": "left", "edge-1": "right"}
+
+    async def say(host: str, state: str) -> tuple[str, ...]:
+        generation = await harbour.generation()
+        observed = Observed(generation=generation, bindings=seen(**{own[host]: state}))
+        await harbour.report(host, observed=observed)
+        return (await harbour.desired()).placements[APP].hosts
+
+    assert await say(first, "absent") == (second,)
+    assert await say(second, "absent") == (second, first)  # there is no better place: it waits for its device
+    assert (await say(second, "present"))[0] == second
+
+
+async def test_a_binding_makes_the_application_a_user_of_its_secret(harbour: Harbour) -> None:
+    eye = msgspec.structs.replace(EYE, secrets={"password": "eye-password"})
+    harbour.site(bindings=(eye,))
+    harbour.join("edge-9", seal_key=new_sealing_key()[1])
+    await harbour.all_report_facts()
+    record = harbour.hub.secrets.prepare("eye-password", SecretRequest(value="Z2VoZWlt"), "ann")
+    harbour.store.add_secret_version(record, harbour.audit())
+    await harbour.roll_out(release(needs=CAMERA))
+    sealed = (await harbour.desired()).secrets
+    assert {host: [one.name for one in given] for host, given in sealed.items()} == {
+        "edge-9": ["eye-password"]  # the others have no key that anything could be sealed to
+    }
+    assert harbour.hub.secrets.used_at("eye-password") == {SITE: {f"{APP}@1"}}
+    lacking = lacking_secrets(harbour.hub, release(needs=CAMERA), "*")
+    assert lacking == {}
+    harbour.site(bindings=(msgspec.structs.replace(eye, secrets={"password": "other"}),))
+    assert lacking_secrets(harbour.hub, release(needs=CAMERA), "*") == {"other": (SITE,)}

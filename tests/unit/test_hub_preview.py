@@ -11,6 +11,9 @@ import httpx2
 import msgspec
 import pytest
 
+from skerry.cli.binding_portraits import site_binding_lines
+from skerry.cli.explain_binding import binding_sentences
+from skerry.cli.release_preview import preview_lines
 from skerry.hub.api.app import API_PATH, OperatorApi
 from skerry.hub.services import Hub
 from skerry.kit.canonical import encode_canonical
@@ -23,8 +26,10 @@ from skerry.ports.hub_store import (
     RolloutRecord,
     TokenRecord,
 )
-from skerry.spec.api import FleetPreview, PlacementView
+from skerry.spec.api import FleetPreview, HostView, PlacementView
+from skerry.spec.api_binding import BindingDecision
 from skerry.spec.application import Device, Placement, Resources
+from skerry.spec.binding import BindingNeed, BindingSpec, BindingView, CameraBinding
 from skerry.spec.facts import HostFacts
 from skerry.spec.metadata import Metadata
 from skerry.spec.release import Release
@@ -60,8 +65,9 @@ class Fleet:
         labels: dict[str, str] | None = None,
         host_network: bool = False,
         tolerance: str = "5m",
+        bindings: tuple[BindingSpec, ...] = (),
     ) -> None:
-        spec = SiteSpec(host_network=host_network, offline_tolerance=tolerance)
+        spec = SiteSpec(host_network=host_network, offline_tolerance=tolerance, bindings=bindings)
         site = Site(metadata=Metadata(name, labels or {}), spec=spec)
         self.hub.store.apply_documents(sites={name: encode_canonical(site)}, rollouts=[], audits=[])
 
@@ -71,6 +77,7 @@ class Fleet:
         site: str,
         its_facts: HostFacts,
         applications: dict[str, ApplicationView] | None = None,
+        bindings: dict[str, BindingView] | None = None,
     ) -> None:
         now = self.clock.now()
         token = JoinTokenRecord(
@@ -79,7 +86,7 @@ class Fleet:
         self.hub.store.add_join_token(token, self.audit())
         record = HostRecord(name=name, site=site, sign_key=name, seal_key=name, enrolled_at=now)
         self.hub.store.enroll_host(name, record, self.audit())
-        observed = Observed(applications=applications or {})
+        observed = Observed(applications=applications or {}, bindings=bindings or {})
         report = AppliedReport(
             host=name, site=site, sequence=1, seen_at=now, sent_at=now, clock_offset_s=0.0, generation=0,
             observed=observed, facts=its_facts,
@@ -235,3 +242,69 @@ async def test_the_placement_of_a_site_is_explained_host_by_host(
     assert view.why["a"] == "stands by, number 1"
     assert "has 1 GiB" in view.why["c"]
     assert (await client.get("/sites/nowhere/placements")).status_code == 404
+
+
+@pytest.mark.rule("BINDING-2")
+async def test_a_site_that_lacks_a_needed_binding_is_left_out_with_the_reason(
+    fleet: Fleet, client: httpx2.AsyncClient
+) -> None:
+    fleet.site("harbour", bindings=(BindingSpec(name="eye", camera=CameraBinding(url="rtsp://10.0.0.7/")),))
+    fleet.site("airport")
+    fleet.site("desert")
+    fleet.host("a", "harbour", host_facts())
+    fleet.host("b", "airport", host_facts())
+    found = inspector()
+    needs = (BindingNeed(name="cam", type="camera"),)
+    spec = msgspec.structs.replace(found.application.spec, needs=needs)
+    found = msgspec.structs.replace(found, application=msgspec.structs.replace(found.application, spec=spec))
+    view = await preview(client, fleet.push(found))
+    why = "needs a binding for cam (camera): the site offers no camera"
+    assert view.excluded == {"airport": why, "desert": why}
+    assert (view.matched, view.unmatched, view.elsewhere) == (1, 0, 1)
+    assert [(one.reason, one.examples) for one in view.elsewhere_reasons] == [(why, ("b",))]
+    told = list(preview_lines(view, at=fleet.clock.now()))
+    assert "2 sites left out, for want of a binding:" in told
+    assert f"  airport: {why}" in told
+    assert (await preview(client, fleet.push(inspector_again()))).excluded == {}
+
+
+def inspector_again() -> Release:
+    return release(component(), name="other")
+
+
+async def test_what_an_application_is_joined_to_is_explained_host_by_host(
+    fleet: Fleet, client: httpx2.AsyncClient
+) -> None:
+    eye = BindingSpec(name="eye", host="a", camera=CameraBinding(device="/dev/video0"))
+    fleet.site("harbour", bindings=(eye,))
+    fleet.site("airport")
+    view = BindingView(state="absent", since=fleet.clock.now(), used_by=("inspector",))
+    fleet.host("a", "harbour", host_facts(), bindings={"eye": view})
+    fleet.host("b", "harbour", host_facts())
+    found = inspector()
+    spec = msgspec.structs.replace(found.application.spec, needs=(BindingNeed(name="cam", type="camera"),))
+    found = msgspec.structs.replace(found, application=msgspec.structs.replace(found.application, spec=spec))
+    fleet.push(found)
+    answer = await client.get("/sites/harbour/bindings/inspector")
+    decision = msgspec.json.decode(answer.content, type=BindingDecision)
+    assert [(one.host, one.bindings, one.seen) for one in decision.hosts] == [
+        ("a", {"cam": "eye"}, {"eye": view}),
+        ("b", {}, {}),
+    ]
+    assert list(binding_sentences(decision, at=fleet.clock.now())) == [
+        "inspector@1 needs cam (camera); site harbour offers 1 binding.",
+        "On a it gets:",
+        "  cam: eye (absent, since just now)",
+        "    cam: eye fits (any camera, attached to a)",
+        "On b it does not run:",
+        "  needs a binding for cam (camera): eye is attached to a",
+    ]
+    away = msgspec.json.decode(
+        (await client.get("/sites/airport/bindings/inspector")).content, type=BindingDecision
+    )
+    assert "offers no camera" in away.excluded
+    assert (await client.get("/sites/harbour/bindings/nothing")).status_code == 404
+    hosts = msgspec.json.decode((await client.get("/hosts?site=harbour")).content, type=list[HostView])
+    told = list(site_binding_lines([msgspec.to_builtins(eye)], hosts, at=fleet.clock.now()))
+    assert told[1] == "  eye: camera, attached to a"
+    assert told[2].startswith("    a: absent since just now, used by inspector")

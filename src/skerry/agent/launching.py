@@ -16,7 +16,7 @@ import msgspec
 from skerry.agent.live_configuration import LABEL, LiveConfiguration
 from skerry.agent.live_models import LiveModels
 from skerry.agent.releases import Releases
-from skerry.agent.services.host_service import Give, give_nothing
+from skerry.agent.services.host_service import Give, Given, give_nothing
 from skerry.agent.volumes import Volumes
 from skerry.kit.digests import short
 from skerry.kit.errors import Rejected, Unavailable
@@ -27,6 +27,7 @@ from skerry.reconcile.kinship import is_hot
 from skerry.reconcile.records import ReleaseFact
 from skerry.reconcile.render import Place, Rendered, Unresolved, render_component
 from skerry.spec.application import Component
+from skerry.spec.checks_bindings import binding_references
 
 LOG_BYTES = 1 << 20
 MODELS = "/skerry/models"
@@ -92,7 +93,7 @@ class Launcher:
             directory=self._volumes.own(application, component.name),
             limits=_limits(component),
             labels=labels,
-            container=_with_mounts(container, mounts),
+            container=_with_given(container, msgspec.structs.replace(given, mounts=mounts)),
             secret_env=given.secret_env,
         )
 
@@ -103,7 +104,10 @@ class Launcher:
         inputs = self._releases.folder(fact.digest) / "inputs" / component.name
         asked = msgspec.structs.replace(component, command=test.command, args=(), on_change=None)
         place = self._place(application, fact, asked, {})
-        place = msgspec.structs.replace(place, self_test=SELF_TEST if component.image else str(inputs))
+        # A self-test is joined to nothing: what names a binding finds an empty word.
+        empty = dict.fromkeys(binding_references(fact.needs, component.name), "")
+        seen = SELF_TEST if component.image else str(inputs)
+        place = msgspec.structs.replace(place, self_test=seen, values=empty)
         rendered = _rendered(asked, place)
         bare = msgspec.structs.replace(asked, ports=(), volumes=())
         container = self._container(application, fact, bare, rendered, {})
@@ -224,10 +228,11 @@ class Launcher:
         return self._ports[key]
 
 
-def _with_mounts(container: ContainerSpec | None, mounts: tuple[Mount, ...]) -> ContainerSpec | None:
-    if container is None or not mounts:
+def _with_given(container: ContainerSpec | None, given: Given) -> ContainerSpec | None:
+    if container is None or not (given.mounts or given.devices):
         return container
-    return msgspec.structs.replace(container, mounts=(*container.mounts, *mounts))
+    devices = tuple(dict.fromkeys((*container.devices, *given.devices)))
+    return msgspec.structs.replace(container, mounts=(*container.mounts, *given.mounts), devices=devices)
 
 
 def _local(component: Component, place: Place) -> dict[str, str]:

@@ -126,6 +126,7 @@ class Releases:
             images=images,
             configured=configured,
             ingress=spec.ingress,
+            needs=spec.needs,
         )
 
     def release(self, digest: str) -> Release | None:

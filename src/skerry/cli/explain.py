@@ -7,6 +7,7 @@ from datetime import datetime
 
 import click
 
+from skerry.cli.explain_binding import binding
 from skerry.cli.explain_choices import choice_now, choice_sentences, placement_sentences
 from skerry.cli.explain_delivery import delivery
 from skerry.cli.explain_history import show_history
@@ -35,12 +36,14 @@ from skerry.spec.api import HostView
         "skerry explain topics --site zurich",
         "skerry explain route https://meter-reader.site.internal/ --site zurich",
         "skerry explain secret db-password --site zurich",
+        "skerry explain binding sorter --site zurich",
     )
 )
 def explain() -> None:
     """Say in sentences why a variant, a host or a way to it was chosen, or a rollout stands where it does."""
 
 
+explain.add_command(binding)
 explain.add_command(delivery)
 explain.add_command(path)
 explain.add_command(policy)

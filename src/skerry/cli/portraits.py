@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from skerry.cli.binding_portraits import host_binding_lines, site_binding_lines
 from skerry.cli.proofs import evidence_lines, override_lines
 from skerry.cli.text import age, download, local_time, plural
 from skerry.kit.digests import short
@@ -72,6 +73,7 @@ def site_lines(
         yield field("Disk", ", ".join(limits))
     if variables := spec.get("variables"):
         yield field("Variables", _pairs(variables))
+    yield from site_binding_lines(spec.get("bindings", ()), hosts, at=at)
     yield field("Generation", str(view.generation))
     yield field("Assigned", ", ".join(sorted(view.assignments.values())))
     yield field("Hosts", f"{view.hosts_online} of {view.hosts} online")
@@ -101,6 +103,7 @@ def host_lines(view: HostView, events: Sequence[EventView], *, at: datetime) -> 
     if view.secrets:
         used = (f"{name} {version}" for name, version in sorted(view.secrets.items()))
         yield field("Secrets", f"{', '.join(used)}, as of {age(view.observed_at, at)}")
+    yield from host_binding_lines(view, at=at)
     if view.ahead:
         yield "Fetched ahead:"
         yield from indent(f"{release}: {how}" for release, how in sorted(view.ahead.items()))

@@ -68,6 +68,9 @@ def preview_lines(view: FleetPreview, *, at: datetime) -> Iterator[str]:
     if view.elsewhere:
         yield f"{plural(view.elsewhere, 'host')} its placement leaves out:"
         yield from _reason_lines(view.elsewhere_reasons)
+    if view.excluded:
+        yield f"{plural(len(view.excluded), 'site')} left out, for want of a binding:"
+        yield from (f"  {site}: {why}" for site, why in sorted(view.excluded.items()))
     if view.without_facts:
         names = _names(view.without_facts_examples, view.without_facts)
         yield f"{plural(view.without_facts, 'host')} did not report facts yet: {names}"

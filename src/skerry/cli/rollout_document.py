@@ -129,6 +129,7 @@ def _ask(client: Client, document: JsonDocument, told: set[str]) -> _Asked:
 def _ask_release(client: Client, spec: RolloutSpec, selector: str, found: _Asked) -> None:
     try:
         found.fleet = client.preview(spec.release, selector)
+        found.sites = [site for site in found.sites if site.name not in found.fleet.excluded]
         found.problems += [_lacking(spec.release, *one) for one in found.fleet.lacking_secrets.items()]
         found.problems += [
             Problem(

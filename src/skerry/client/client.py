@@ -45,6 +45,7 @@ from skerry.spec.api import (
     WhoAmI,
     WipeAnswer,
 )
+from skerry.spec.api_binding import BindingDecision
 from skerry.spec.api_configuration import ConfigurationView, RenderedConfiguration
 from skerry.spec.api_delivery import DeltaOrder, DeltaOrdered, HostDelivery, ReleaseDiff, TrafficPreview
 from skerry.spec.api_ingress import RouteExplanation, RouteStanding
@@ -285,6 +286,10 @@ class Client:
     def explain_route(self, url: str, site: str) -> RouteExplanation:
         """Return what answers a request at a site."""
         return self._get(f"/sites/{_part(site)}/route", RouteExplanation, url=url)
+
+    def binding_decision(self, application: str, site: str) -> BindingDecision:
+        """Return what an application is joined to at a site, and why."""
+        return self._get(f"/sites/{_part(site)}/bindings/{_part(application)}", BindingDecision)
 
     def exposures(self, host: str) -> list[ExposureView]:
         """Return what a host could read."""

@@ -10,6 +10,7 @@ import msgspec
 from skerry.hub.issuing import Issuer, Where
 from skerry.hub.views import presence
 from skerry.kit.errors import Rejected
+from skerry.matching.bindings import site_lacks
 from skerry.matching.selector import Selector, parse_selector
 from skerry.ports.hub_store import (
     AssignmentRecord,
@@ -22,6 +23,7 @@ from skerry.rollout.facts import HostFact, RolloutFact, SiteFact, Verdict
 from skerry.rollout.reading import read_amount, read_waves, waves_of
 from skerry.rollout.stages import stage_of
 from skerry.spec.api_rollout import RolloutState
+from skerry.spec.release import Release
 from skerry.spec.rollout import Rollout, RolloutSpec
 from skerry.spec.site import Site
 
@@ -49,6 +51,7 @@ class FleetFacts:
         waves = [_selector_of(wave.sites) for wave in waves_of(rollout.spec)]
         release = self._store.release(record.release)
         assigned = {a.site: a for a in self._store.assignments() if a.application == record.application}
+        needs = msgspec.json.decode(release.document, type=Release).application.spec.needs if release else ()
         hosts: dict[str, list[HostRecord]] = {}
         for host in fresh(self._store.hosts()):
             hosts.setdefault(host.site, []).append(host)
@@ -60,6 +63,9 @@ class FleetFacts:
             if not selector.matches(site.name, labels):
                 continue
             there = hosts.get(site.name, ())
+            ours = site.name in assigned and assigned[site.name].rollout == record.name
+            if not ours and site_lacks(needs, document.spec.bindings, [host.name for host in there]):
+                continue  # it is not for this site, as if the selector did not name it
             self._issuer.catch_up(site.name, site.generation)
             where = self._issuer.where(site.name, record.application)
             offered = where.since if where is not None and where.release == record.release else 0

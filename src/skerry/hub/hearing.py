@@ -288,9 +288,11 @@ def unknown_host() -> Unauthenticated:
 
 
 def _may_move(report: AppliedReport) -> bool:
-    """Tell whether what a host says of itself can move applications: its facts, and what failed its self-tests."""
-    views = report.observed.applications.values() if report.observed else ()
-    return report.facts is not None or any(view.failed_variants for view in views)
+    """Tell whether what a host says of itself can move applications: facts, failed self-tests, devices pulled out."""
+    observed = report.observed
+    views = observed.applications.values() if observed else ()
+    lost = any(one.state == "absent" for one in observed.bindings.values()) if observed else False
+    return report.facts is not None or lost or any(view.failed_variants for view in views)
 
 
 def _asks(report: AppliedReport) -> bool:

@@ -264,7 +264,9 @@ class Issuer:
         if site.spec.reached_by == "bundle":
             assignments = _with_since(assignments, before, generation)
         policy = site_policy(site.spec, hosts=len(hosts))
-        work = SiteWork(releases=documents, hosts=hosts, policy=policy, before=before)
+        work = SiteWork(
+            releases=documents, hosts=hosts, policy=policy, before=before, bindings=site.spec.bindings
+        )
         placed = place_work(work)
         # Hosts that have neighbours are told where those are.
         moves = len(hosts) > 1 or any(
@@ -291,6 +293,7 @@ class Issuer:
             policy=policy,
             upcoming=upcoming,
             snapshot=assigned.snapshot,
+            bindings=site.spec.bindings,
         )
         for add in self.additions:
             desired = add(use, desired)

@@ -11,7 +11,9 @@ from functools import reduce
 
 import msgspec
 
+from skerry.hub.placing import absent_on
 from skerry.matching.asking import device_needs
+from skerry.matching.bindings import site_lacks
 from skerry.matching.capacity import Need, need_of
 from skerry.matching.devices import match_devices, taken_by
 from skerry.matching.placement import Placed, SiteState, place_site
@@ -24,7 +26,7 @@ from skerry.spec.desired import DesiredState, SitePolicy
 from skerry.spec.facts import HostFacts
 from skerry.spec.release import Release
 from skerry.spec.report import ApplicationView, VariantChoice
-from skerry.spec.site import Site
+from skerry.spec.site import Site, SiteSpec
 
 
 class Previewing:
@@ -39,12 +41,26 @@ class Previewing:
 
     def hosts(self, application: str, selector: Selector) -> dict[str, PreviewHost]:
         """Return the hosts of the sites that a selector names, as they are for one application."""
-        policies = dict(self._policies(selector))
+        sites = self._sites(selector)
         return {
-            host.name: self._host(host, application, policies[host.site])
+            host.name: self._host(host, application, sites[host.site])
             for host in self._store.hosts()
-            if host.site in policies
+            if host.site in sites
         }
+
+    def excluded(self, release: Release, selector: Selector) -> dict[str, str]:
+        """Return the sites of a selector that lack a binding which a release needs, with the reason."""
+        needs = release.application.spec.needs
+        if not needs:
+            return {}
+        hosts: dict[str, list[str]] = {}
+        for host in self._store.hosts():
+            hosts.setdefault(host.site, []).append(host.name)
+        lacks = {
+            name: site_lacks(needs, site.bindings, hosts.get(name, ()))
+            for name, site in self._sites(selector).items()
+        }
+        return {name: why for name, why in lacks.items() if why}
 
     def placements(self, record: SiteRecord) -> list[PlacementView]:
         """Return the placements of a site's applications: as issued, and as they would be issued now."""
@@ -78,17 +94,24 @@ class Previewing:
             }
             for host in hosts
         }
+        site = msgspec.json.decode(record.document, type=Site).spec
         return SiteState(
-            hosts={host.name: host.facts for host in hosts}, policy=_policy(record.document), failed=failed
+            hosts={host.name: host.facts for host in hosts},
+            policy=SitePolicy(host_network=site.host_network),
+            failed=failed,
+            bindings=site.bindings,
+            absent={host.name: absent_on(host) for host in hosts},
         )
 
-    def _policies(self, selector: Selector) -> Iterator[tuple[str, SitePolicy]]:
-        for record in self._store.sites():
-            site = msgspec.json.decode(record.document, type=Site)
-            if selector.matches(record.name, site.metadata.labels):
-                yield record.name, SitePolicy(host_network=site.spec.host_network)
+    def _sites(self, selector: Selector) -> dict[str, SiteSpec]:
+        sites = (msgspec.json.decode(record.document, type=Site) for record in self._store.sites())
+        return {
+            site.metadata.name: site.spec
+            for site in sites
+            if selector.matches(site.metadata.name, site.metadata.labels)
+        }
 
-    def _host(self, host: HostRecord, application: str, policy: SitePolicy) -> PreviewHost:
+    def _host(self, host: HostRecord, application: str, site: SiteSpec) -> PreviewHost:
         applications = host.observed.applications if host.observed else {}
         own = applications.get(application)
         others = [view.release for name, view in applications.items() if name != application and view.release]
@@ -96,12 +119,14 @@ class Previewing:
         return PreviewHost(
             site=host.site,
             facts=host.facts,
-            policy=policy,
+            policy=SitePolicy(host_network=site.host_network),
             holds=self._together(held),
             reserved=reduce(lambda need, name: need.plus(self._need(name)), others, Need()),
             failed=own.failed_variants if own else {},
             taken=self._taken(others, host.facts),
             as_of=host.last_seen_at,
+            name=host.name,
+            bindings=site.bindings,
         )
 
     def _taken(self, others: list[str], facts: HostFacts) -> frozenset[str]:
@@ -154,10 +179,6 @@ def _digests(release: Release, choices: tuple[VariantChoice, ...]) -> Iterator[s
 
 def _applications(host: HostRecord) -> Iterator[ApplicationView]:
     yield from (host.observed.applications if host.observed else {}).values()
-
-
-def _policy(document: bytes) -> SitePolicy:
-    return SitePolicy(host_network=msgspec.json.decode(document, type=Site).spec.host_network)
 
 
 def _desired(record: SiteRecord) -> DesiredState | None:

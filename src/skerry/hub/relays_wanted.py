@@ -93,7 +93,14 @@ class _Looking:
         if not host.facts:
             return None
         failed = view.failed_variants if view else {}
-        asked = PreviewHost(site=host.site, facts=host.facts, policy=desired.policy, failed=failed)
+        asked = PreviewHost(
+            site=host.site,
+            facts=host.facts,
+            policy=desired.policy,
+            failed=failed,
+            name=host.name,
+            bindings=desired.bindings,
+        )
         answer = previewer.answer(asked)
         if answer.reasons:
             return None

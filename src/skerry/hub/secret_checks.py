@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from skerry.hub.secret_keeping import labels_of, secrets_of
+import msgspec
+
+from skerry.hub.secret_keeping import labels_of, secrets_at, secrets_of
 from skerry.hub.services import Hub
 from skerry.kit.canonical import encode_canonical
 from skerry.kit.errors import Rejected
@@ -24,14 +26,15 @@ def check_secrets(
     made = {
         s.metadata.name: SiteRecord(name=s.metadata.name, document=encode_canonical(s)) for s in new_sites
     }
-    for name, lacking in _lacking(hub, hub.secrets.uses(release.name), selector, made).items():
+    content = msgspec.json.decode(release.document, type=Release)
+    for name, lacking in _lacking(hub, content, selector, made).items():
         message = f"{release.name} uses secret {name}, which has no value at {_told(lacking)}"
         yield Problem("spec.release", message, f"skerry secret set {name}; see skerry explain secret {name}")
 
 
 def lacking_secrets(hub: Hub, release: Release, selector: str) -> dict[str, tuple[str, ...]]:
     """Return which secrets of a release have no value now, and at which of the sites of a selector."""
-    return {name: tuple(sites) for name, sites in _lacking(hub, secrets_of(release), selector, {}).items()}
+    return {name: tuple(sites) for name, sites in _lacking(hub, release, selector, {}).items()}
 
 
 def check_ties(hub: Hub, sites: Sequence[Site]) -> Iterator[Problem]:
@@ -46,9 +49,10 @@ def check_ties(hub: Hub, sites: Sequence[Site]) -> Iterator[Problem]:
 
 
 def _lacking(
-    hub: Hub, needed: frozenset[str], selector: str, made: Mapping[str, SiteRecord]
+    hub: Hub, release: Release, selector: str, made: Mapping[str, SiteRecord]
 ) -> dict[str, list[str]]:
-    if not needed:
+    needed, needs = secrets_of(release), release.application.spec.needs
+    if not needed and not needs:
         return {}
     try:
         chosen = parse_selector(selector)
@@ -56,7 +60,12 @@ def _lacking(
         return {}
     sites = {site.name: site for site in hub.store.sites()} | dict(made)
     there = [site for site in sites.values() if chosen.matches(site.name, labels_of(site))]
-    return hub.secrets.lacking(needed, there)
+    found = hub.secrets.lacking(needed, there)
+    for site in there if needs else ():
+        joined = secrets_at(needs, site, [host.name for host in hub.store.hosts(site.name)])
+        for name, lacking in hub.secrets.lacking(joined - needed, [site]).items():
+            found.setdefault(name, []).extend(lacking)
+    return found
 
 
 def _told(names: Sequence[str]) -> str:

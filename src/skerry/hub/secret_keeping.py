@@ -19,12 +19,14 @@ from skerry.hub.secret_cache import SecretCache
 from skerry.kit.errors import Conflict, Missing, Rejected
 from skerry.kit.ids import is_name
 from skerry.kit.quantities import parse_duration
+from skerry.matching.bindings import secrets_joined
 from skerry.matching.secrets import ScopeChoice, choose_scope, find_ties, parse_scope, scope_text
 from skerry.ports.clock import Clock
 from skerry.ports.hub_store import Audit, HubStore, SiteRecord
 from skerry.ports.key_encryption import KeyEncryption, Wrapped
 from skerry.ports.secrets import SecretRecord
 from skerry.spec.api_secret import SecretRequest
+from skerry.spec.binding import BindingNeed
 from skerry.spec.release import Release
 from skerry.spec.secret import MAX_ROTATE_S, MAX_VALUE_BYTES, MIN_ROTATE_S, Scope
 from skerry.spec.site import Site
@@ -58,6 +60,7 @@ class SecretKeeper:
         self._clock = clock
         self._uses: dict[str, frozenset[str]] = {}
         self._cache = SecretCache(store)
+        self._needs: dict[str, Sequence[BindingNeed]] = {}
 
     def prepare(self, name: str, asked: SecretRequest, who: str) -> SecretRecord:
         """Return the next version of a secret, encrypted and not stored yet.
@@ -150,9 +153,21 @@ class SecretKeeper:
         """Return the assigned releases that use a secret, by site."""
         found: dict[str, set[str]] = {}
         for one in self._store.assignments():
-            if name in self.uses(one.release):
+            if name in self.uses(one.release) or name in self._joined(one.release, one.site):
                 found.setdefault(one.site, set()).add(one.release)
         return found
+
+    def _joined(self, release: str, site: str) -> frozenset[str]:
+        """Return the secrets of the bindings that a release is joined to at a site."""
+        if release not in self._needs:
+            record = self._store.release(release)
+            if record is None:
+                return frozenset()
+            self._needs[release] = msgspec.json.decode(record.document, type=Release).application.spec.needs
+        stored = self._store.site(site) if self._needs[release] else None
+        if stored is None:
+            return frozenset()
+        return secrets_at(self._needs[release], stored, [host.name for host in self._store.hosts(site)])
 
     def reached(self, name: str, versions: Sequence[SecretRecord], scope: Scope) -> list[str]:
         """Return the sites that use a secret and get its values of a scope."""
@@ -230,6 +245,12 @@ def secrets_of(release: Release) -> frozenset[str]:
     return frozenset(use.name for one in spec.components for use in one.secrets) | frozenset(
         filter(None, tokens)
     )
+
+
+def secrets_at(needs: Sequence[BindingNeed], site: SiteRecord, hosts: Sequence[str]) -> frozenset[str]:
+    """Return the names of the secrets of what an application is joined to at a site, on any of these hosts."""
+    offered = msgspec.json.decode(site.document, type=Site).spec.bindings
+    return frozenset[str]().union(*(secrets_joined(needs, offered, host=host) for host in (hosts or (None,))))
 
 
 def labels_of(site: SiteRecord) -> Mapping[str, str]:

@@ -7,7 +7,7 @@ durable before anybody can. A secret that cannot be sealed now keeps nothing els
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import structlog
@@ -15,9 +15,11 @@ import structlog
 from skerry.hub.secret_keeping import Offer, SecretKeeper, secrets_of
 from skerry.hub.site_use import SiteUse
 from skerry.kit.errors import SkerryError, Untrusted
+from skerry.matching.bindings import secrets_joined
 from skerry.ports.clock import Clock
 from skerry.ports.hub_store import HostRecord, HubStore
 from skerry.ports.secrets import ExposureRecord, SecretRecord
+from skerry.spec.binding import BindingSpec
 from skerry.spec.desired import DesiredState
 from skerry.spec.secret import SealedSecret, SecretOrder
 from skerry.trust.keys import key_id
@@ -50,14 +52,17 @@ class Sealer:
 
     def add(self, use: SiteUse, desired: DesiredState) -> DesiredState:
         """Return the document with the secrets of its site."""
-        sealed = self.seal(use)
+        sealed = self.seal(use, desired.bindings)
         return msgspec.structs.replace(
             desired, secrets=sealed.secrets, revoked_secrets=sealed.revoked, secret_orders=sealed.orders
         )
 
-    def seal(self, use: SiteUse) -> Sealed:
-        """Return the secrets of a site, with new values sealed where there were none."""
-        needed = {name: secrets_of(release) for name, release in use.releases.items()}
+    def seal(self, use: SiteUse, bindings: Sequence[BindingSpec] = ()) -> Sealed:
+        """Return the secrets of a site, with new values sealed where there were none.
+
+        An application uses those of the `bindings` that it gets on a host as well.
+        """
+        needed = {host.name: _needed_on(host.name, use, bindings) for host in use.hosts}
         names = sorted(frozenset[str]().union(*needed.values()))
         offers = self._keeper.offers(names, use.site)
         values: dict[str, bytes] = {}
@@ -65,12 +70,11 @@ class Sealer:
         given: dict[str, tuple[SealedSecret, ...]] = {}
         orders: dict[str, tuple[SecretOrder, ...]] = {}
         for host in use.hosts:
-            own = frozenset[str]().union(*(needed[name] for name in use.applications.get(host.name, ())))
             before = use.before.secrets.get(host.name, ()) if use.before else ()
             held = {(one.id, one.key): one for one in before}
             found = [
                 sealed
-                for name in sorted(own)
+                for name in sorted(needed[host.name])
                 for sealed in self._for_host(host, offers[name], held, values=values, exposures=exposures)
             ]
             if found:
@@ -78,7 +82,7 @@ class Sealer:
             known = (
                 {one.id for one in use.before.secret_orders.get(host.name, ())} if use.before else set[str]()
             )
-            to_make = [one for name in sorted(own) for one in offers[name].given if one.at_site]
+            to_make = [one for name in sorted(needed[host.name]) for one in offers[name].given if one.at_site]
             if self._is_barred(host.name):
                 to_make = [one for one in to_make if one.id in known]
             if to_make:
@@ -141,6 +145,14 @@ def _order(record: SecretRecord) -> SecretOrder:
         not_before=record.not_before,
         expires_at=record.expires_at,
     )
+
+
+def _needed_on(host: str, use: SiteUse, bindings: Sequence[BindingSpec]) -> frozenset[str]:
+    found: set[str] = set()
+    for name in use.applications.get(host, ()):
+        release = use.releases[name]
+        found |= secrets_of(release) | secrets_joined(release.application.spec.needs, bindings, host=host)
+    return frozenset(found)
 
 
 def _sealed(record: SecretRecord, value: bytes, host: HostRecord, key: str) -> SealedSecret:

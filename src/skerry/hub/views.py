@@ -106,6 +106,7 @@ def view_host(
         metadata=observed.metadata if observed else None,
         holds=observed.holds if observed else (),
         secrets=dict(observed.secrets) if observed else {},
+        bindings=dict(observed.bindings) if observed else {},
         facts=host.facts,
         quarantined=QuarantineView(since=since, why=quarantine.why) if quarantine and since else None,
     )

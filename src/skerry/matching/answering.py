@@ -16,6 +16,7 @@ from datetime import datetime
 import msgspec
 
 from skerry.matching.asking import Asked, ask
+from skerry.matching.bindings import NoBinding, match_bindings
 from skerry.matching.capacity import Need, need_of
 from skerry.matching.clauses import (
     GPUS,
@@ -32,6 +33,7 @@ from skerry.matching.pairing import select
 from skerry.matching.releases import network_reasons, unpaired_reason
 from skerry.matching.requirements import clauses_of
 from skerry.matching.variants import latencies_of, rank
+from skerry.spec.binding import BindingSpec
 from skerry.spec.desired import SitePolicy
 from skerry.spec.facts import HostFacts
 from skerry.spec.release import Release
@@ -40,7 +42,10 @@ _NOTHING: frozenset[str] = frozenset()
 
 
 class PreviewHost(msgspec.Struct, frozen=True, kw_only=True):
-    """A host as the hub knows it. `holds` are the digests it has; `reserved` is what other applications set aside."""
+    """A host as the hub knows it. `holds` are the digests it has; `reserved` is what other applications set aside.
+
+    `bindings` are those that its site offers.
+    """
 
     site: str
     facts: HostFacts
@@ -50,6 +55,8 @@ class PreviewHost(msgspec.Struct, frozen=True, kw_only=True):
     failed: Mapping[str, str] = {}
     taken: AbstractSet[str] = _NOTHING
     as_of: datetime | None = None
+    name: str = ""
+    bindings: tuple[BindingSpec, ...] = ()
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -90,10 +97,15 @@ class Previewer:
         self._sizes: dict[tuple[tuple[int, ...], frozenset[str]], tuple[int, int]] = {}
         self._files = _files_of(release, self.asked)
         self.need = need_of(release.application.spec)
+        self._needs = release.application.spec.needs
 
     def answer(self, host: PreviewHost) -> Answer:
         """Return what a host gets."""
         facts = host.facts
+        if self._needs:
+            joined = match_bindings(self._needs, host.bindings, host=host.name)
+            if isinstance(joined, NoBinding):
+                return Answer((), joined.reasons, True)
         holding = 0
         for subject in self._subjects:
             holding |= subject.holding(facts)

@@ -15,11 +15,13 @@ import msgspec
 
 from skerry.kit.quantities import parse_duration
 from skerry.matching.asking import device_needs
+from skerry.matching.bindings import NoBinding, match_bindings
 from skerry.matching.capacity import Need, lacks_of, need_of, room_of
 from skerry.matching.devices import taken_by
 from skerry.matching.releases import match_release
 from skerry.matching.requirements import clauses_of, match_requirements, unmet_of
 from skerry.spec.application import Placement
+from skerry.spec.binding import BindingSpec
 from skerry.spec.desired import SitePlacement, SitePolicy
 from skerry.spec.facts import Fact, HostFacts
 from skerry.spec.release import Release
@@ -49,7 +51,8 @@ class SiteState(msgspec.Struct, frozen=True, kw_only=True):
     """A site as it is placed on: its hosts' facts, and what other applications have there already.
 
     `reserved` and `taken` are by host, `present` names the hosts of each application, and `failed` is what
-    failed its self-test, by host. Nothing is changed in place.
+    failed its self-test, by host. `bindings` are those that the site offers,
+    `absent` by host those whose device is not there. Nothing is changed in place.
     """
 
     hosts: Mapping[str, HostFacts]
@@ -58,6 +61,8 @@ class SiteState(msgspec.Struct, frozen=True, kw_only=True):
     taken: Mapping[str, frozenset[str]] = {}
     present: Mapping[str, frozenset[str]] = {}
     failed: Mapping[str, Mapping[str, str]] = {}
+    bindings: tuple[BindingSpec, ...] = ()
+    absent: Mapping[str, frozenset[str]] = {}
 
     def with_application(self, release: Release, hosts: Iterable[str]) -> SiteState:
         """Return the state once an application has hosts: what it needs there is set aside."""
@@ -126,6 +131,12 @@ def fit_reasons(release: Release, state: SiteState, host: str, *, held: bool) ->
         facts = {**facts, "disk.free_bytes": _BOUNDLESS}
     spec = release.application.spec
     reasons = [f"the placement needs {lack}" for lack in match_requirements(spec.placement.requires, facts)]
+    joined = match_bindings(spec.needs, state.bindings, host=host)
+    if isinstance(joined, NoBinding):
+        reasons.extend(joined.reasons)
+    else:
+        gone = sorted({one.name for one in joined.bindings.values()} & state.absent.get(host, frozenset()))
+        reasons.extend(f"the device of binding {name} is not there" for name in gone)
     match = match_release(
         release,
         facts,

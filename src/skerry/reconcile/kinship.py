@@ -14,6 +14,7 @@ import msgspec
 
 from skerry.kit.digests import digest_of
 from skerry.spec.application import Component
+from skerry.spec.binding import DEVICE_TYPES
 from skerry.spec.release import Release
 from skerry.spec.report import VariantChoice
 
@@ -34,11 +35,15 @@ def find_kinship(release: Release, choices: Iterable[VariantChoice]) -> Kinship:
     }
     components = release.application.spec.components
     frames = [_frame(component, chosen.get(("image", component.name, ""), "")) for component in components]
+    if needs := release.application.spec.needs:
+        frames.append({"needs": msgspec.to_builtins(needs)})
     # What they are configured with is taken as models are; who cannot take it while it runs is restarted.
     hot = any(is_hot(component) or component.config is not None for component in components)
     frame = _digest(frames)
     cold = [_files(release, component, chosen) for component in components if not is_hot(component)]
+    device = next((need.name for need in needs if need.type in DEVICE_TYPES), "")
     alone = next((why for component in components if (why := _alone(component))), "")
+    alone = alone or (f"it is joined to the device {device}" if device else "")
     return Kinship(_digest([frames, cold]) if hot else "", frame, hot, alone)
 
 

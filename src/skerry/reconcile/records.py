@@ -15,6 +15,7 @@ import msgspec
 from skerry.kit.digests import short
 from skerry.kit.quantities import parse_duration
 from skerry.spec.application import Component
+from skerry.spec.binding import BindingNeed
 from skerry.spec.configuration import Configured
 from skerry.spec.ingress import Route
 from skerry.spec.publishing import Running
@@ -91,7 +92,7 @@ class ReleaseFact(msgspec.Struct, frozen=True):
     `problem` says why this host can never run it (no variant fits). `missing_bytes` is what is still to be
     fetched; `prepared` that its files are laid out and its images loaded; `tested` that its self-tests passed.
     `failed` says which variants failed their self-test here, and why; `images` maps components to the identity
-    of their image.
+    of their image. `needs` are the bindings that it is to be joined to.
 
     Releases of one `family` differ in nothing but models that their components take while they run (`hot`),
     those of one `frame` in nothing but models. `alone` says why two of its kind cannot run at a time.
@@ -127,6 +128,8 @@ class ReleaseFact(msgspec.Struct, frozen=True):
     def tokens(self) -> frozenset[str]:
         """The secrets that clients of its routes must show."""
         return frozenset(route.auth.token for route in self.ingress if route.auth.token)
+
+    needs: tuple[BindingNeed, ...] = ()
 
     @property
     def kin(self) -> str:

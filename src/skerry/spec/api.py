@@ -16,6 +16,7 @@ from skerry.spec.api_identity import QuarantineView
 from skerry.spec.api_recovery import HeldView
 from skerry.spec.api_relay import Via
 from skerry.spec.api_rollout import Control, Halt, RolloutState, SiteProgress, WaveProgress
+from skerry.spec.binding import BindingView
 from skerry.spec.desired import SitePlacement
 from skerry.spec.evidence import Evidence
 from skerry.spec.facts import HostFacts
@@ -121,7 +122,8 @@ class HostView(Part, frozen=True, kw_only=True):
 
     `ahead` are releases whose files it fetches before it gets them, and how far they are. `metadata` is what it
     holds of what is signed of releases. `holds` are what people there have said, in force as of `observed_at`.
-    `secrets` are the versions it uses. While it is `quarantined`, nothing is taken from it or given to it.
+    `secrets` are the versions it uses, `bindings` those that are used there or attached to it. While it is
+    `quarantined`, nothing is taken from it or given to it.
     """
 
     name: str
@@ -139,6 +141,7 @@ class HostView(Part, frozen=True, kw_only=True):
     metadata: MetadataHeld | None = None
     holds: tuple[Hold, ...] = ()
     secrets: dict[str, int] = {}
+    bindings: dict[str, BindingView] = {}
     facts: HostFacts = {}
     quarantined: QuarantineView | None = None
 
@@ -337,6 +340,7 @@ class FleetPreview(Part, frozen=True, kw_only=True):
     memory. `loose_topics` are those at whose other end nobody is, with the sites.
     `lacking_secrets` are those the release uses that have no value now, with the sites where they have none.
     `route_conflicts` say why routes of it cannot be, with the sites.
+    `excluded` are sites that lack a binding it needs, with the reason: no rollout offers it to them.
     """
 
     release: str
@@ -357,6 +361,7 @@ class FleetPreview(Part, frozen=True, kw_only=True):
     loose_topics: dict[str, tuple[str, ...]] = {}
     lacking_secrets: dict[str, tuple[str, ...]] = {}
     route_conflicts: dict[str, tuple[str, ...]] = {}
+    excluded: dict[str, str] = {}
 
 
 class PlacementView(Part, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from skerry.spec.binding import MAX_NEEDS, BindingNeed
 from skerry.spec.configuration import ApplicationConfig, FileFormat, KeyPath
 from skerry.spec.hardware import Objective, Preference, Requirements
 from skerry.spec.image import Image
@@ -390,6 +391,7 @@ class ApplicationSpec(Part, frozen=True, kw_only=True):
     runs both until the new one is proven. `auto` is blue-green where only models changed and nothing speaks
     against two at a time (a fixed port of the host, a device for one alone, data that is kept), else recreate.
     `ingress` is what others at the site may reach of it.
+    `needs` are bindings of its site: a site that lacks one does not get the application.
     """
 
     version: Version
@@ -397,6 +399,7 @@ class ApplicationSpec(Part, frozen=True, kw_only=True):
     topics: TopicsSpec = TopicsSpec()
     placement: Placement = Placement()
     config: ApplicationConfig | None = None
+    needs: Annotated[tuple[BindingNeed, ...], Meta(max_length=MAX_NEEDS)] = ()
     components: Annotated[tuple[Component, ...], Meta(min_length=1, max_length=64)]
     ingress: Routes = ()
 

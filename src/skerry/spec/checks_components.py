@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 
 from skerry.kit.quantities import parse_duration
 from skerry.spec.application import ApplicationSpec, Component, Probe
+from skerry.spec.binding import BindingNeed
+from skerry.spec.checks_bindings import binding_references
 from skerry.spec.checks_certificates import check_certificates
 from skerry.spec.checks_container import check_container, check_devices, check_limits, check_process
 from skerry.spec.checks_files import check_files, check_unique
@@ -31,6 +33,7 @@ def check_components(application: ApplicationSpec) -> Iterator[Problem]:
     for index, component in enumerate(components):
         path = f"spec.components[{index}]"
         yield from _check_component(path, component)
+        yield from _check_texts(path, component, application.needs)
         if application.update == "blue-green" and _shares_ports(component):
             for place, port in enumerate(component.ports):
                 if port.port:
@@ -77,7 +80,6 @@ def _check_component(path: str, component: Component) -> Iterator[Problem]:
     yield from _check_models(path, component, ports)
     yield from check_secrets(path, component)
     yield from check_certificates(path, component)
-    yield from _check_texts(path, component)
 
 
 def _check_models(path: str, component: Component, ports: Sequence[str]) -> Iterator[Problem]:
@@ -114,7 +116,7 @@ def _check_port(path: str, port: str, ports: Sequence[str]) -> Iterator[Problem]
         yield Problem(path, f"no port named {port}", hint)
 
 
-def _check_texts(path: str, component: Component) -> Iterator[Problem]:
+def _check_texts(path: str, component: Component, needs: Sequence[BindingNeed]) -> Iterator[Problem]:
     """Check every `${...}` of a component against what is known where it stands."""
     known = {"data", *(f"model.{mount.name}" for mount in component.models)}
     known |= {f"volume.{volume.name}" for volume in component.volumes}
@@ -126,6 +128,7 @@ def _check_texts(path: str, component: Component) -> Iterator[Problem]:
     # A self-test runs before the component has its ports.
     testing = known | {"self_test"}
     known |= {f"port.{port.name}" for port in component.ports}
+    known |= set(binding_references(needs, component.name))
     texts = [(f"{path}.command[{i}]", text, known) for i, text in enumerate(component.command)]
     texts += [(f"{path}.args[{i}]", text, known) for i, text in enumerate(component.args)]
     texts += [(f"{path}.env.{key}", text, known) for key, text in component.env.items()]

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from skerry.spec.binding import BindingSpec
 from skerry.spec.configuration import ConfiguredBy
 from skerry.spec.gates import MAX_GATES, GateSpec
 from skerry.spec.metadata import DigestText, Part
@@ -146,6 +147,7 @@ class DesiredState(Part, frozen=True, kw_only=True, tag_field="type", tag="desir
     to it alone, and `secret_orders` those it makes for itself; a host keeps one that is listed no more while a release
     there needs it. Versions whose ids are `revoked_secrets` are used no more whatever any document says. `pki` is what
     to trust and to issue with. `configurations` are those that assignments name.
+    `bindings` are all that the site offers, in its order; each host matches them against what a release needs.
     """
 
     site: str
@@ -165,3 +167,4 @@ class DesiredState(Part, frozen=True, kw_only=True, tag_field="type", tag="desir
     secret_orders: dict[str, tuple[SecretOrder, ...]] = {}
     pki: SitePki = SitePki()
     configurations: ConfiguredBy = {}
+    bindings: tuple[BindingSpec, ...] = ()

@@ -12,6 +12,7 @@ from zoneinfo import available_timezones
 
 from skerry.kit.quantities import parse_duration
 from skerry.spec.application import Application, Placement
+from skerry.spec.checks_bindings import check_bindings, check_needs
 from skerry.spec.checks_certificates import check_site_networks
 from skerry.spec.checks_components import check_components
 from skerry.spec.checks_configuration import check_application_config, check_configuration
@@ -143,6 +144,7 @@ def _check_application(application: Application) -> Iterator[Problem]:
     yield from check_components(application.spec)
     yield from check_application_config(application.spec)
     yield from check_ingress(application.spec)
+    yield from check_needs(application.spec)
     yield from _check_placement(application.metadata.name, application.spec.placement)
 
 
@@ -188,6 +190,7 @@ def _check_site(site: Site) -> Iterator[Problem]:
     yield from check_site_link(site.spec)
     yield from check_site_disk(site.spec)
     yield from check_site_networks(site.spec)
+    yield from check_bindings(site.spec.bindings)
 
 
 def _check_rollout(rollout: Rollout) -> Iterator[Problem]:

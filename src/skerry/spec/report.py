@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from skerry.spec.binding import BindingView
 from skerry.spec.facts import HostFacts
 from skerry.spec.hold import Hold
 from skerry.spec.ingress import RouteView
@@ -144,6 +145,7 @@ class Observed(Part, frozen=True, kw_only=True):
     `secrets` are the versions that are used, by name, `secrets_next` those that are held and to be used from their time
     on, and `made_secrets` what the host made for itself. `pki` is the host's part in the site's certificates. `routes`
     are those of the ingress.
+    `bindings` are those that are used or attached there, by name.
     """
 
     generation: int = 0
@@ -158,6 +160,7 @@ class Observed(Part, frozen=True, kw_only=True):
     made_secrets: Annotated[tuple[MadeSecret, ...], Meta(max_length=4096)] = ()
     pki: HostPki = HostPki()
     routes: Annotated[tuple[RouteView, ...], Meta(max_length=512)] = ()
+    bindings: dict[str, BindingView] = {}
 
 
 class Event(Part, frozen=True, kw_only=True):

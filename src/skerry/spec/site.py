@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from skerry.kit.quantities import RATE_PATTERN
+from skerry.spec.binding import MAX_BINDINGS, BindingSpec
 from skerry.spec.metadata import Document, Duration, Part, Size
 from skerry.spec.topics import BrokerKind
 
@@ -99,7 +100,8 @@ class SiteSpec(Part, frozen=True, kw_only=True):
     take of each host's disk. Where there are `switch_windows`, a host fetches, lays out and tests a new
     release at any time, and switches to it in one of them only; to one of an urgent rollout at once. A site that
     is `reached_by` bundles has no link: a wave offers it its release although nothing is heard of it, and does not wait
-    for it; what became of it counts when its reports are carried back.
+    for it; what became of it counts when its reports are carried back. `bindings` are what is there: applications
+    that need one are joined to it.
     """
 
     time_zone: Annotated[str, Meta(max_length=64)] = "UTC"
@@ -112,6 +114,7 @@ class SiteSpec(Part, frozen=True, kw_only=True):
     switch_windows: Annotated[tuple[SwitchWindow, ...], Meta(max_length=16)] = ()
     broker: BrokerKind | None = None
     variables: dict[VariableName, Annotated[str, Meta(max_length=4096)]] = {}
+    bindings: Annotated[tuple[BindingSpec, ...], Meta(max_length=MAX_BINDINGS)] = ()
 
 
 class Site(Document, frozen=True, kw_only=True, tag="Site"):

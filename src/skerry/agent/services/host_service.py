@@ -38,14 +38,15 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     """What a component is started with, beside what is its own.
 
     `env` are variables, which the component's own override; `secret_env` are variables whose values are read from files
-    when it starts. `values` fill `${...}` references by name. `mounts` are for containers alone: paths in `env` and
-    `values` are then those in the container.
+    when it starts. `values` fill `${...}` references by name. `mounts` and `devices` are for containers alone: paths
+    in `env` and `values` are then those in the container.
     """
 
     env: Mapping[str, str] = {}
     secret_env: Mapping[str, Path] = {}
     values: Mapping[str, str] = {}
     mounts: tuple[Mount, ...] = ()
+    devices: tuple[str, ...] = ()
 
 
 NOTHING = Given()
@@ -150,6 +151,7 @@ class HostServices(HostService):
             secret_env={key: value for one in given for key, value in one.secret_env.items()},
             values={key: value for one in given for key, value in one.values.items()},
             mounts=tuple(mount for one in given for mount in one.mounts),
+            devices=tuple(dict.fromkeys(device for one in given for device in one.devices)),
         )
 
     async def begin(self) -> None:

@@ -39,8 +39,19 @@ SECRETS = "/skerry/secrets"
 """Where a container finds its secrets."""
 
 
+Joined = Callable[[str, ReleaseFact, Component], tuple[SecretUse, ...]]
+
+
+def joined_to_nothing(_application: str, _fact: ReleaseFact, _component: Component) -> tuple[SecretUse, ...]:
+    """Return that a component uses no secrets but its own."""
+    return ()
+
+
 class SecretParts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host's secrets are made of. `now` is the time it believes; `fact_of` tells of a release by digest."""
+    """What a host's secrets are made of. `now` is the time it believes; `fact_of` tells of a release by digest.
+
+    `joined` tells which secrets a component uses beside its own: those of what it is joined to.
+    """
 
     host: str
     vault: Vault
@@ -51,6 +62,12 @@ class SecretParts(msgspec.Struct, frozen=True, kw_only=True):
     note: Note
     fact_of: Callable[[str], ReleaseFact | None]
     telling: SecretTelling
+    joined: Joined = joined_to_nothing
+
+
+def place_name(application: str, fact: ReleaseFact, component: Component) -> str:
+    """Return the name of the directory that a component's files are in."""
+    return f"{application}.{component.name}.{short(fact.kin)}"
 
 
 class _Place(msgspec.Struct, frozen=True):
@@ -62,7 +79,7 @@ class _Place(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        return f"{self.application}.{self.component.name}.{short(self.fact.kin)}"
+        return place_name(self.application, self.fact, self.component)
 
 
 class HostSecrets(HostService):
@@ -120,11 +137,12 @@ class HostSecrets(HostService):
         found: dict[str, str] = {}
         for digest in digests:
             fact = self._parts.fact_of(digest)
-            uses = (
-                {use.name for component in fact.components for use in component.secrets} | fact.tokens
-                if fact
-                else set[str]()
-            )
+            application = fact.name.partition("@")[0] if fact else ""
+            uses = {
+                use.name
+                for component in (fact.components if fact else ())
+                for use in self._joined(application, fact, component).secrets
+            } | (fact.tokens if fact else set[str]())
             if lacking := sorted(uses - self._parts.vault.state.uses.keys()):
                 why = f" ({self._trouble})" if self._trouble else ""
                 found[digest] = f"waiting for a value of secret {', '.join(lacking)}{why}"
@@ -145,6 +163,7 @@ class HostSecrets(HostService):
             Unavailable: one of them has no value here (`secret.missing`), or cannot be placed.
             Rejected: a value cannot be a variable's (`secret.not_text`).
         """
+        component = self._joined(application, fact, component)
         if not component.secrets:
             return NOTHING
         self._parts.vault.open()
@@ -198,6 +217,13 @@ class HostSecrets(HostService):
         self._look_after(places, turn.instances)
         if failure is not None:
             raise failure
+
+    def _joined(self, application: str, fact: ReleaseFact | None, component: Component) -> Component:
+        """Return a component with the secrets of what it is joined to among its own."""
+        more = self._parts.joined(application, fact, component) if fact is not None else ()
+        if not more:
+            return component
+        return msgspec.structs.replace(component, secrets=(*component.secrets, *more))
 
     def _place_all(self, places: Sequence[_Place]) -> SkerryError | None:
         """Place all files there are values for; return what went wrong first, which keeps no other from theirs."""
@@ -261,7 +287,8 @@ class HostSecrets(HostService):
             fact = self._parts.fact_of(digest) if digest else None
             whole = whole and (fact is not None or not digest)
             tokens |= fact.tokens if fact else set[str]()
-            for component in fact.components if fact else ():
+            for own in fact.components if fact else ():
+                component = self._joined(application, fact, own)
                 if component.secrets and fact is not None:
                     place = _Place(application, fact, component)
                     places[place.name] = place

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import msgspec
 
+from skerry.adapters.device_nodes import DeviceNodes
 from skerry.adapters.listening_ports import listening_ports
 from skerry.adapters.memory_folder import find_memory_folder
 from skerry.agent.authority import HostAuthority
+from skerry.agent.binding_files import BindingFiles
+from skerry.agent.binding_telling import BindingTelling
 from skerry.agent.configurations import Configurations
 from skerry.agent.host_runtime import HostRuntime
 from skerry.agent.identity import Identity
@@ -21,7 +24,9 @@ from skerry.agent.loops.probe import ProbeLoop
 from skerry.agent.loops.sync import Syncer
 from skerry.agent.measurements import Measurements
 from skerry.agent.releases import Releases
+from skerry.agent.secret_files import SecretFiles
 from skerry.agent.secret_telling import SecretTelling
+from skerry.agent.services.bindings import BindingParts, HostBindings
 from skerry.agent.services.bus import BusParts, HostBus
 from skerry.agent.services.certificates import CertificateParts, HostCertificates
 from skerry.agent.services.configuration import HostConfiguration
@@ -67,10 +72,12 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
 
 def open_services(ground: Ground) -> HostServices:
     """Return the services of a host; one that uses another comes after it."""
-    secrets, certificates = _secrets(ground), _certificates(ground)
+    files = open_secret_files(ground.data)
+    bindings = _bindings(ground, files)
+    secrets, certificates = _secrets(ground, files, bindings), _certificates(ground)
     ingress = _ingress(ground, secrets, certificates.local)
     bus = _bus(ground)
-    return HostServices([secrets, certificates, _configuration(ground), bus, ingress])
+    return HostServices([bindings, secrets, certificates, _configuration(ground), bus, ingress])
 
 
 def _certificates(ground: Ground) -> HostCertificates:
@@ -107,20 +114,40 @@ def default_ports(https: int = 0, http: int = 0) -> ProxyPorts:
     return ProxyPorts(https or (443 if may else 8443), http or (80 if may else 8080))
 
 
-def _secrets(ground: Ground) -> HostSecrets:
+def _bindings(ground: Ground, secrets: SecretFiles) -> HostBindings:
+    syncer = ground.syncer
+    telling = BindingTelling(ground.store, ground.runtime, ground.prober, ground.clock)
+    telling.note = syncer.note
+    parts = BindingParts(
+        host=ground.identity.place.host,
+        offered=lambda: syncer.desired.bindings if syncer.desired else (),
+        files=BindingFiles(ground.data / "bindings"),
+        secrets=secrets,
+        devices=DeviceNodes(),
+        clock=ground.clock,
+        now=syncer.now,
+        note=syncer.note,
+        fact_of=ground.releases.fact,
+        telling=telling,
+    )
+    return HostBindings(parts)
+
+
+def _secrets(ground: Ground, files: SecretFiles, bindings: HostBindings) -> HostSecrets:
     syncer = ground.syncer
     telling = SecretTelling(ground.store, ground.runtime, ground.prober, ground.clock)
     telling.note = syncer.note
     parts = SecretParts(
         host=ground.identity.place.host,
         vault=Vault(ground.data, ground.keys),
-        files=open_secret_files(ground.data),
+        files=files,
         keys=ground.keys,
         clock=ground.clock,
         now=syncer.now,
         note=syncer.note,
         fact_of=ground.releases.fact,
         telling=telling,
+        joined=bindings.uses,
     )
     return HostSecrets(parts)
 

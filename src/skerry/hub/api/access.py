@@ -45,6 +45,7 @@ ACCESS: Mapping[str, tuple[Needed, Scoping]] = {
     "preview_document": ("viewer", "narrowed"),
     "list_placements": ("viewer", "inside"),
     "explain_topics": ("viewer", "inside"),
+    "explain_binding": ("viewer", "inside"),
     "show_diff": ("viewer", "everybody"),
     "show_traffic": ("viewer", "narrowed"),
     "show_delivery": ("viewer", "inside"),

@@ -19,6 +19,7 @@ from litestar.types import Receive, Scope, Send
 
 from skerry.carrier.limits import TooMany
 from skerry.hub.api import (
+    bindings,
     bundles,
     configurations,
     decisions,
@@ -95,6 +96,7 @@ def operations() -> Litestar:
     """Return all operations, for whichever hub a request comes with."""
     handlers = [
         *operators.HANDLERS,
+        *bindings.HANDLERS,
         *fleet.HANDLERS,
         *releases.HANDLERS,
         *metadata.HANDLERS,

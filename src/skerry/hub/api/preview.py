@@ -67,14 +67,16 @@ def explain_topics(name: FromPath[str], hub: TheHub, seen: TheSeen) -> SiteTopic
 
 def _preview(hub: Hub, release: Release, selector: str) -> FleetPreview:
     chosen = parse_selector(selector)
-    hosts = Previewing(hub.store).hosts(release.application.metadata.name, chosen)
+    previewing = Previewing(hub.store)
+    found = preview_fleet(release, previewing.hosts(release.application.metadata.name, chosen))
     lacking = lacking_secrets(hub, release, selector)
     return msgspec.structs.replace(
-        preview_fleet(release, hosts),
+        found,
         selector=selector,
         loose_topics=loose_topics(hub.store, release, chosen),
         lacking_secrets=lacking,
         route_conflicts=route_conflicts(hub, release, selector),
+        excluded=previewing.excluded(release, chosen),
     )
 
 

@@ -11,7 +11,6 @@ import msgspec
 from skerry.kit.quantities import parse_duration, parse_rate, parse_size
 from skerry.matching.answering import Previewer, PreviewHost
 from skerry.spec.desired import OpenWindow, SitePolicy
-from skerry.spec.facts import HostFacts
 from skerry.spec.release import Release
 from skerry.spec.site import SiteSpec
 from skerry.testing.simulation.documents import Behaviour, Fault, ScenarioSpec, SimulatedFleetSpec, SiteGroup
@@ -94,9 +93,9 @@ def as_written(plan: SitePlan, site: SiteSpec, *, rate: str) -> SitePlan:
     )
 
 
-def match_facts(previewer: Previewer, facts: HostFacts, *, site: str, policy: SitePolicy) -> tuple[str, int]:
-    """Return why a release fits a host of these facts not at all, and the bytes of the variants it gets."""
-    answer = previewer.answer(PreviewHost(site=site, facts=facts, policy=policy))
+def match_facts(previewer: Previewer, host: PreviewHost) -> tuple[str, int]:
+    """Return why a release fits a host not at all, and the bytes of the variants it gets."""
+    answer = previewer.answer(host)
     if answer.reasons:
         return "; ".join(answer.reasons), 0
     return "", previewer.missing_bytes(answer.chosen, frozenset())[0]
@@ -115,8 +114,10 @@ def behaviour_of(faults: Sequence[Fault], hardware: str, rng: Random) -> Behavio
 def _answer(previewer: Previewer | None, group: SiteGroup) -> tuple[str, int]:
     if previewer is None or not group.facts:
         return "", 0
-    policy = SitePolicy(host_network=group.site.host_network)
-    return match_facts(previewer, group.host_facts, site=group.name, policy=policy)
+    site = group.site
+    policy = SitePolicy(host_network=site.host_network)
+    host = PreviewHost(site=group.name, facts=group.host_facts, policy=policy, bindings=site.bindings)
+    return match_facts(previewer, host)
 
 
 def _host(

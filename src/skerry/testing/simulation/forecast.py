@@ -12,7 +12,7 @@ from random import Random
 import msgspec
 
 from skerry.kit.quantities import parse_size
-from skerry.matching.answering import Previewer
+from skerry.matching.answering import Previewer, PreviewHost
 from skerry.spec.api import HostView, SiteView
 from skerry.spec.desired import SitePolicy
 from skerry.spec.metadata import Metadata
@@ -94,10 +94,14 @@ def _matched(
     if previewer is None:
         return plan.hosts
     policy = SitePolicy(host_network=spec.host_network)
-    return tuple(
-        msgspec.structs.replace(
-            host, problem=match_facts(previewer, facts[host.name], site=plan.name, policy=policy)[0]
+
+    def seen(name: str) -> PreviewHost:
+        return PreviewHost(
+            site=plan.name, facts=facts[name], policy=policy, name=name, bindings=spec.bindings
         )
+
+    return tuple(
+        msgspec.structs.replace(host, problem=match_facts(previewer, seen(host.name))[0])
         if facts[host.name]
         else host
         for host in plan.hosts
