@@ -15,6 +15,7 @@ import pytest
 
 from skerry.cli.main import run
 from skerry.spec.api import HostView
+from skerry.spec.api_forecast import ForecastView
 from skerry.spec.api_secret import (
     ExposureView,
     MadeView,
@@ -150,6 +151,34 @@ def test_values_are_ordered_from_hosts_and_what_those_tell_is_shown(
     assert asked(hub) == body | {"rotate_every": "86400s"}
 
 
+def test_what_runs_out_is_listed_and_makes_the_exit_code_1(
+    hub: HubDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    view = ForecastView(
+        site="zurich",
+        host="edge",
+        kind="secret",
+        name="db",
+        version=3,
+        ends_at=NOW,
+        back_by=NOW + timedelta(days=2),
+        why=("no later version is prepared", "silent for 3d"),
+        last_seen_at=NOW,
+    )
+    hub.views["/forecast"] = [
+        view,
+        msgspec.structs.replace(view, kind="certificate", name="ca", version=None),
+    ]
+    assert run(["secret", "forecast", "--site", "zurich", "--within", "30d"]) == 1
+    assert hub.requests[-1] == "GET /forecast?site=zurich&within_s=2592000"
+    shown = capsys.readouterr().out
+    for told in ("secret db 3", "certificate ca ", "no later version is prepared; silent for 3d"):
+        assert told in shown
+    hub.views["/forecast"] = []
+    assert run(["secret", "forecast", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
 def test_secrets_are_listed_explained_revoked_and_deleted(
     hub: HubDouble, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -173,6 +202,46 @@ def test_secrets_are_listed_explained_revoked_and_deleted(
     assert "DELETE /secrets/db" not in hub.requests
     assert run(["secret", "delete", "db", "--yes"]) == 0
     assert "DELETE /secrets/db" in hub.requests
+
+
+def test_all_that_a_lost_host_could_read_is_rotated_in_one_go(
+    hub: HubDouble, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def exposed(name: str, version: int, *, needed: bool = True) -> ExposureView:
+        return ExposureView(
+            host="edge", site="z", name=name, version=version, sealed_at=NOW, rotate_needed=needed, why=""
+        )
+
+    made = msgspec.structs.replace(ONE, kind="random", making=Making(kind="random", alphabet="hex"))
+    hub.views |= {
+        "/hosts/edge/secrets": [
+            exposed("db", 1),
+            exposed("made", 1),
+            exposed("made", 2),
+            exposed("old", 1, needed=False),
+        ],
+        "/secrets/made": SecretView(
+            name="made", versions=(made, msgspec.structs.replace(made, version=2, state="next"))
+        ),
+        "/secrets/made/versions": SecretAnswer(name="made", version=msgspec.structs.replace(made, version=3)),
+    }
+    assert run(["secret", "rotate-exposed", "edge"]) == 1
+    shown = capsys.readouterr().out
+    assert "it is generated anew, and is stored" in shown
+    assert "a file named db in --from-dir" in shown
+    posted = [request for request in hub.requests if request.startswith("POST")]
+    assert posted == ["POST /secrets/made/versions"], "once, although two versions of it were exposed"
+    assert msgspec.json.decode(hub.bodies["/secrets/made/versions"]) == {
+        "generate": {"kind": "random", "alphabet": "hex"}
+    }
+    assert run(["secret", "rotate-exposed", "edge", "--from-dir", str(tmp_path / "nowhere")]) == 2
+    (tmp_path / "db").write_text(CANARY)
+    assert run(["secret", "rotate-exposed", "edge", "--from-dir", str(tmp_path), "--dry-run"]) == 0
+    assert base64.b64decode(asked(hub)["value"]).decode() == CANARY
+    assert asked(hub)["dry_run"]
+    shown = capsys.readouterr().out
+    assert "would be stored" in shown
+    assert CANARY not in shown
 
 
 def test_a_host_is_revoked_with_the_list_of_what_it_could_read(

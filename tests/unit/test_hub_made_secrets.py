@@ -13,11 +13,10 @@ import pytest
 from skerry.adapters.key_file import KeyFile
 from skerry.hub.api.app import API_PATH
 from skerry.hub.secret_rekeying import rekey
-from skerry.hub.secret_sealing import Sealer
 from skerry.ports.hub_store import AppliedReport
 from skerry.spec.report import MadeSecret, Observed
 from skerry.spec.secret import Making, SecretOrder
-from tests.unit.test_hub_secrets import Vaulted
+from tests.unit.test_hub_secrets import Vaulted, sealer_of
 
 pytestmark = pytest.mark.secrets
 
@@ -146,9 +145,7 @@ async def test_the_hub_s_key_is_changed_with_such_versions_among_the_stored(worl
 
 async def test_a_host_in_quarantine_is_asked_for_nothing_new(world: Vaulted) -> None:
     barred = {"edge-1"}
-    found = (getattr(add, "__self__", None) for add in world.hub.issuer.additions)
-    (sealer,) = (one for one in found if isinstance(one, Sealer))
-    sealer._is_barred = barred.__contains__  # pyright: ignore[reportPrivateUsage]
+    sealer_of(world)._is_barred = barred.__contains__  # pyright: ignore[reportPrivateUsage]
     await order(world)
     assert await ordered(world) == ()
     barred.clear()

@@ -15,6 +15,9 @@ from typing import Any
 import click
 
 from skerry.cli.output import Column, output_option, print_view, print_views
+from skerry.cli.secret_before import as_before, request_like
+from skerry.cli.secret_exposed import rotate_exposed
+from skerry.cli.secret_forecast import forecast
 from skerry.cli.secret_options import (
     changing_options,
     making_of,
@@ -35,7 +38,7 @@ from skerry.spec.api_secret import (
     SecretVersionView,
     SecretView,
 )
-from skerry.spec.secret import MAX_VALUE_BYTES, Making
+from skerry.spec.secret import MAX_VALUE_BYTES
 
 _views: tuple[Column[SecretView], ...] = (
     Column("NAME", lambda view: view.name),
@@ -76,6 +79,10 @@ _exposures: tuple[Column[ExposureView], ...] = (
 @click.group(epilog=examples("skerry secret set db-password --from-file password", "skerry secret list"))
 def secret() -> None:
     """Set, rotate and revoke secrets, and see which holds where."""
+
+
+secret.add_command(forecast)
+secret.add_command(rotate_exposed)
 
 
 @secret.command(
@@ -155,14 +162,13 @@ def rotate(name: str, from_file: Path | None, anew: bool, output: str, **said: A
         raise click.UsageError("write either --from-file or --generate")
     with connect() as client:
         before = _before(client.secret(name), said["site"], said["selector"])
-        said |= {"site": before.site, "selector": before.selector}
+        times = {key: said[name] for key, name in (("not_before", "not_before"), ("expires_at", "expires"))}
+        times["dry_run"] = said["dry_run"]
         if anew:
-            every = f"{before.rotate_every_s}s" if before.rotate_every_s is not None else None
-            request = _asked(
-                said, generate=_as_before(name, before), at_site=before.at_site, rotate_every=every
-            )
+            request = request_like(before, generate=as_before(name, before), **times)
         else:
-            request = _asked(said, value=base64.b64encode(_read_value(from_file)).decode())
+            value = base64.b64encode(_read_value(from_file)).decode()
+            request = request_like(before, value=value, **times)
         _tell(client.add_secret_version(name, request), output)
 
 
@@ -287,16 +293,6 @@ def _before(view: SecretView, site: str, selector: str) -> SecretVersionView:
         hint = "skerry secret set stores a first value for sites"
         raise Missing("secret.missing", f"{view.name} has no value for {scope_text(wanted)}", hint=hint)
     return own[-1]
-
-
-def _as_before(name: str, before: SecretVersionView) -> Making:
-    if before.making is not None:
-        return before.making
-    if before.kind == "set":
-        hint = "give the next value with --from-file or on standard input"
-        raise Missing("secret.not_generated", f"{name} was set, and not generated", hint=hint)
-    # It was made before it was noted how.
-    return Making(kind=before.kind, length=before.length or 32)
 
 
 def _tell(answer: SecretAnswer, output: str) -> None:

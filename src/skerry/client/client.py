@@ -48,6 +48,7 @@ from skerry.spec.api import (
 from skerry.spec.api_binding import BindingDecision
 from skerry.spec.api_configuration import ConfigurationView, RenderedConfiguration
 from skerry.spec.api_delivery import DeltaOrder, DeltaOrdered, HostDelivery, ReleaseDiff, TrafficPreview
+from skerry.spec.api_forecast import ForecastView
 from skerry.spec.api_ingress import RouteExplanation, RouteStanding
 from skerry.spec.api_pki import AuthorityView, PkiImport, PkiRequest, PkiView, TrustBundle
 from skerry.spec.api_policy import PolicyDecision, PolicyView
@@ -274,6 +275,10 @@ class Client:
         """Have a version used nowhere any more."""
         asked = {"dry_run": "true" if dry_run else "", "force": "true" if force else ""}
         return self._post(f"/secrets/{_part(name)}/versions/{version}/revoke", None, SecretAnswer, **asked)
+
+    def forecast(self, *, site: str = "", within_s: int = 0) -> list[ForecastView]:
+        """Return what runs out before its host is expected back, or within a time."""
+        return self._get("/forecast", list[ForecastView], site=site, within_s=str(within_s))
 
     def secret_decision(self, name: str, site: str) -> SecretDecision:
         """Return which version a site gets, and why."""

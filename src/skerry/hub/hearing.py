@@ -32,12 +32,14 @@ _log = structlog.get_logger()
 
 BLOB_TOKEN_TTL = timedelta(hours=1)
 RELOAD_EVERY_S = 1.0
+SILENCE = timedelta(hours=1)
+"""A silence that is worth remembering: shorter ones say nothing about how long a site may be away."""
 LONGEST_AGE_S = 10 * 366 * 86400.0
 """What a relay may say that it has held a report for; beyond it dates end."""
 
 
 class KnownHost(msgspec.Struct):
-    """A host at hand: its key, and the newest sequence this process has applied."""
+    """A host at hand: its key, the newest sequence this process has applied, and when it last heard of the host."""
 
     name: str
     site: str
@@ -45,6 +47,7 @@ class KnownHost(msgspec.Struct):
     key: Key
     sequence: int
     told: bool = False
+    heard_at: datetime | None = None
 
     @property
     def waiting_key(self) -> str:
@@ -115,6 +118,7 @@ class Hearing:
         """Keep a host at hand."""
         key = public_key(record.sign_key)
         known = KnownHost(record.name, record.site, record.sign_key, key, record.sequence)
+        known.heard_at = record.last_seen_at
         self._hosts.setdefault(key_id(record.sign_key), known)
 
     def forget(self, name: str) -> None:
@@ -237,6 +241,8 @@ class Hearing:
                 # Whoever waits with this identity asks again, so that two machines are soon found out.
                 self._notifier.notify(host.waiting_key)
                 self.on_session(host)
+            if host.heard_at is not None and now - host.heard_at >= SILENCE:
+                await asyncio.to_thread(self._note_silence, host.name, now)
             acknowledged = await asyncio.to_thread(self._store.apply_reports, applied)
         except Denied:
             self.on_session(host)
@@ -244,7 +250,7 @@ class Hearing:
         except Missing:
             self.forget(host.name)
             raise Unauthenticated("host.unknown", f"{host.name} is not enrolled here any more") from None
-        host.sequence = max(host.sequence, acknowledged)
+        host.sequence, host.heard_at = max(host.sequence, acknowledged), now
         await self._look_ahead(host.site, fresh)
         if any(_may_move(report) for report in applied):
             self._issuer.mark(host.site)
@@ -254,6 +260,13 @@ class Hearing:
         if any(report.observed or report.facts or report.events for report in applied):
             self.on_news()
         return acknowledged
+
+    def _note_silence(self, name: str, now: datetime) -> None:
+        """Note for how long nothing was heard of a host by anybody: another replica, or a relay, may have."""
+        record = self._store.host(name)
+        seen_at = record.last_seen_at if record is not None else None
+        if seen_at is not None and now - seen_at >= SILENCE:
+            self._store.note_silence(name, seen_at, now)
 
     async def _take_metrics(self, host: KnownHost, envelope: JsonEnvelope, newest: Report) -> int:
         """Store what a host measured and return the sequence it was told under; 0 when it was not taken.

@@ -133,6 +133,10 @@ class SecretKeeper:
         found = self._cache.versions(names, site.name)
         return {name: self._offer(versions, site.name, choose) for name, versions in found.items()}
 
+    def known(self, names: Collection[str], site: str) -> dict[str, Sequence[SecretRecord]]:
+        """Return the versions of several secrets, by name, without those that are for another site alone."""
+        return self._cache.versions(names, site)
+
     def outlived(self, versions: Sequence[SecretRecord], scope: Scope) -> list[str]:
         """Return the ids of versions of a scope that so many later ones have left behind that nobody asks for them."""
         now = self._clock.now()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Protocol
+
+MAX_SILENCES = 20
+"""So many silences of a host are kept, the newest."""
 
 
 class Presences(Protocol):
@@ -12,4 +15,12 @@ class Presences(Protocol):
 
     def note_seen(self, seen: Mapping[str, datetime]) -> None:
         """Note when hosts were last there; what is stored never goes back, and unknown hosts are passed over."""
+        ...
+
+    def note_silence(self, host: str, begun_at: datetime, ended_at: datetime) -> None:
+        """Note that nothing was heard of a host for a while; the same beginning again changes nothing."""
+        ...
+
+    def silences(self) -> Mapping[str, Sequence[timedelta]]:
+        """Return how long hosts were silent, by host, the newest `MAX_SILENCES` of each, the newest last."""
         ...

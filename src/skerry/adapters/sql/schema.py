@@ -382,6 +382,15 @@ authorities = sa.Table(
     sa.Column("revoked_at", Instant),
 )
 
+# No foreign key: a host that was removed and joins again is the same machine at the same place.
+host_silences = sa.Table(
+    "host_silences",
+    metadata,
+    sa.Column("host", sa.Text, primary_key=True),
+    sa.Column("begun_at", Instant, primary_key=True),
+    sa.Column("ended_at", Instant, nullable=False),
+)
+
 # No foreign keys: what was measured stays true when a host has gone. Gates ask by application and release.
 metric_windows = sa.Table(
     "metric_windows",

@@ -6,7 +6,7 @@ What each method promises stands at the port; what it does, in `operators`, `fle
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -22,6 +22,7 @@ from skerry.adapters.sql import (
     recoveries,
     releases,
     signed_metadata,
+    silences,
 )
 from skerry.adapters.sql import policies as policy_rows
 from skerry.adapters.sql import relays as relay_rows
@@ -192,6 +193,12 @@ class SqlHubStore(SqlSecrets, SqlConfigurations, SqlAuthorities, HubStore):
 
     def note_seen(self, seen: Mapping[str, datetime]) -> None:
         self._database.write(lambda connection: fleet.note_seen(connection, seen))
+
+    def note_silence(self, host: str, begun_at: datetime, ended_at: datetime) -> None:
+        self._database.write(lambda connection: silences.note(connection, host, begun_at, ended_at))
+
+    def silences(self) -> Mapping[str, Sequence[timedelta]]:
+        return self._database.read(silences.load)
 
     def events(self, *, site: str = "", host: str = "", limit: int = 100) -> Sequence[EventRecord]:
         return self._database.read(lambda connection: fleet.load_events(connection, site, host, limit))

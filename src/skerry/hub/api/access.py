@@ -103,6 +103,7 @@ ACCESS: Mapping[str, tuple[Needed, Scoping]] = {
     "remove_secret": ("operator", "whole"),
     "explain_secret": ("operator", "whole"),
     "list_exposures": ("operator", "whole"),
+    "forecast": ("operator", "whole"),
     # say who may, and what must be proven
     "remove_policy": ("admin", "whole"),
     "request_issuer": ("admin", "whole"),

@@ -26,6 +26,7 @@ from skerry.hub.api import (
     deltas,
     documents,
     fleet,
+    forecast,
     hosts,
     metadata,
     operators,
@@ -114,6 +115,7 @@ def operations() -> Litestar:
         *secrets.HANDLERS,
         *routes.HANDLERS,
         *pki.HANDLERS,
+        *forecast.HANDLERS,
     ]
     for handler in handlers:
         handler.responses = ERRORS
