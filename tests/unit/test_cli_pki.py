@@ -95,7 +95,7 @@ def test_a_root_is_made_and_signs_without_a_hub_and_what_it_signed_is_imported(
     arguments = ["pki", "sign", str(request), "--root", str(safe), "--out", str(signed)]
     assert run([*arguments, "--domain", "edge.example.com"]) == 0
     chain, root, crls = split_pem(signed.read_text())
-    assert inspect_authority(chain).bounds.domains == ("edge.example.com", "localhost")
+    assert inspect_authority(chain).bounds.domains == ("edge.example.com", "site.internal", "localhost")
     assert inspect_authority(root).subject == "CN=Example root"
     assert len(crls) == 1
     assert "PRIVATE" not in signed.read_text()

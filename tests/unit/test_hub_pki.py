@@ -11,13 +11,17 @@ import pytest
 
 from skerry.adapters.sql.store import SqlHubStore
 from skerry.agent.authority import HostAuthority
+from skerry.agent.certificate_files import CertificateFolders
 from skerry.agent.keys import KeyFiles
+from skerry.agent.site_ca import LocalCertificates, Wanted
 from skerry.client.pki_root import make_root_files, sign_request
 from skerry.hub.api.app import API_PATH
 from skerry.hub.pki_issuing import MAX_LIVE
 from skerry.hub.pki_keeping import PkiFile
+from skerry.hub.routing import domain_of
 from skerry.kit.errors import Conflict, Missing, Rejected
 from skerry.ports.hub_store import AppliedReport, Audit
+from skerry.spec.ingress import Route, route_names
 from skerry.spec.pki import HostPki, SitePki
 from skerry.spec.report import Observed
 from skerry.trust.authorities import check_chain, inspect_authority, make_request, new_key, revoked_by
@@ -91,7 +95,7 @@ async def test_a_host_that_asks_is_issued_one_and_the_document_then_stays_the_sa
     own = pki.hosts["edge-1"]
     found = inspect_authority(own.chain)
     assert check_chain(own.chain, pki.roots) == pki.roots[0]
-    assert found.bounds.domains == ("harbour.skerry.internal", "localhost")
+    assert found.bounds.domains == ("harbour.skerry.internal", "site.internal", "localhost")
     assert fleet.hosts["edge-1"].why_none == ""
     assert own.crl == fleet.hosts["edge-1"].state.crl
     before = (await fleet.issued()).generation
@@ -281,3 +285,24 @@ async def test_operators_see_what_was_issued_and_by_whom(fleet: Fleet) -> None:
     files = [path for path in fleet.folder.rglob("*") if path.is_file() and path.name != "authorities.json"]
     assert not [path for path in files if secret in path.read_bytes()]
     fleet.hub = msgspec.structs.replace(fleet.hub, store=SqlHubStore.open(fleet.folder / "hub.db"))
+
+
+async def test_what_an_ingress_asks_for_is_issued_by_a_host_and_planned_for_by_the_hub(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    await fleet.exchange()
+    fleet.hub.pki.domain = "edge.example.com"
+    assert domain_of(fleet.hub) == "edge.example.com"
+    fleet.clock.advance(60.0)
+    await fleet.exchange()
+    names = route_names(
+        Route(name="main", component="web", port="http"), "reader", "harbour", domain_of(fleet.hub)
+    )
+    local = LocalCertificates(
+        fleet.hosts["edge-1"],
+        CertificateFolders(tmp_path / "m"),
+        fleet.clock,
+        site="harbour",
+        now=fleet.clock.now,
+    )
+    assert local.ask(Wanted("ingress", dns=names, client=False)) is not None, local.why("ingress")

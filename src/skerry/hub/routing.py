@@ -20,7 +20,6 @@ from skerry.rollout.quantiles import Tails
 from skerry.spec.api_ingress import RouteFigures, RouteStanding
 from skerry.spec.ingress import RouteView
 from skerry.spec.metrics import Histogram, Rate, merge_histograms, merge_rates
-from skerry.spec.pki import DEFAULT_DOMAIN
 from skerry.spec.problems import Problem
 from skerry.spec.release import Release
 from skerry.spec.site import Site
@@ -50,9 +49,9 @@ def route_conflicts(hub: Hub, release: Release, selector: str) -> dict[str, tupl
     return {why: tuple(sites) for why, sites in _conflicts(hub, release, selector, {}).items()}
 
 
-def domain_of(_hub: Hub) -> str:
+def domain_of(hub: Hub) -> str:
     """Return what names of sites end with."""
-    return DEFAULT_DOMAIN
+    return hub.pki.domain
 
 
 def _conflicts(

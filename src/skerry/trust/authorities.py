@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from skerry.kit.errors import Untrusted
+from skerry.spec.ingress import SHORT_DOMAIN
 from skerry.trust.pki import BACKDATE, LOCAL_NAME, Bounds, life_of
 
 ROOT_LIFE = timedelta(days=20 * 365)
@@ -122,7 +123,7 @@ def issue_issuer(root: Issuing, request: str, domain: str, now: datetime) -> str
     csr = x509.load_pem_x509_csr(request.encode())
     end = min(now + ISSUER_LIFE, certificates_of(root.chain)[0].not_valid_after_utc)
     builder = _authority_builder(csr.subject, key, now, end, path_length=1)
-    permitted = [x509.DNSName(domain), x509.DNSName(LOCAL_NAME)]
+    permitted = [x509.DNSName(name) for name in (domain, SHORT_DOMAIN, LOCAL_NAME)]
     constraints = x509.NameConstraints(permitted_subtrees=permitted, excluded_subtrees=None)
     return _signed(builder.add_extension(constraints, critical=True), root)
 

@@ -1,7 +1,8 @@
 """What certificates may say, how long they last, and when they are due: the policy, without any X.509.
 
 - A host's intermediate may name what is below `SITE.DOMAIN`, addresses in the site's networks, and the machine itself
-  (`localhost` and its loopback addresses): who is asked there is that machine.
+  (`localhost` and its loopback addresses): who is asked there is that machine. Below `site.internal` it may as well:
+  that is this site everywhere, so such a name says nothing of which site it is.
 - It lasts 360 days, or twice the site's offline tolerance if that is longer, and is renewed from half of its life on: a
   site may be away for as long as it is tolerated at any moment, and come back with one that still holds.
 - What it issues lasts 7 days, and is renewed from two thirds of that on.
@@ -16,6 +17,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from skerry.spec.ingress import SHORT_DOMAIN
 from skerry.spec.pki import HostPki, RevokedAuthority, SitePki
 
 LEAST_LIFE = timedelta(days=360)
@@ -59,7 +61,9 @@ def spiffe_id(domain: str, site: str, application: str) -> str:
 def bounds_of(site: str, domain: str, networks: Sequence[str]) -> Bounds:
     """Return what the intermediates of a site's hosts may name."""
     own = {str(ipaddress.ip_network(network, strict=False)) for network in networks}
-    return Bounds(domains=(site_domain(site, domain), LOCAL_NAME), networks=(*LOOPBACK, *sorted(own)))
+    return Bounds(
+        domains=(site_domain(site, domain), SHORT_DOMAIN, LOCAL_NAME), networks=(*LOOPBACK, *sorted(own))
+    )
 
 
 def life_of(offline_tolerance: timedelta) -> timedelta:
