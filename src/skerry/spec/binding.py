@@ -35,7 +35,7 @@ Signal = Literal["TERM", "INT", "QUIT", "HUP", "USR1", "USR2"]
 BindingLabels = Annotated[dict[str, str], Meta(max_length=64)]
 PointName = Annotated[
     str,
-    Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$", description="letters, digits and . _ -, 128 at most"),
+    Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$", description="letters, digits, _ and -, 128 at most"),
 ]
 CameraUrl = Annotated[
     str, Meta(pattern=r"^(rtsps?|https?)://[^\s]+$", max_length=1024, description="rtsp://, or http://...")

@@ -198,4 +198,9 @@ def test_a_gateway_without_its_binding_says_so(tmp_path: Path) -> None:
 def test_the_shipped_applications_are_right_and_need_what_they_serve(kind: str) -> None:
     (parsed,) = parse_documents((EXAMPLE / f"{kind}-gateway.yaml").read_text())
     assert isinstance(parsed.document, Application)
-    assert [need.type for need in parsed.document.spec.needs] == [kind]
+    spec = parsed.document.spec
+    assert [need.type for need in spec.needs] == [kind]
+    (topics,) = [word for word in spec.components[0].command if word.startswith("--topics=")]
+    assert topics == f"--topics={kind}/${{binding.source.binding}}"
+    assert spec.topics.publish == (f"{kind}/#",)
+    assert spec.topics.subscribe == (() if kind == "camera" else (f"{kind}/+/+/set",))

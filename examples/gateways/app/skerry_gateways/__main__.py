@@ -59,7 +59,7 @@ async def run(asked: argparse.Namespace, environment: Mapping[str, str]) -> None
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     binding = load_binding(environment.get("SKERRY_BINDINGS", ""), asked.need)
     standing = Standing(asked.kind)
-    bus = Bus(environment, asked.topics.strip("/"), standing)
+    bus = Bus(environment, asked.topics.strip("/"), standing, takes_writes=asked.kind != "camera")
     gateway, pages = make_gateway(asked.kind, binding, bus, standing, period_s=asked.period)
     server = await serve(standing, asked.port, pages)
     bus.open()

@@ -27,7 +27,9 @@ _log = logging.getLogger("gateway.bus")
 class Bus:
     """A connection that is kept up. Use it from the event loop that `open` was called on."""
 
-    def __init__(self, environment: Mapping[str, str], prefix: str, standing: Standing) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], prefix: str, standing: Standing, *, takes_writes: bool
+    ) -> None:
         """Take the address and credentials that the host gives: SKERRY_BUS_URL, _USER, _PASSWORD_FILE and _CA."""
         address = urlsplit(environment["SKERRY_BUS_URL"])
         if address.scheme not in ("mqtt", "mqtts") or not address.hostname:
@@ -39,6 +41,7 @@ class Bus:
         self._ca = environment.get("SKERRY_BUS_CA", "")
         self._prefix = prefix
         self._standing = standing
+        self._takes_writes = takes_writes
         self._loop: asyncio.AbstractEventLoop | None = None
         self.writes: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(MAX_WRITES)
         parts = (
@@ -89,7 +92,8 @@ class Bus:
         if code.is_failure:
             _log.warning("the bus refuses: %s", code)
             return
-        client.subscribe(f"{self._prefix}/+/set", qos=1)
+        if self._takes_writes:
+            client.subscribe(f"{self._prefix}/+/set", qos=1)
         client.publish(f"{self._prefix}/status", b"online", qos=1, retain=True)
         self._standing.bus = True
 
