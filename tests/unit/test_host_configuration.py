@@ -30,6 +30,7 @@ from skerry.spec.desired import ReleaseRef
 from skerry.spec.documents import check_release
 from skerry.spec.metadata import Metadata
 from skerry.spec.release import Release
+from skerry.testing.fake_runtime import Behaviour
 from skerry.testing.memory import MemoryAgentStore
 from tests.unit.agent_world import APP, Agent, Upstream
 
@@ -140,6 +141,41 @@ async def test_a_component_that_takes_files_while_it_runs_is_told_and_not_restar
     assert sorted(host.starts) == ["beside", "main"]
     assert [name for _, name in host.agent.runtime.host.signals] == ["SIGHUP"]
     assert host.told()["n"] == 2
+
+
+@pytest.mark.rule("CONFIG-1")
+async def test_a_component_that_answers_wrongly_has_not_taken_its_files_and_gets_the_old_ones_back(
+    host: Host,
+) -> None:
+    change = OnConfigChange(http=HttpProbe(port="http", path="/reload"))
+    one = host.release(ConfigUse(files=(FILE,), on_change=change))
+    await host.desire(one, "a", {"good": True, "n": 1})
+    await host.agent.until(lambda: host.runs("a"))
+    host.agent.prober.answer(8080, "POST /reload", "answered 500")
+    await host.desire(one, "b", {"good": True, "n": 2})
+    await host.agent.until(lambda: bool(host.refused()))
+    assert "main did not take what is new: answered 500" in next(iter(host.refused().values()))
+    host.agent.prober.answer(8080, "POST /reload", None)
+    await host.agent.until(lambda: host.runs("a"))
+    assert host.told()["n"] == 1
+    await host.desire(one, "c", {"good": True, "n": 3})
+    await host.agent.until(lambda: host.runs("c"))
+    assert host.told()["n"] == 3
+
+
+async def test_a_component_that_is_to_be_restarted_is_not_ready_before(host: Host) -> None:
+    one = host.release(RESTARTED)
+    await host.desire(one, "a", {"good": True, "n": 1})
+    await host.agent.until(lambda: host.runs("a"))
+    [run] = [run for key, run in host.agent.runtime.host.runs.items() if key.startswith(f"{APP}.main.")]
+    run.behaviour = Behaviour(ignores_stop=True)
+    await host.desire(one, "b", {"good": True, "n": 2})
+    for _ in range(8):
+        host.serve()
+        await host.agent.steps(1)
+        assert not host.runs("b")
+        assert host.told()["n"] == 1, "what still runs finds what it was started with"
+    await host.agent.until(lambda: host.runs("b"))
 
 
 async def test_a_revision_that_changes_nothing_here_disturbs_nobody(host: Host) -> None:

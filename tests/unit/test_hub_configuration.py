@@ -278,6 +278,18 @@ async def test_a_release_whose_schema_the_overrides_break_is_refused_at_its_roll
     await plant.applied(rollout("second", release="camera@2", sites="region=south"))
 
 
+async def test_a_preview_says_what_is_wrong_with_the_configuration_and_where(plant: Plant) -> None:
+    await plant.applied(configuration("north", {"rate": 50}, selector="region=north"))
+    plant.push(release("2", schema={"properties": {"rate": {"maximum": 10}}}))
+    answer = await plant.ask("viewer", f"{API_PATH}/releases/camera@2/preview")
+    [(what, places)] = answer.json()["misconfigured"].items()
+    assert what.startswith("rate: breaks the schema") and places == ["site-1", "site-2"]
+    asked = release("3", schema={"$ref": "https://example.org/s"})
+    body = {"release": msgspec.to_builtins(asked), "selector": "*"}
+    answer = await plant.ask("viewer", f"{API_PATH}/previews", "POST", json=body)
+    assert answer.status_code == 400 and "leads elsewhere" in answer.text
+
+
 async def test_an_unknown_reference_is_refused_with_its_sites_and_hosts(plant: Plant) -> None:
     await plant.applied(rollout("first"), site("site-3", "south", line="7"))
     await plant.step()
@@ -335,6 +347,29 @@ async def test_a_fact_that_changes_changes_no_configuration_until_a_rollout(plan
     await plant.applied(rollout("second"))
     await plant.step()
     assert plant.values("site-1") == {"rate": 1, "where": "lathe"}
+
+
+async def test_a_change_of_a_site_reaches_that_site_at_once_and_no_other(plant: Plant) -> None:
+    await plant.applied(site("site-1", "north", line="7"), site("site-2", "north", line="8"))
+    await plant.applied(
+        configuration("n", {"where": "${site.line}"}, selector="region=north"), rollout("first")
+    )
+    await plant.step()
+    await settle(plant)
+    before = plant.issued("site-2")
+    await plant.applied(site("site-1", "north", line="9"))
+    assert plant.values("site-1") == {"rate": 1, "where": "9"}
+    assert plant.issued("site-2") == before
+
+
+async def test_a_host_that_has_told_no_facts_yet_waits_for_them(plant: Plant) -> None:
+    plant.host("edge-9", "site-1", {})
+    await plant.applied(configuration("all", {"where": "${host.fact.machine}"}, selector="name!=site-1"))
+    await plant.applied(configuration("one", {"where": "${host.name}"}, site="site-1"), rollout("first"))
+    await plant.step()
+    desired = plant.desired("site-1")
+    assert desired is not None and desired.hosts["edge-1"]
+    assert not desired.hosts["edge-9"], "its name is known, and what else it is not"
 
 
 async def test_a_dry_run_says_what_would_change_at_which_sites(plant: Plant) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from skerry.adapters.directory_blobs import DirectoryBlobs
 from skerry.adapters.net_prober import NetProber
 from skerry.agent.launching import Launcher, Site
+from skerry.agent.live_configuration import LiveConfiguration
 from skerry.agent.live_models import LiveModels
 from skerry.agent.releases import Releases
 from skerry.agent.services.host_service import Given
@@ -27,6 +30,8 @@ from skerry.spec.application import (
     ApplicationSpec,
     Component,
     ComponentTest,
+    ConfigFile,
+    ConfigUse,
     Container,
     Device,
     ModelMount,
@@ -37,6 +42,7 @@ from skerry.spec.application import (
     Tmpfs,
     Volume,
 )
+from skerry.spec.configuration import ApplicationConfig, Configured
 from skerry.spec.desired import SitePolicy
 from skerry.spec.facts import Fact, HostFacts
 from skerry.spec.image import Image, ImageVariant
@@ -101,7 +107,9 @@ class World:
         release = Release(
             application=Application(
                 metadata=Metadata(name="thinker"),
-                spec=ApplicationSpec(version=version, components=(Component(**whole),)),
+                spec=ApplicationSpec(
+                    version=version, components=(Component(**whole),), config=ApplicationConfig()
+                ),
             ),
             models=(Model(metadata=Metadata(name="mind"), spec=spec),),
         )
@@ -120,6 +128,28 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)
+
+
+def test_a_container_finds_its_configuration_where_it_is_mounted(world: World) -> None:
+    use = ConfigUse(files=(ConfigFile(path="a/app.json"),), env={"RATE": "rate"})
+    fact = world.release(config=use, command=("./run", "--config", "${config}/a/app.json"))
+    values = {"rate": 5, "model": "${model.mind}", "port": "${port.http}", "self": "${config}"}
+    fact = msgspec.structs.replace(fact, configured=Configured(values=values))
+    site = Site("edge", "harbour", dict, configuration=LiveConfiguration(world.place / "configured"))
+    launcher = Launcher(site, world.store, world.releases, world.volumes, world.live)
+    spec = launcher.launch("thinker", fact, fact.components[0])
+    assert spec.container is not None
+    (place,) = [mount.source for mount in spec.container.mounts if mount.target == "/skerry/config"]
+    assert json.loads((place / "a/app.json").read_text()) == {
+        "rate": 5,
+        "model": "/skerry/models/mind",
+        "port": "8080",
+        "self": "/skerry/config",
+    }
+    assert (place / "a/app.json").stat().st_mode & 0o777 == 0o444
+    assert spec.env["RATE"] == "5"
+    assert spec.env["SKERRY_CONFIG"] == "/skerry/config"
+    assert spec.container.entrypoint == ("./run", "--config", "/skerry/config/a/app.json")
 
 
 def mounts(world: World, fact: ReleaseFact) -> Mapping[str, tuple[Path, bool]]:

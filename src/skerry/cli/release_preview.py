@@ -74,6 +74,8 @@ def preview_lines(view: FleetPreview, *, at: datetime) -> Iterator[str]:
     if view.without_facts:
         names = _names(view.without_facts_examples, view.without_facts)
         yield f"{plural(view.without_facts, 'host')} did not report facts yet: {names}"
+    for what, places in view.misconfigured.items():
+        yield f"its configuration: {what}, at {', '.join(places)}"
     for secret, lacking in sorted(view.lacking_secrets.items()):
         yield f"secret {secret} has no value at {plural(len(lacking), 'site')}: {_names(lacking[:3], len(lacking))}"
     for why, places in sorted(view.route_conflicts.items()):

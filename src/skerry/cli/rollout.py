@@ -100,7 +100,9 @@ def start(release: str, selector: str, name: str, output: str, *, dry_run: bool,
         refuse_wrong(client, document)
         answer = client.apply([document], dry_run=dry_run, override_policy=said["override_policy"])
         print_changes(answer, output)
-    if output == "table" and not dry_run:
+    if all(change.action == "unchanged" for change in answer.changes):
+        click.echo("it has begun already, as it is: start another one with --name", err=True)
+    elif output == "table" and not dry_run:
         click.echo(clean(f"follow it with: skerry rollout watch {document['metadata']['name']}"), err=True)
 
 

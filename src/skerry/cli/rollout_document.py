@@ -137,6 +137,10 @@ def _ask_release(client: Client, spec: RolloutSpec, selector: str, found: _Asked
             )
             for why, sites in found.fleet.route_conflicts.items()
         ]
+        found.problems += [
+            Problem("spec.release", f"its configuration: {what}, at {', '.join(places)}")
+            for what, places in found.fleet.misconfigured.items()
+        ]
         content = client.release(spec.release).document if spec.gates else None
         found.release = msgspec.convert(content, type=Release) if content else None
     except Missing:

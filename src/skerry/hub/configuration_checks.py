@@ -78,20 +78,23 @@ class Checking:
 
     def check_rollout(self, rollout: Rollout, release: Release) -> Iterator[Problem]:
         """Yield what speaks against bringing a release, with the configurations there are, to a rollout's sites."""
-        selector = _selector(rollout.spec.sites)
+        for trouble, places in self.misconfigured(release, rollout.spec.sites).items():
+            yield Problem(
+                "spec.release", f"its configuration: {trouble}, at {', '.join(places)}", trouble.hint
+            )
+
+    def misconfigured(self, release: Release, sites: str) -> dict[Trouble, list[str]]:
+        """Return what is wrong with the configuration of a release at the sites of a selector, and at which."""
+        selector, found = _selector(sites), dict[Trouble, list[str]]()
         if release.application.spec.config is None or selector is None:
-            return
+            return found
         documents = self.documents(release.application.metadata.name)
-        found: dict[Trouble, list[str]] = {}
         for name, site in (self._stored | self._new).items():
             if selector.matches(name, site.metadata.labels):
                 answers = answers_of(release, documents, site, self._hosts.get(name, ()))
                 for trouble, place in _places(name, answers):
                     found.setdefault(trouble, []).append(place)
-        for trouble, places in found.items():
-            yield Problem(
-                "spec.release", f"its configuration: {trouble}, at {', '.join(places)}", trouble.hint
-            )
+        return found
 
     def revision(self, release: Release | None, record: RolloutRecord) -> RevisionRecord | None:
         """Return the revision that a new rollout brings; None where there is nothing to configure, or to bring."""

@@ -13,6 +13,7 @@ import msgspec
 
 from skerry.delivery.relatives import find_bases, place_files, same_variants
 from skerry.hub.deltas import Pair
+from skerry.kit.editions import plain_release
 from skerry.matching.selector import parse_selector
 from skerry.ports.hub_store import HubStore, RolloutRecord
 from skerry.spec.release import Release
@@ -69,7 +70,11 @@ def _running(store: HubStore, rollout: RolloutRecord) -> Iterable[tuple[str, Cho
     }
     for host in store.hosts():
         view = host.observed.applications.get(rollout.application) if host.observed else None
-        if host.site in sites and view and view.release not in ("", rollout.release):
+        if (
+            host.site in sites
+            and view
+            and plain_release(view.release) not in ("", plain_release(rollout.release))
+        ):
             # Why a host chose differs between hosts that chose alike.
             yield view.release, tuple(msgspec.structs.replace(choice, why=()) for choice in view.choices)
 

@@ -341,6 +341,7 @@ class FleetPreview(Part, frozen=True, kw_only=True):
     `lacking_secrets` are those the release uses that have no value now, with the sites where they have none.
     `route_conflicts` say why routes of it cannot be, with the sites.
     `excluded` are sites that lack a binding it needs, with the reason: no rollout offers it to them.
+    `misconfigured` is what is wrong with its configuration as it would be now, with the sites where it is.
     """
 
     release: str
@@ -362,6 +363,7 @@ class FleetPreview(Part, frozen=True, kw_only=True):
     lacking_secrets: dict[str, tuple[str, ...]] = {}
     route_conflicts: dict[str, tuple[str, ...]] = {}
     excluded: dict[str, str] = {}
+    misconfigured: dict[str, tuple[str, ...]] = {}
 
 
 class PlacementView(Part, frozen=True, kw_only=True):

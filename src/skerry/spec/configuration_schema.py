@@ -14,6 +14,7 @@ import jsonschema_rs
 import msgspec
 
 from skerry.kit.canonical import encode_canonical
+from skerry.spec.application import ApplicationSpec
 from skerry.spec.configuration import MAX_SCHEMA_BYTES
 from skerry.spec.problems import Problem
 from skerry.spec.wording import problems_of
@@ -38,6 +39,12 @@ def check_schema(path: str, schema: dict[str, Any]) -> Iterator[Problem]:
         except (ValueError, jsonschema_rs.ReferencingError) as error:
             message = str(getattr(error, "message", error)).splitlines()[0][:500]
             yield Problem(path, f"not a JSON Schema: {message}", "write one of draft 2020-12")
+
+
+def check_application_schema(spec: ApplicationSpec) -> Iterator[Problem]:
+    """Yield why the schema that an application carries cannot be used; nothing where it carries none."""
+    if spec.config is not None and spec.config.schema is not None:
+        yield from check_schema("spec.config.schema", spec.config.schema)
 
 
 def check_values(values: dict[str, Any], schema: dict[str, Any]) -> list[Problem]:

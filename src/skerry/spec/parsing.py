@@ -16,7 +16,7 @@ import jsonschema_rs
 import msgspec
 
 from skerry.spec.application import Application
-from skerry.spec.configuration_schema import check_schema
+from skerry.spec.configuration_schema import check_application_schema
 from skerry.spec.documents import KINDS, AnyDocument, check_document
 from skerry.spec.problems import DocumentRejected, Problem
 from skerry.spec.schema import kind_schema
@@ -118,8 +118,8 @@ def _parse_value(value: Any, place: Place | None) -> tuple[AnyDocument | None, l
     except msgspec.ValidationError as error:
         return None, [_type_problem(error, place)]
     found = check_document(document)
-    if isinstance(document, Application) and document.spec.config and document.spec.config.schema is not None:
-        found += check_schema("spec.config.schema", document.spec.config.schema)
+    if isinstance(document, Application):
+        found += check_application_schema(document.spec)
     if place:
         found = [msgspec.structs.replace(p, line=place.find(p.path).line) for p in found]
     return document, found

@@ -10,6 +10,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 
 from skerry.hub.api.operators import TheHub, TheSeen
 from skerry.hub.api.releases import MAX_RELEASE_BYTES
+from skerry.hub.configuration_checks import Checking
 from skerry.hub.previewing import Previewing
 from skerry.hub.routing import route_conflicts
 from skerry.hub.secret_checks import lacking_secrets
@@ -20,6 +21,7 @@ from skerry.matching.preview import preview_fleet
 from skerry.matching.selector import parse_selector
 from skerry.spec.api import FleetPreview, PlacementView, PreviewRequest
 from skerry.spec.api_topics import SiteTopics
+from skerry.spec.configuration_schema import check_application_schema
 from skerry.spec.documents import check_release
 from skerry.spec.problems import DocumentRejected, Problem
 from skerry.spec.release import Release
@@ -48,7 +50,7 @@ def preview_document(data: JSONBody[PreviewRequest], hub: TheHub, seen: TheSeen)
         release = msgspec.convert(data.release, type=Release)
     except msgspec.ValidationError as error:
         raise DocumentRejected([Problem("", f"not a release: {str(error)[:300]}")]) from error
-    if problems := check_release(release):
+    if problems := [*check_release(release), *check_application_schema(release.application.spec)]:
         raise DocumentRejected(problems)
     return _preview(hub, release, seen.scope.narrow(data.selector))
 
@@ -70,6 +72,7 @@ def _preview(hub: Hub, release: Release, selector: str) -> FleetPreview:
     previewing = Previewing(hub.store)
     found = preview_fleet(release, previewing.hosts(release.application.metadata.name, chosen))
     lacking = lacking_secrets(hub, release, selector)
+    wrong = Checking(hub.store, {}).misconfigured(release, selector)
     return msgspec.structs.replace(
         found,
         selector=selector,
@@ -77,6 +80,7 @@ def _preview(hub: Hub, release: Release, selector: str) -> FleetPreview:
         lacking_secrets=lacking,
         route_conflicts=route_conflicts(hub, release, selector),
         excluded=previewing.excluded(release, chosen),
+        misconfigured={str(trouble): tuple(places) for trouble, places in wrong.items()},
     )
 
 

@@ -27,6 +27,7 @@ from skerry.spec.api import (
     ReleaseView,
     UploadAnswer,
 )
+from skerry.spec.configuration_schema import check_application_schema
 from skerry.spec.documents import check_release
 from skerry.spec.problems import DocumentRejected
 from skerry.spec.publishing import PublishRequest
@@ -79,7 +80,7 @@ async def create_release(request: ApiRequest, hub: TheHub) -> Response[ReleaseVi
     if len(body) > MAX_RELEASE_BYTES:
         raise Rejected("release.too_large", f"a release document may have {MAX_RELEASE_BYTES} bytes at most")
     release = decode_body(body, Release)
-    if problems := check_release(release):
+    if problems := [*check_release(release), *check_application_schema(release.application.spec)]:
         raise DocumentRejected(problems)
     files = {str(file.digest): file.size_bytes for file in release.files()}
     lacking = [digest for digest, size in files.items() if await hub.blobs.size(digest) != size]
