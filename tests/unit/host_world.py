@@ -28,6 +28,7 @@ from skerry.reconcile.records import (
     Wipe,
 )
 from skerry.spec.application import Component
+from skerry.spec.ingress import Route
 
 Behaviour = Literal[
     "healthy",
@@ -84,6 +85,7 @@ class World:
         self.actions: list[Action] = []
         self.started: list[tuple[str, int]] = []
         self.ticks: dict[str, int] = {}
+        self.routes: dict[str, tuple[Route, ...]] = {}
 
     def want(self, release: str, attempt: int = 1, *, active: bool = True, wipe: int = 0) -> None:
         """Let the desired state name a release."""
@@ -107,6 +109,7 @@ class World:
             family=self.families.get(digest, ""),
             hot=digest in self.families,
             update="blue-green" if digest in self.beside else "recreate",
+            ingress=self.routes.get(digest, ()),
         )
 
     def seen(self) -> Seen:

@@ -421,6 +421,23 @@ async def test_counters_are_read_at_their_own_pace_and_what_an_agent_finds_is_no
     assert {series.component for series, _ in world.measured} == {"web"}
 
 
+async def test_a_proxy_that_does_not_tell_its_counts_serves_on_and_they_are_read_later(world: World) -> None:
+    made = fact(1)
+    world.records["reader"] = ApplicationRecord("reader", good=world.release(made))
+    world.run(made, 4001)
+    await world.look()
+    async with world.running():
+        await world.clock.elapse(1)
+        world.proxy.dumb = True
+        world.answer()
+        await world.clock.elapse(12)
+        (view,) = world.ingress.show(Observed()).routes
+        assert (view.state, world.measured, world.notes) == ("serving", [], [])
+        world.proxy.dumb = False
+        await world.clock.elapse(12)
+    assert [v for s, v in world.measured if s.metric == "ingress_errors"] == [Rate(bad=0, total=1)]
+
+
 def _is(true: Callable[[], bool]) -> Callable[[], Any]:
     async def look() -> bool | None:
         return true() or None

@@ -32,6 +32,7 @@ from skerry.spec.application import (
 )
 from skerry.spec.desired import ReleaseRef
 from skerry.spec.documents import check_release
+from skerry.spec.ingress import Route
 from skerry.spec.metadata import Metadata
 from skerry.spec.release import Release
 from skerry.spec.secret import SealedSecret
@@ -58,11 +59,13 @@ class Host:
         self.agent = Agent(data, self.link, store=self.store)
         self.public = self.agent.keys.make().seal_public
 
-    def release(self, version: str, *uses: SecretUse, ports: tuple[Port, ...] = ()) -> ReleaseRef:
+    def release(
+        self, version: str, *uses: SecretUse, ports: tuple[Port, ...] = (), routes: tuple[Route, ...] = ()
+    ) -> ReleaseRef:
         """Hold a signed release of a process that uses secrets."""
         bundle = Bundle(files=(self.link.add(version.encode(), "run"),))
         component = Component(name="main", bundle=bundle, command=("./run",), secrets=uses, ports=ports)
-        spec = ApplicationSpec(version=version, components=(component,))
+        spec = ApplicationSpec(version=version, components=(component,), ingress=routes)
         found = Release(application=Application(metadata=Metadata(APP), spec=spec))
         assert not check_release(found)
         document = encode_canonical(found)

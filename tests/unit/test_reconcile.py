@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from skerry.reconcile.plan import LEAVE_AFTER_S, backoff_s
 from skerry.reconcile.records import Action, Discard, Happened, Start, Wipe
+from skerry.spec.ingress import Route
 from tests.unit.host_world import APPLICATION, Behaviour, PowerCut, World
 
 BAD: tuple[Behaviour, ...] = (
@@ -193,6 +194,23 @@ def test_after_a_blue_green_trial_the_old_release_goes_on_for_those_who_were_tol
         world.step()
     assert world.now - proven_at >= LEAVE_AFTER_S
     assert world.serving() == {("b", "front"), ("b", "back")}
+
+
+@pytest.mark.rule("INGRESS-6")
+def test_an_old_release_with_routes_goes_on_for_as_long_as_they_say() -> None:
+    world = World({"a": "healthy", "b": "healthy"}, beside=frozenset("b"))
+    world.routes["a"] = tuple(
+        Route(name=drain, component="front", port="http", drain=drain) for drain in ("20s", "90s")
+    )
+    world.want("a")
+    settle(world)
+    world.want("b")
+    while world.records[APPLICATION].good == "a":
+        world.step()
+    proven_at = world.now
+    while len(world.serving()) == 4:
+        world.step()
+    assert 90 <= world.now - proven_at < 100
 
 
 @pytest.mark.rule("HOST-2")

@@ -150,7 +150,10 @@ class HubProcess(Process):
 
 
 class AgentProcess(Process):
-    """A real agent with its own data directory. `facts` are stated in place of the detected ones."""
+    """A real agent with its own data directory. `facts` are stated in place of the detected ones.
+
+    `arguments` are more of them for its command, from its next start on.
+    """
 
     def __init__(
         self,
@@ -164,13 +167,14 @@ class AgentProcess(Process):
         super().__init__(name, folder, env, prefix=prefix)
         self.data = folder / "data"
         self._facts = dict(facts)
+        self.arguments: tuple[str, ...] = ()
 
     def start(self) -> AgentProcess:
         """Start the agent; it needs no hub for that."""
         facts = [
             argument for name, value in self._facts.items() for argument in ("--fact", f"{name}={value}")
         ]
-        self.launch(["agent", "run", "--data", str(self.data), *facts])
+        self.launch(["agent", "run", "--data", str(self.data), *facts, *self.arguments])
         return self
 
     def status(self) -> dict[str, Any]:

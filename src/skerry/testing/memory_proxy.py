@@ -31,11 +31,12 @@ class ProxyAnswer(msgspec.Struct, frozen=True):
 
 
 class MemoryProxy:
-    """A `Proxy`. `fails` makes it refuse tables; `kill` ends it as if it had died."""
+    """A `Proxy`. `fails` makes it refuse tables, `dumb` keep its counts to itself; `kill` ends it as if it had died."""
 
     def __init__(self, *, program: str = "memory 1") -> None:
         self.program = program
         self.fails = ""
+        self.dumb = False
         self.table: ProxyTable | None = None
         self.served: list[ProxyTable] = []
         self._counts: dict[str, Counts] = {}
@@ -73,6 +74,8 @@ class MemoryProxy:
         )
 
     async def counts(self) -> Mapping[str, Counts]:
+        if self.dumb:
+            raise Unavailable("proxy.away", "the proxy does not answer")
         return dict(self._counts) if self._alive else {}
 
     def kill(self) -> None:

@@ -152,23 +152,28 @@ class HostIngress(HostService):
             self._wake.clear()
             try:
                 await self._serve()
-                await self._count()
             except Exception as caught:
                 self._fail(caught)
+            else:
+                await self._count()
             await sleep_unless_woken(self._parts.clock, LOOK_S, self._wake)
 
     async def _serve(self) -> None:
         table, parts = self._laid.table, self._parts
         alive = not table.entries or await parts.proxy.is_alive()
         if table == self._served and alive:
+            self._recover()
             return
         if table == self._served:
             parts.note("ingress.restarted", "the proxy had ended, and is started again")
         await parts.proxy.serve(table)
         self._served = table
         self._own_ports = await parts.proxy.listening()
+        self._recover()
+
+    def _recover(self) -> None:
         if self._trouble:
-            parts.note("ingress.restored")
+            self._parts.note("ingress.restored")
             self._trouble = ""
             self.on_change()
 
@@ -176,9 +181,16 @@ class HostIngress(HostService):
         now = self._parts.clock.monotonic()
         if now - self._counted_at < COUNT_S or not (self._served and self._served.entries):
             return
-        first = self._counted_at == float("-inf")
+        before = self._counted_at
+        first = before == float("-inf")
         self._counted_at = now
-        counts = await self._parts.proxy.counts()
+        try:
+            counts = await self._parts.proxy.counts()
+        except Exception as caught:  # what is not read now is with the next look: nothing is lost
+            error = as_failure(caught)
+            _log.debug("ingress.uncounted", code=error.code, reason=error.message)
+            self._counted_at = before
+            return
         # What an agent finds at its first look was counted by the one before it, or is nobody's.
         for series, value in figures_between(self._counts, {} if first else counts, self._owners):
             self._parts.add(series, value)

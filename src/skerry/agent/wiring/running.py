@@ -120,9 +120,9 @@ async def _run(data: Path, identity: Identity, stated: Stated) -> None:
     # Variants are chosen by facts: better late than by half of them.
     await host.engine.look()
     await host.parts.neighbours.settle()
+    await host.parts.services.begin()
     await host.facts.refresh()
     await host.parts.vouching.begin()
-    await host.parts.services.begin()
     reconciler = Reconciler(host.parts, host=identity.place.host, site=identity.place.site, data=data)
     host.facts.on_change = reconciler.wake
     follower = WayFollower(data, identity.trust_root, link, clock, fixed=stated.way != NOTHING_STATED)
