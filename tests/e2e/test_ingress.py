@@ -68,11 +68,11 @@ class Way:
 
     def __init__(self, fleet: TestFleet) -> None:
         self.fleet = fleet
-        self.http = free_port()
+        self.http, self.https = free_port(), free_port()
         fleet.make_site("harbour")
         self.agent: AgentProcess = fleet.add_agent("harbour", "edge")
         self.agent.stop()
-        self.agent.arguments += ("--ingress-http", str(self.http), "--ingress-https", str(free_port()))
+        self.agent.arguments += ("--ingress-http", str(self.http), "--ingress-https", str(self.https))
         self.agent.start()
         fleet.until(lambda: self._facts().get("ingress.http", {}).get("value") == self.http)
 
@@ -199,6 +199,24 @@ def test_clients_of_a_site_reach_what_routes_name_through_updates_and_deaths(way
         ("r0", "serving"),
         ("r1", "serving"),
     ]
+
+
+def test_both_names_of_a_route_are_proven_by_the_sites_own_certificate(way: Way) -> None:
+    way.push("reader", "1", {})
+    way.roll_out("reader", "1")
+    bundle = way.fleet.folder / "harbour.pem"
+    way.fleet.run("pki", "bundle", "harbour", "--out", str(bundle))
+
+    def ask(name: str) -> str:
+        done = subprocess.run(
+            ["curl", "-s", "-m", "10", "--cacert", bundle, "--resolve", f"{name}:{way.https}:127.0.0.1",
+             f"https://{name}:{way.https}/"],
+            capture_output=True, text=True, timeout=20, check=False,
+        )  # fmt: skip
+        return done.stdout
+
+    names = ("reader.site.internal", "reader.harbour.skerry.internal")
+    way.fleet.until(lambda: {ask(name) for name in names} == {"reader@1"}, lambda: str(way.agent.status()))
 
 
 def _proxy_of(data: Path) -> int:
