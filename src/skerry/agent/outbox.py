@@ -33,10 +33,10 @@ from skerry.spec.carrier import MAX_SYNC_REPORTS, JsonEnvelope
 from skerry.spec.facts import HostFacts
 from skerry.spec.metrics import MetricWindow
 from skerry.spec.report import REPORT_TYPE, Event, Observed, Report
-from skerry.spec.telemetry import METRICS_TYPE, MetricBatch
+from skerry.spec.telemetry import METRICS_TYPE, MetricBatch, TelemetryBatch
 from skerry.trust.envelope import decode_document, sign_document
 from skerry.trust.keys import SigningKey
-from skerry.trust.report import claimed_key
+from skerry.trust.report import claimed_key, sign_telemetry
 
 RESERVE = 1000
 SPARE = 1_000_000
@@ -229,6 +229,13 @@ class Outbox:
                 host=place.host, site=place.site, sequence=sequence, windows=windows, dropped=dropped
             )
             return sign_document(batch, METRICS_TYPE, key)
+
+    def telemetry(self, sequence: int, batch: TelemetryBatch) -> JsonEnvelope:
+        """Return the envelope of a batch of telemetry that goes with the fresh report of that sequence."""
+        with self._lock:
+            place, key = self._identity.place, self._identity.key
+            named = msgspec.structs.replace(batch, host=place.host, site=place.site, sequence=sequence)
+            return sign_telemetry(named, key)
 
     def acknowledge(self, up_to: int, *, newest: str = "", held: int = 0, keeper: str = "") -> None:
         """Forget what the hub has; what a full disk does not let go of is sent, and ignored, again.

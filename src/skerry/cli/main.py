@@ -37,6 +37,8 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
     "Look": _commands(
         get="List what there is: sites, hosts, relays, apps, models, releases, rollouts, policies, events.",
         describe="Show one thing with everything that is known about it.",
+        metrics="Ask what hosts and applications measured, with coverage and ages.",
+        top="Show which sites or applications take most.",
         simulate="Run a rollout on virtual time, over a described fleet or as a forecast of the hub's.",
         explain="Say in sentences why a variant or a host was chosen, or a rollout or release stands where it does.",
     ),

@@ -56,6 +56,7 @@ from skerry.spec.api_recovery import ReleasedView
 from skerry.spec.api_relay import RelayStanding, RelayTokenAnswer, RelayTokenRequest, SitePath
 from skerry.spec.api_rollout import AbortRequest, ApproveRequest, DecisionView, PauseRequest
 from skerry.spec.api_secret import ExposureView, SecretAnswer, SecretDecision, SecretRequest, SecretView
+from skerry.spec.api_telemetry import HostTelemetryView, MetricsAnswer, MetricView, TopAnswer
 from skerry.spec.api_topics import SiteTopics
 from skerry.spec.bundle import BundleAnswer, BundleRequest, CarriedAnswer, CarriedReports
 from skerry.spec.publishing import MetadataRequest, MetadataView, PublisherView, PublishRequest
@@ -238,6 +239,24 @@ class Client:
     def import_reports(self, reports: CarriedReports) -> CarriedAnswer:
         """Hand over reports that were carried by hand; again changes nothing."""
         return self._post("/reports", reports, CarriedAnswer)
+
+    def query_metrics(self, query: str, *, by: str, since_s: float, selector: str) -> MetricsAnswer:
+        """Return what a question about metrics came to, in groups by labels with commas between."""
+        return self._get(
+            "/metrics/query", MetricsAnswer, q=query, by=by, since_s=str(since_s), selector=selector
+        )
+
+    def metrics(self, selector: str = "*") -> list[MetricView]:
+        """Return what there is to ask about."""
+        return self._get("/metrics/names", list[MetricView], selector=selector)
+
+    def telemetry_hosts(self, selector: str = "*") -> list[HostTelemetryView]:
+        """Return how far hosts have told what they measured, and what is missing."""
+        return self._get("/metrics/hosts", list[HostTelemetryView], selector=selector)
+
+    def top(self, what: str, *, since_s: float, selector: str) -> TopAnswer:
+        """Return which sites or apps take most."""
+        return self._get(f"/top/{_part(what)}", TopAnswer, since_s=str(since_s), selector=selector)
 
     def volumes(self, site: str = "") -> list[VolumesView]:
         """Return the volumes of the applications assigned to a site, or to all."""

@@ -17,6 +17,7 @@ from skerry.hub.presence import PresenceNotes
 from skerry.hub.relays import Relays
 from skerry.hub.relays_carry import Carrying
 from skerry.hub.repository import Repository
+from skerry.hub.telemetry_room import TelemetryRoom
 from skerry.hub.window_room import WindowRoom
 from skerry.kit.errors import Conflict, Missing, Unauthenticated, Untrusted
 from skerry.ports.blobs import ReadableBlobs
@@ -69,6 +70,7 @@ class HubBackend:
         self._changing_keys = asyncio.Lock()
         self.presence = PresenceNotes(store, clock)
         self.windows = WindowRoom(store, clock)
+        self.telemetry_room = TelemetryRoom(store, clock)
         self.hearing = Hearing(store, clock, issuer=issuer, notifier=notifier, key=keys.key)
         self.relays = Relays(
             store,

@@ -17,11 +17,13 @@ from securesystemslib.signer import Key
 from skerry.carrier.notifier import Notifier
 from skerry.hub.identities import Identities
 from skerry.hub.issuing import Issuer
-from skerry.kit.errors import Denied, Missing, Unauthenticated, Unavailable, Untrusted
+from skerry.hub.telemetry_ingest import TelemetryIngest
+from skerry.kit.errors import Conflict, Denied, Missing, Unauthenticated, Unavailable, Untrusted
 from skerry.ports.clock import Clock
 from skerry.ports.hub_store import AppliedReport, HostRecord, HubStore
 from skerry.spec.carrier import TIME_TYPE, HubTime, JsonEnvelope
 from skerry.spec.report import Event, Report
+from skerry.spec.telemetry import TelemetryBatch
 from skerry.trust.envelope import sign_document
 from skerry.trust.keys import SigningKey, key_id, public_key
 from skerry.trust.report import unbroken, verify_metrics, verify_report
@@ -90,6 +92,7 @@ class Hearing:
         self._reloading = asyncio.Lock()
         self._reload_at = 0.0
         self.identities = Identities(store, clock)
+        self.telemetry = TelemetryIngest(store, clock)
         self.on_news: Callable[[], None] = lambda: None
         self.on_session: Callable[[KnownHost], None] = lambda _: None
         self.on_facts: Callable[[str], None] = lambda _: None
@@ -275,11 +278,14 @@ class Hearing:
         """
         try:
             batch = verify_metrics(envelope, host.key, newest)
+            if isinstance(batch, TelemetryBatch):
+                await self.telemetry.take(host.name, host.site, batch)
+                return batch.sequence
             await asyncio.to_thread(
                 self._store.put_metric_windows,
                 host.name, host.site, batch.windows, sequence=batch.sequence, at=self._clock.now(),
             )  # fmt: skip
-        except (Untrusted, Unavailable) as error:
+        except (Untrusted, Unavailable, Conflict) as error:
             _log.warning("metrics.refused", host=host.name, code=error.code, reason=error.message)
             return 0
         self.on_windows(len(batch.windows))

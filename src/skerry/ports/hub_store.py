@@ -22,6 +22,7 @@ from skerry.ports.policies import Policies, PolicyRecord
 from skerry.ports.presence import Presences
 from skerry.ports.relay_records import RelayRecords
 from skerry.ports.secrets import Secrets
+from skerry.ports.telemetry_store import TelemetryStore
 from skerry.spec.api import Role
 from skerry.spec.api_rollout import SiteProgress, Steering
 from skerry.spec.backup import RestoreMark
@@ -231,6 +232,7 @@ class HubStore(
     Secrets,
     Configurations,
     Authorities,
+    TelemetryStore,
     Protocol,
 ):
     """All methods raise `Unavailable` when the database is locked for too long, full or gone."""

@@ -325,12 +325,18 @@ class Collected(Part, frozen=True, kw_only=True):
 
 
 class MetricsEndpoint(Part, frozen=True, kw_only=True):
-    """Where the component tells its metrics in Prometheus' text format, and which of them the host collects."""
+    """Where the component tells its metrics in Prometheus' text format, and which of them the host collects.
+
+    `collect` is what gates may judge by; `keep` are the series that go to the hub, where they can be asked for: metrics
+    as there, or `*` for all, `max_series` of them at most.
+    """
 
     port: Name
     path: HttpPath = "/metrics"
     interval: Duration = "15s"
-    collect: Annotated[tuple[Collected, ...], Meta(min_length=1, max_length=32)]
+    collect: Annotated[tuple[Collected, ...], Meta(max_length=32)] = ()
+    keep: Annotated[tuple[SeriesText, ...], Meta(max_length=64)] = ()
+    max_series: Annotated[int, Meta(ge=1, le=1000)] = 200
 
 
 class Component(Part, frozen=True, kw_only=True):

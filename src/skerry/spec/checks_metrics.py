@@ -10,6 +10,7 @@ from skerry.spec.checks_files import check_unique
 from skerry.spec.problems import Problem
 from skerry.spec.series import parse_series
 
+EVERYTHING = "*"
 MIN_INTERVAL_S, MAX_INTERVAL_S = 1.0, 300.0
 
 
@@ -19,6 +20,11 @@ def check_metrics(path: str, metrics: MetricsEndpoint) -> Iterator[Problem]:
     if not MIN_INTERVAL_S <= interval_s <= MAX_INTERVAL_S:
         expected = f"expected 1s to 5m, got {metrics.interval}"
         yield Problem(f"{path}.interval", expected, "such as 15s")
+    if not metrics.collect and not metrics.keep:
+        yield Problem(path, "nothing of it is collected or kept", "such as keep: ['*']")
+    for index, text in enumerate(metrics.keep):
+        if text != EVERYTHING:
+            yield from _check_series(f"{path}.keep[{index}]", text)
     yield from check_unique(f"{path}.collect", "metric", (metric.name for metric in metrics.collect))
     for index, metric in enumerate(metrics.collect):
         yield from _check_metric(f"{path}.collect[{index}]", metric)

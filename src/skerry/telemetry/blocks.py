@@ -79,6 +79,11 @@ class Block(msgspec.Struct, frozen=True):
         return sum(map(len, self.series.values()))
 
     @property
+    def weight(self) -> int:
+        """About how many bytes it has before it is compressed, and no fewer than 40 for each window."""
+        return sum(_weight(value) for windows in self.series.values() for value in windows.values())
+
+    @property
     def begin(self) -> int:
         """Where the first window begins."""
         return min(begin for windows in self.series.values() for begin in windows)
@@ -87,6 +92,13 @@ class Block(msgspec.Struct, frozen=True):
     def end(self) -> int:
         """Where the last window ends."""
         return max(begin for windows in self.series.values() for begin in windows) + self.resolution_s
+
+
+def split_block(block: Block, most: int) -> list[Block]:
+    """Return blocks of `most` series each that have all of it."""
+    keys = sorted(block.series)
+    parts = (keys[first : first + most] for first in range(0, len(keys), most))
+    return [Block(block.resolution_s, {key: block.series[key] for key in part}) for part in parts]
 
 
 def join_blocks(blocks: Iterable[Block]) -> Block:
@@ -205,6 +217,12 @@ def rounded(value: WindowValue) -> WindowValue:
     if isinstance(value, Counter):
         return Counter(value.count, _number(*_increase(value.increase)))
     return value
+
+
+def _weight(value: WindowValue) -> int:
+    if not isinstance(value, Distribution):
+        return 40
+    return 40 + 3 * (len(value.sketch.positive.counts) + len(value.sketch.negative.counts))
 
 
 def _unpress(content: bytes) -> bytes:

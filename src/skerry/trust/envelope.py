@@ -25,7 +25,12 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 def sign_document(document: msgspec.Struct, payload_type: str, key: SigningKey) -> dict[str, Any]:
     """Return the envelope, as JSON, of a document's canonical JSON."""
-    envelope = Envelope(encode_canonical(document), payload_type, {})
+    return sign_payload(encode_canonical(document), payload_type, key)
+
+
+def sign_payload(payload: bytes, payload_type: str, key: SigningKey) -> dict[str, Any]:
+    """Return the envelope, as JSON, of some bytes."""
+    envelope = Envelope(payload, payload_type, {})
     envelope.sign(key.signer)
     return cast(dict[str, Any], envelope.to_dict())
 

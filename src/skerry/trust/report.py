@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from securesystemslib.signer import Key
 
+from skerry.kit.canonical import UNREADABLE
 from skerry.kit.errors import Untrusted
 from skerry.spec.report import REPORT_TYPE, Report
-from skerry.spec.telemetry import METRICS_TYPE, MetricBatch
-from skerry.trust.envelope import verify_document
+from skerry.spec.telemetry import METRICS_TYPE, TELEMETRY_TYPE, MetricBatch, TelemetryBatch
+from skerry.trust.envelope import sign_payload, verify_document, verify_payload
+from skerry.trust.keys import SigningKey
 
 
 def claimed_key(envelope: dict[str, Any]) -> str:
@@ -56,14 +59,31 @@ def unbroken(reports: Sequence[Report], newest: int) -> Sequence[Report]:
     return reports
 
 
-def verify_metrics(envelope: dict[str, Any], key: Key, report: Report) -> MetricBatch:
-    """Return the MetricBatch of an envelope signed by `key`, made for the Report that it came with.
+def sign_telemetry(batch: TelemetryBatch, key: SigningKey) -> dict[str, Any]:
+    """Return the envelope, as JSON, of a batch."""
+    return sign_payload(msgspec.msgpack.encode(batch), TELEMETRY_TYPE, key)
+
+
+def verify_metrics(envelope: dict[str, Any], key: Key, report: Report) -> MetricBatch | TelemetryBatch:
+    """Return the batch of an envelope signed by `key`, made for the Report that it came with.
 
     Raises:
         Untrusted: not signed by that key (`envelope.*`), no such batch (`document.malformed`), or for another report
             (`metrics.wrong_report`), so that nobody can hand up an old one.
     """
-    batch = verify_document(envelope, METRICS_TYPE, MetricBatch, [key])
+    batch: MetricBatch | TelemetryBatch
+    if envelope.get("payloadType") == TELEMETRY_TYPE:
+        batch = _decode_telemetry(verify_payload(envelope, TELEMETRY_TYPE, [key]))
+    else:
+        batch = verify_document(envelope, METRICS_TYPE, MetricBatch, [key])
     if (batch.host, batch.site, batch.sequence) != (report.host, report.site, report.sequence):
         raise Untrusted("metrics.wrong_report", "the metrics are not of the report they came with")
     return batch
+
+
+def _decode_telemetry(payload: bytes) -> TelemetryBatch:
+    try:
+        return msgspec.msgpack.decode(payload, type=TelemetryBatch)
+    except UNREADABLE as error:
+        message = f"not a TelemetryBatch: {str(error)[:200]}"
+        raise Untrusted("document.malformed", message) from error

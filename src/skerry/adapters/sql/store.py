@@ -30,6 +30,7 @@ from skerry.adapters.sql.authorities import SqlAuthorities
 from skerry.adapters.sql.configurations import SqlConfigurations, put_configurations
 from skerry.adapters.sql.database import Database, open_file, open_memory
 from skerry.adapters.sql.secrets import SqlSecrets
+from skerry.adapters.sql.telemetry import SqlTelemetry
 from skerry.ports.configurations import ConfigurationChanges
 from skerry.ports.deciding import DecisionRecord, Lease, Turn
 from skerry.ports.host_identities import KeysRecord, LineageRecord
@@ -59,7 +60,7 @@ from skerry.spec.metrics import MetricWindow
 from skerry.spec.report import Event
 
 
-class SqlHubStore(SqlSecrets, SqlConfigurations, SqlAuthorities, HubStore):
+class SqlHubStore(SqlSecrets, SqlConfigurations, SqlAuthorities, SqlTelemetry, HubStore):
     """Usable from any number of threads at a time."""
 
     def __init__(self, database: Database) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 import structlog
@@ -55,6 +55,8 @@ class MetricsLoop:
         self._ending: set[asyncio.Task[None]] = set()
         self._readers = asyncio.Semaphore(READERS)
         self._failing = ""
+        self.on_page: Callable[[Measured, bytes], None] = lambda _measured, _page: None
+        """Called in a thread with each page of an endpoint that was read."""
 
     def follow(self, instances: Mapping[str, Measured]) -> None:
         """Measure these instances and no others."""
@@ -120,6 +122,8 @@ class MetricsLoop:
             LOCAL, measured.port, measured.endpoint.path, timeout_s=timeout_s, max_bytes=MAX_BYTES
         )
         async with self._readers:
-            return await asyncio.to_thread(
-                lambda: take_look(measured.endpoint, parse_exposition(content, names))
-            )
+            return await asyncio.to_thread(self._read, measured, content, names)
+
+    def _read(self, measured: Measured, content: bytes, names: frozenset[str]) -> Look:
+        self.on_page(measured, content)
+        return take_look(measured.endpoint, parse_exposition(content, names))

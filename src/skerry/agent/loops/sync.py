@@ -28,6 +28,7 @@ from skerry.spec.carrier import JsonEnvelope, SyncAnswer, SyncRequest
 from skerry.spec.desired import DESIRED_STATE_TYPE, DesiredState
 from skerry.spec.facts import HostFacts
 from skerry.spec.report import Event, Observed
+from skerry.spec.telemetry import TelemetryBatch
 from skerry.trust.desired import verify_desired
 from skerry.trust.envelope import verify_document
 from skerry.trust.keys import SigningKey
@@ -213,6 +214,31 @@ class Syncer:
         telling = await asyncio.to_thread(measurements.next_telling)
         if not telling.rows:
             return False
+
+        def sign(sequence: int) -> JsonEnvelope:
+            return self._outbox.batch(sequence, telling.windows, telling.dropped)
+
+        if not await self.hand_up_beside(sign):
+            return False
+        await asyncio.to_thread(measurements.note_told, telling)
+        return True
+
+    async def tell_telemetry(self, batch: TelemetryBatch) -> bool:
+        """Hand up a batch of telemetry; tell whether it was taken.
+
+        Raises:
+            SkerryError: what went wrong.
+        """
+        return await self.hand_up_beside(lambda sequence: self._outbox.telemetry(sequence, batch))
+
+    async def hand_up_beside(self, sign: Callable[[int], JsonEnvelope]) -> bool:
+        """Hand up what `sign` makes for the sequence of a fresh report; tell whether the upstream took it.
+
+        What is queued goes first; as long as that fills requests, nothing goes beside it.
+
+        Raises:
+            SkerryError: what went wrong.
+        """
         async with self._flushing:
             # A change that is on its way must not be overtaken: it would have to be told again.
             envelopes, fresh = self._outbox.collect(
@@ -222,13 +248,10 @@ class Syncer:
                 observed=None,
                 facts=None,
             )
-        batch = None if fresh is None else self._outbox.batch(fresh, telling.windows, telling.dropped)
-        request = SyncRequest(reports=tuple(envelopes), want_token=self._want_token, metrics=batch)
+        beside = None if fresh is None else sign(fresh)
+        request = SyncRequest(reports=tuple(envelopes), want_token=self._want_token, metrics=beside)
         answer = await self._hand_up(request, fresh, {})
-        if fresh is None or answer.metrics != fresh:
-            return False
-        await asyncio.to_thread(measurements.note_told, telling)
-        return True
+        return fresh is not None and answer.metrics == fresh
 
     async def exchange(self, wait_s: float) -> None:
         """Exchange once with the upstream.

@@ -47,6 +47,7 @@ from skerry.agent.preparing import Preparer
 from skerry.agent.releases import Releases
 from skerry.agent.rotating import KeyRotation
 from skerry.agent.self_testing import SelfTests, TestBench
+from skerry.agent.services.telemetry import Telemetry
 from skerry.agent.sharing import Sharing, SharingParts
 from skerry.agent.sharing_door import DoorKeeper, DoorParts, parse_share
 from skerry.agent.sharing_serving import Passes, Shelf
@@ -62,6 +63,7 @@ from skerry.agent.wiring.opening import (
     this_machine,
 )
 from skerry.agent.wiring.services import Ground, default_ports, open_services
+from skerry.agent.wiring.telemetry import open_telemetry
 from skerry.carrier.limiting import Limiter
 from skerry.carrier.upstreams import Upstreams
 from skerry.carrier.ways_up import NOTHING_STATED, StatedWay
@@ -147,12 +149,13 @@ def _wire(
     ground = _ground(data, identity, stated, syncer, store, blobs)
     runtime, releases, files, live = ground.runtime, ground.releases, ground.keys, ground.live
     host, site = identity.place.host, identity.place.site
-    services = open_services(ground)
+    limiter = Limiter(store, clock, syncer.now)
+    services = open_services(ground, telemetry := open_telemetry(ground, limiter))
     place = Site(host, site, lambda: syncer.desired.variables if syncer.desired else {}, services.give)
     place = msgspec.structs.replace(place, configuration=ground.configuration)
     launcher = Launcher(place, store, releases, volumes, live)
     tests = SelfTests(releases, TestBench(releases, launcher, runtime, clock), store)
-    preparer, limiter = Preparer(releases, blobs, clock), Limiter(store, clock, syncer.now)
+    preparer = Preparer(releases, blobs, clock)
     engine = EngineFinder(lambda: find_container_engine(data), runtime, preparer, store, clock)
     sharing, neighbours = _sharing(data, identity, stated, syncer, store, blobs)
     facts = open_facts(
@@ -194,7 +197,7 @@ def _wire(
         facts=facts,
         neighbours=neighbours,
         vouching=Vouching(VouchingParts(identity.trust, store, link, clock, syncer.now, syncer.token)),
-        metering=_metering(ground, store, host=host),
+        metering=_metering(ground, store, telemetry, host=host),
         services=services,
     )
     return _Host(parts, facts, engine, measuring, _rotation(files, identity, parts, link))
@@ -289,7 +292,7 @@ def _discovery() -> Discovery:
     return ZeroconfDiscovery()
 
 
-def _metering(ground: Ground, store: AgentStore, *, host: str) -> Metering:
+def _metering(ground: Ground, store: AgentStore, telemetry: Telemetry, *, host: str) -> Metering:
     clock, syncer, measurements, fact_of = (
         ground.clock,
         ground.syncer,
@@ -308,6 +311,7 @@ def _metering(ground: Ground, store: AgentStore, *, host: str) -> Metering:
         ),
     )
     loop = MetricsLoop(NetMetrics(), measurements, clock)
+    loop.on_page = telemetry.page
     return Metering(loop, gates, measurements=measurements, fact_of=fact_of, live=ground.live, host=host)
 
 

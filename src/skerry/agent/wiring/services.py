@@ -30,7 +30,7 @@ from skerry.agent.services.bindings import BindingParts, HostBindings
 from skerry.agent.services.bus import BusParts, HostBus
 from skerry.agent.services.certificates import CertificateParts, HostCertificates
 from skerry.agent.services.configuration import HostConfiguration
-from skerry.agent.services.host_service import HostServices
+from skerry.agent.services.host_service import HostService, HostServices
 from skerry.agent.services.ingress import HostIngress, IngressParts
 from skerry.agent.services.ingress_certificate import SERVER, ServerCertificate
 from skerry.agent.services.secrets import HostSecrets, SecretParts
@@ -70,14 +70,14 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     ingress: ProxyPorts
 
 
-def open_services(ground: Ground) -> HostServices:
+def open_services(ground: Ground, telemetry: HostService) -> HostServices:
     """Return the services of a host; one that uses another comes after it."""
     files = open_secret_files(ground.data)
     bindings = _bindings(ground, files)
     secrets, certificates = _secrets(ground, files, bindings), _certificates(ground)
     ingress = _ingress(ground, secrets, certificates.local)
     bus = _bus(ground)
-    return HostServices([bindings, secrets, certificates, _configuration(ground), bus, ingress])
+    return HostServices([bindings, secrets, certificates, _configuration(ground), bus, ingress, telemetry])
 
 
 def _certificates(ground: Ground) -> HostCertificates:

@@ -66,6 +66,11 @@ ACCESS: Mapping[str, tuple[Needed, Scoping]] = {
     "list_metadata": ("viewer", "everybody"),
     "get_metadata": ("viewer", "everybody"),
     "list_publishers": ("viewer", "everybody"),
+    "query_metrics": ("viewer", "filtered"),
+    "list_metrics": ("viewer", "filtered"),
+    "list_telemetry_hosts": ("viewer", "filtered"),
+    "expose_metrics": ("viewer", "filtered"),
+    "show_top": ("viewer", "filtered"),
     # bring releases
     "create_release": ("publisher", "everybody"),
     "publish_metadata": ("publisher", "everybody"),

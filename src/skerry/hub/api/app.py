@@ -38,6 +38,7 @@ from skerry.hub.api import (
     releases,
     routes,
     secrets,
+    telemetry,
     volumes,
 )
 from skerry.hub.api.auth import TokenAuth, require_role
@@ -116,6 +117,7 @@ def operations() -> Litestar:
         *routes.HANDLERS,
         *pki.HANDLERS,
         *forecast.HANDLERS,
+        *telemetry.HANDLERS,
     ]
     for handler in handlers:
         handler.responses = ERRORS

@@ -178,6 +178,7 @@ async def _maintain(data: Path, hub: Hub, names: list[str], context: ssl.SSLCont
             await asyncio.to_thread(hub.repository.renew)
             await asyncio.to_thread(hub.store.trim, keep_events=KEEP_EVENTS, keep_audits=KEEP_AUDITS)
             await hub.backend.windows.trim()
+            await hub.backend.telemetry_room.trim()
             key, cert, renewed = await asyncio.to_thread(
                 open_server_certificate, data, names, hub.clock.now()
             )
