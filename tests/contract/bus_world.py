@@ -42,6 +42,17 @@ RULES = BusAccount(
 )
 
 
+def _sockets_of(pid: int) -> int:
+    return sum(_is_socket(entry) for entry in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def _is_socket(descriptor: Path) -> bool:
+    try:
+        return str(descriptor.readlink()).startswith("socket:")
+    except OSError:
+        return False
+
+
 def free_port() -> int:
     """Return a port of this machine that nobody listens on."""
     with socket.socket() as probe:
@@ -125,6 +136,18 @@ class BusWorld:
         )
         made.open(place, take=reader.take, durable=durable)
         return reader
+
+    async def sockets(self) -> int:
+        """Return how many sockets the broker's process has open."""
+        return 0 if self.kind == "memory" else _sockets_of((await self.broker.state()).pid)
+
+    async def until_left(self, before: int) -> None:
+        """Wait until the broker has seen that a client is gone: what it sends until then is lost on the way."""
+
+        async def gone() -> bool:
+            return await self.sockets() <= before
+
+        await eventually(gone, what="the end of a connection at the broker")
 
     async def kill(self) -> None:
         """End the broker's process as a crash would."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -148,9 +149,11 @@ async def test_what_is_retained_comes_to_who_reads_later(world: BusWorld) -> Non
 async def test_a_durable_reader_gets_what_came_while_it_was_away_until_it_acknowledges(
     world: BusWorld,
 ) -> None:
-    line, rules = world.open(LINE), world.open(RULES, client="rules", durable=True)
+    line, before = world.open(LINE), await world.sockets()
+    rules = world.open(RULES, client="rules", durable=True)
     rules.client.subscribe(["plant/line1/#"])
     rules.client.close()
+    await world.until_left(before)
     line.client.publish("plant/line1/a", b"1")
     line.client.publish("plant/line1/a", b"2")
     rules = world.open(RULES, client="rules", durable=True)
@@ -300,3 +303,55 @@ async def test_a_port_that_is_taken_is_told(real: BusWorld) -> None:
     finally:
         await other.close()
     assert real.settings.listen == HERE and opened(real, LINE)
+
+
+class NatsReader:
+    """A client of the protocol of NATS, as plain as it can be: lines of text over a connection."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    async def say(self, *lines: str, account: BusAccount) -> str:
+        """Say lines as an account, and return what comes until everything was dealt with."""
+        reader, writer = await asyncio.open_connection(HERE, self._port)
+        hello = {"verbose": False, "pedantic": True, "user": account.user, "pass": account.password}
+        text = "\r\n".join((f"CONNECT {json.dumps(hello)}", *lines, "PING", ""))
+        writer.write(text.encode())
+        came = b""
+        while not came.endswith(b"PONG\r\n") and (some := await asyncio.wait_for(reader.read(4096), 10)):
+            came += some
+        writer.close()
+        return came.decode()
+
+
+@pytest.mark.rule("BUS-1")
+async def test_an_account_has_the_same_rights_in_the_protocol_of_nats(tmp_path: Path) -> None:
+    needs("nats")
+    world = BusWorld("nats", tmp_path)
+    try:
+        await world.apply()
+        rules = world.open(RULES)
+        rules.client.subscribe(["plant/line1/#"])
+        nats = NatsReader(world.settings.native_port)
+        said = await nats.say("PUB plant.line1.a 5", "hello", account=LINE)
+        assert "-ERR" not in said
+        await rules.until(b"hello")
+        for subject in ("plant.orders", "plant.line2", "$JS.API.INFO", "$MQTT.sub.x", "_INBOX.x"):
+            said = await nats.say(f"PUB {subject} 1", "x", account=LINE)
+            assert "Permissions Violation for Publish" in said, subject
+        for subject in (
+            ">",
+            "plant.>",
+            "$MQTT.>",
+            "$MQTT.sub.>",
+            "$SYS.>",
+            "$JS.>",
+            "_INBOX.>",
+            "plant.line1.a",
+        ):
+            said = await nats.say(f"SUB {subject} 1", account=LINE)
+            assert "Permissions Violation for Subscription" in said, subject
+        wrong = msgspec.structs.replace(LINE, password="wrong")
+        assert "Authorization Violation" in await nats.say(account=wrong)
+    finally:
+        await world.close()
