@@ -47,7 +47,8 @@ WAIT_S = 5.0
 """For so long a host that is played waits for news at the most."""
 
 NOTED = {
-    "agent.started", "release.offered", "release.fetched", "release.trial", "release.proven", "sync.untrusted",
+    "agent.started", "pki.taken", "release.offered", "release.fetched", "release.trial", "release.proven",
+    "sync.untrusted",
 }  # fmt: skip
 """What the hosts of these tests note for the hub."""
 

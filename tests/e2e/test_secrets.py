@@ -16,7 +16,7 @@ from skerry.testing.processes import processes_of
 from tests.e2e.conftest import TestFleet
 from tests.e2e.releases import SERVING, ask
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.secrets]
 
 OLD, NEW = "old-canary-of-the-line-4c1a", "new-canary-of-the-line-77e0"
 

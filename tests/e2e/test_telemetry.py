@@ -13,7 +13,7 @@ from skerry.telemetry.naming import clean_series
 from skerry.telemetry.windows import Counter
 from tests.e2e.conftest import TestFleet
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.telemetry]
 
 CALLS = clean_series("calls", [("app", "talker"), ("release", "talker@1.0.0")], "counter")
 DAYS = 30

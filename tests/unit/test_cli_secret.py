@@ -28,7 +28,7 @@ from skerry.spec.secret import Making
 from tests.unit.cli_session import logged_in_hub
 from tests.unit.hub_double import HubDouble
 
-pytestmark = pytest.mark.trust
+pytestmark = pytest.mark.secrets
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 CANARY = "canary-81be"

@@ -43,7 +43,7 @@ from skerry.trust.sealing import Binding, seal_secret
 from tests.unit.agent_world import APP, Agent, Upstream
 from tests.unit.upstream import NOW, report_of
 
-pytestmark = pytest.mark.trust
+pytestmark = pytest.mark.secrets
 
 OLD, NEW = "old-canary-5d1f", "new-canary-90ab"
 

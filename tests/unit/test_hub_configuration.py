@@ -13,6 +13,8 @@ import pytest
 
 from skerry.hub.api.app import API_PATH
 from skerry.kit.editions import edition_of
+from skerry.matching.configured import configure
+from skerry.matching.filling import Known
 from skerry.ports.hub_store import AppliedReport, TokenRecord
 from skerry.spec.api_configuration import ConfigurationView, RenderedConfiguration
 from skerry.spec.application import (
@@ -24,6 +26,7 @@ from skerry.spec.application import (
     ConfigUse,
     Port,
 )
+from skerry.spec.binding import BindingNeed
 from skerry.spec.carrier import JsonEnvelope
 from skerry.spec.configuration import ApplicationConfig
 from skerry.spec.desired import Assignment, DesiredState
@@ -305,6 +308,26 @@ async def test_an_unknown_reference_is_refused_with_its_sites_and_hosts(plant: P
         f"{where}: ${{port.grpc}}: component main has no such thing (with camera@1), at site-1, site-2, site-3",
         f"{where}: ${{site.line}}: there is no variable line (with camera@1), at site-1, site-2",
     ]
+
+
+def test_a_reference_to_a_binding_that_the_component_is_not_told_of_is_a_trouble() -> None:
+    bare = release(defaults={"where": "${binding.line.url} ${binding.eye.device}"})
+    spec = bare.application.spec
+
+    def troubles(*needs: BindingNeed) -> list[str]:
+        application = msgspec.structs.replace(
+            bare.application, spec=msgspec.structs.replace(spec, needs=needs)
+        )
+        asked = msgspec.structs.replace(bare, application=application)
+        return [str(one) for one in configure(asked, (), Known(site="harbour")).troubles]
+
+    line, eye = BindingNeed(name="line", type="http"), BindingNeed(name="eye", type="camera")
+    assert troubles(line, eye) == []
+    assert [what.split(" ")[1] for what in troubles(line)] == ["${binding.eye.device}:"]
+    elsewhere = msgspec.structs.replace(eye, components=("other",))
+    assert [what.split(" ")[1] for what in troubles(line, elsewhere)] == ["${binding.eye.device}:"]
+    wrong = msgspec.structs.replace(line, type="serial")
+    assert [what.split(" ")[1] for what in troubles(wrong, eye)] == ["${binding.line.url}:"]
 
 
 async def test_a_site_whose_change_would_break_a_configuration_is_refused(plant: Plant) -> None:

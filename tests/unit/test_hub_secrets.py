@@ -30,7 +30,7 @@ from tests.unit.matching_world import component, release
 from tests.unit.release_records import record_of
 from tests.unit.test_hub_door import World
 
-pytestmark = pytest.mark.trust
+pytestmark = pytest.mark.secrets
 
 CANARY = "canary-7f3d9a-of-the-password"
 NAMES = ("edge-1", "edge-2")

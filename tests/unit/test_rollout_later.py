@@ -247,6 +247,7 @@ async def test_a_hub_that_starts_again_goes_on_where_it_was(harbour: Later) -> N
     await harbour.schedule(release("2"))
     before = await harbour.desired()
     issuer = Issuer(harbour.store, harbour.hub.keys.key, harbour.clock, Notifier())
+    issuer.additions = harbour.hub.issuer.additions
     leases = Leases(harbour.store, harbour.clock, "hub")
     loop = RolloutLoop(harbour.store, issuer, harbour.clock, harbour.hub.judge, leases)
     await issuer.renew_all()

@@ -21,7 +21,7 @@ from skerry.testing.clock import SimulatedClock
 from skerry.testing.faults import FaultPlan, PowerCut
 from skerry.testing.hub_parts import memory_hub
 
-pytestmark = pytest.mark.trust
+pytestmark = pytest.mark.secrets
 
 
 class KilledKeys(KeyFile):

@@ -73,13 +73,14 @@ def _broken(laid: Laid, problem: Problem) -> Trouble:
 
 def _local(release: Release, configured: Configured, laid: Laid) -> Iterator[Trouble]:
     """Yield references to what a component that would be told of them has not."""
-    for component in release.application.spec.components:
+    spec = release.application.spec
+    for component in spec.components:
         if component.config is None:
             continue
         parts: Sequence[str] = (*(file.of for file in component.config.files), *component.config.env.values())
         seen: set[tuple[str, str]] = set()
         for part in parts:
-            for path, name in unknown_locals(component, value_at(configured.values, part)):
+            for path, name in unknown_locals(component, value_at(configured.values, part), spec.needs):
                 where = f"{part}.{path}" if part and path else part or path
                 if (where, name) not in seen:
                     seen.add((where, name))

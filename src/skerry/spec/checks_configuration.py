@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from skerry.kit.canonical import encode_canonical
 from skerry.kit.quantities import parse_duration
 from skerry.spec.application import ApplicationSpec, Component
+from skerry.spec.binding import BindingNeed
+from skerry.spec.checks_bindings import binding_references
 from skerry.spec.checks_files import check_unique
 from skerry.spec.configuration import (
     MAX_KEY_LENGTH,
@@ -69,15 +71,18 @@ def check_values_shape(path: str, values: Values) -> Iterator[Problem]:
                 yield Problem(f"{path}.{where}", f"unknown reference ${{{name}}}", f"known here: {KNOWN}")
 
 
-def unknown_locals(component: Component, values: Any) -> Iterator[tuple[str, str]]:
-    """Yield (path, reference) of ports, models and secrets that values name and the component has not."""
+def unknown_locals(
+    component: Component, values: Any, needs: Iterable[BindingNeed]
+) -> Iterator[tuple[str, str]]:
+    """Yield (path, reference) of ports, models, secrets and bindings that values name and the component has not."""
     known = {"config", "data"}
     known |= {f"port.{port.name}" for port in component.ports}
     known |= {f"model.{mount.name}" for mount in component.models}
     known |= {f"secret.{use.name}" for use in component.secrets if use.path}
+    known |= set(binding_references(needs, component.name))
     for path, text in walk_texts(values):
         for name in find_references(text):
-            if name not in known and not is_hubs(name) and not name.startswith("binding."):
+            if name not in known and not is_hubs(name):
                 yield path, name
 
 
