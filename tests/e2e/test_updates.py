@@ -298,7 +298,8 @@ def test_a_variant_that_fails_its_self_test_is_passed_over_for_the_next_best(thi
 
     def measured() -> int | None:
         facts = thinker.fleet.get("get", "hosts", "edge")["facts"]
-        return facts.get("measured.mind@1.0.0/blunt.latency_us", {}).get("value")
+        found: int | None = facts.get("measured.mind@1.0.0/blunt.latency_us", {}).get("value")
+        return found
 
     thinker.fleet.until(lambda: measured() is not None)
     assert measured() == 7250
