@@ -17,7 +17,7 @@ import msgspec
 
 from skerry.adapters.mqtt_client import MqttClient
 from skerry.kit.errors import Denied, Rejected, SkerryError, Unavailable
-from skerry.ports.broker import BrokerSettings, BusAccount, BusPlace
+from skerry.ports.broker import Broker, BrokerSettings, BrokerState, BusAccount, BusPlace
 from skerry.ports.runtime import InstanceSpec, Limits, Runtime
 
 INSTANCE = "broker"
@@ -172,3 +172,25 @@ def place_of(settings: BrokerSettings, account: BusAccount, *, client: str = "")
         client=client or f"{account.user}-check",
         authorities=settings.tls.authorities if settings.tls else None,
     )
+
+
+class ProcessBroker(Broker):
+    """What a broker does whichever program it is; `apply` is the program's own."""
+
+    name = ""
+
+    def __init__(self, runtime: Runtime, folders: BrokerFolders) -> None:
+        self._process = BrokerProcess(runtime, folders)
+        self._folders = folders
+        self._held: BrokerSettings | None = None
+
+    async def state(self) -> BrokerState:
+        return BrokerState(name=self.name, pid=await self._process.pid())
+
+    async def stop(self) -> None:
+        self._held = None
+        await self._process.end()
+
+    async def erase(self) -> None:
+        await self.stop()
+        await asyncio.to_thread(shutil.rmtree, self._folders.data, ignore_errors=True)

@@ -11,14 +11,12 @@ import os
 import pwd
 import queue
 import secrets
-import shutil
 from pathlib import Path
 
 import msgspec
 
 from skerry.adapters.broker_process import (
-    BrokerFolders,
-    BrokerProcess,
+    ProcessBroker,
     check_listening,
     find_program,
     memory_of,
@@ -28,8 +26,7 @@ from skerry.adapters.mosquitto_accounts import CONTROL, changes, refusals, whole
 from skerry.adapters.mqtt_client import MqttClient
 from skerry.kit.durable import write_file
 from skerry.kit.errors import Unavailable
-from skerry.ports.broker import BrokerSettings, BrokerState, BusAccount
-from skerry.ports.runtime import Runtime
+from skerry.ports.broker import BrokerSettings, BusAccount
 
 _ADMIN = "skerry-admin"
 _ANSWER_S = 10.0
@@ -38,13 +35,10 @@ _PLUGIN = "mosquitto_dynamic_security.so"
 _PLACES = ("/usr/lib", "/usr/local/lib", "/usr/lib64", "/opt")
 
 
-class MosquittoBroker:
+class MosquittoBroker(ProcessBroker):
     """A mosquitto that outlives the agent."""
 
-    def __init__(self, runtime: Runtime, folders: BrokerFolders) -> None:
-        self._process = BrokerProcess(runtime, folders)
-        self._folders = folders
-        self._held: BrokerSettings | None = None
+    name = "mosquitto"
 
     async def apply(self, settings: BrokerSettings) -> None:
         """See `Broker.apply`."""
@@ -67,20 +61,6 @@ class MosquittoBroker:
         if commands:
             await asyncio.to_thread(_command, settings, admin, commands)
         self._held = settings
-
-    async def state(self) -> BrokerState:
-        """See `Broker.state`."""
-        return BrokerState(name="mosquitto", pid=await self._process.pid())
-
-    async def stop(self) -> None:
-        """See `Broker.stop`."""
-        self._held = None
-        await self._process.end()
-
-    async def erase(self) -> None:
-        """See `Broker.erase`."""
-        await self.stop()
-        await asyncio.to_thread(shutil.rmtree, self._folders.data, ignore_errors=True)
 
     async def _start(self, settings: BrokerSettings, memory: Path) -> BusAccount:
         program, plugin = find_program("mosquitto"), _find_plugin()

@@ -9,24 +9,20 @@ off for a moment: a subscription of MQTT with quality of service 1 would go on.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from skerry.adapters.broker_process import (
-    BrokerFolders,
-    BrokerProcess,
+    ProcessBroker,
     check_listening,
     find_program,
     memory_of,
 )
 from skerry.kit.durable import write_file
-from skerry.ports.broker import BrokerSettings, BrokerState, BusAccount
-from skerry.ports.runtime import Runtime
+from skerry.ports.broker import BrokerSettings, BusAccount
 
 _NOWHERE = "127.0.0.1"
 _CHECK = "skerry-check"
@@ -64,13 +60,10 @@ def subjects_of(pattern: str) -> tuple[str, ...]:
     return (subject, f"{subject}.>") if levels[-1] == "#" else (subject,)
 
 
-class NatsBroker:
+class NatsBroker(ProcessBroker):
     """A nats-server that outlives the agent."""
 
-    def __init__(self, runtime: Runtime, folders: BrokerFolders) -> None:
-        self._process = BrokerProcess(runtime, folders)
-        self._folders = folders
-        self._held: BrokerSettings | None = None
+    name = "nats"
 
     async def apply(self, settings: BrokerSettings) -> None:
         """See `Broker.apply`."""
@@ -94,20 +87,6 @@ class NatsBroker:
                 await self._reload(file, settings, stay)
             await self._reload(file, settings, settings.accounts)
         self._held = settings
-
-    async def state(self) -> BrokerState:
-        """See `Broker.state`."""
-        return BrokerState(name="nats", pid=await self._process.pid())
-
-    async def stop(self) -> None:
-        """See `Broker.stop`."""
-        self._held = None
-        await self._process.end()
-
-    async def erase(self) -> None:
-        """See `Broker.erase`."""
-        await self.stop()
-        await asyncio.to_thread(shutil.rmtree, self._folders.data, ignore_errors=True)
 
     async def _reload(self, file: Path, settings: BrokerSettings, accounts: Sequence[BusAccount]) -> None:
         check = BusAccount(user=_CHECK, password=secrets.token_urlsafe(32))

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from skerry.agent.asking import ask_to_take
 from skerry.agent.binding_files import Joined
 from skerry.agent.chores import Chores
-from skerry.agent.live_models import LOCAL, run_of
+from skerry.agent.live_models import run_of
 from skerry.kit.errors import Unavailable
-from skerry.kit.quantities import parse_duration
 from skerry.ports.agent_store import AgentStore
 from skerry.ports.clock import Clock
 from skerry.ports.prober import Prober
@@ -81,15 +81,9 @@ class BindingTelling:
         await self._chores.close()
 
     async def _tell(self, instance: str, view: InstanceView, need: BindingNeed, joined: Joined) -> None:
-        change = need.on_change
-        if change.signal is not None:
-            await self._runtime.signal(instance, f"SIG{change.signal}")
-        elif change.http is not None:
-            port = int(view.labels.get(f"port.{change.http.port}", "0"))
-            timeout_s = parse_duration(change.timeout)
-            why = await self._prober.post(LOCAL, port, change.http.path, timeout_s=timeout_s)
-            if why:
-                raise Unavailable("binding.untold", f"{instance} did not take binding {need.name}: {why}")
+        why = await ask_to_take(view, need.on_change, runtime=self._runtime, prober=self._prober)
+        if why:
+            raise Unavailable("binding.untold", f"{instance} did not take binding {need.name}: {why}")
         self._take_note(instance, need, joined)
 
     def _take_note(self, instance: str, need: BindingNeed, joined: Joined) -> None:

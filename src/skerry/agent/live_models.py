@@ -15,12 +15,12 @@ from pathlib import Path
 
 import msgspec
 
+from skerry.agent.asking import ask_to_take
 from skerry.agent.live_configuration import LABEL, LiveConfiguration
 from skerry.agent.releases import Releases, lay_file
 from skerry.kit.digests import hex_of, short
 from skerry.kit.editions import release_in
-from skerry.kit.errors import Rejected, SkerryError, Unavailable
-from skerry.kit.quantities import parse_duration
+from skerry.kit.errors import SkerryError, Unavailable
 from skerry.ports.agent_store import AgentStore
 from skerry.ports.prober import Prober
 from skerry.ports.runtime import InstanceView, Runtime
@@ -28,8 +28,6 @@ from skerry.reconcile.configuring import files_with
 from skerry.reconcile.kinship import is_hot
 from skerry.reconcile.records import ReleaseFact
 from skerry.spec.application import Component, OnChange, OnConfigChange
-
-LOCAL = "127.0.0.1"
 
 
 class LiveModels:
@@ -123,10 +121,9 @@ class LiveModels:
         view: InstanceView,
     ) -> str:
         """Let a component that runs take what is new to it; return why it did not."""
-        instance = fact.instance_id(application, component.name)
         same = before is not None and release_in(before.digest) == release_in(fact.digest)
         if component.on_change is not None and is_hot(component) and not same:
-            why = await self._tell(instance, component.on_change, view)
+            why = await self._tell(component.on_change, view)
             if why:
                 return why
         configuration, use = self.configuration, component.config
@@ -138,20 +135,10 @@ class LiveModels:
             await asyncio.to_thread(configuration.rewrite, application, fact, component)
         except SkerryError as error:
             return error.message
-        return "" if use.on_change.none else await self._tell(instance, use.on_change, view)
+        return "" if use.on_change.none else await self._tell(use.on_change, view)
 
-    async def _tell(self, instance: str, change: OnChange | OnConfigChange, view: InstanceView) -> str:
-        if change.signal is not None:
-            try:
-                await self._runtime.signal(instance, f"SIG{change.signal}")
-            except (SkerryError, OSError) as error:
-                return f"SIG{change.signal} could not be sent: {error}"
-            return ""
-        if change.http is None:
-            raise Rejected("component.no_change", f"{instance} does not say how it takes what is new")
-        port = int(view.labels.get(f"port.{change.http.port}", "0"))
-        timeout_s = parse_duration(change.timeout)
-        return await self._prober.post(LOCAL, port, change.http.path, timeout_s=timeout_s) or ""
+    async def _tell(self, change: OnChange | OnConfigChange, view: InstanceView) -> str:
+        return await ask_to_take(view, change, runtime=self._runtime, prober=self._prober)
 
 
 def _files(fact: ReleaseFact | None, component: Component) -> str | None:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from skerry.agent.asking import ask_to_take
 from skerry.agent.chores import Chores
-from skerry.agent.live_models import LOCAL, run_of
+from skerry.agent.live_models import run_of
 from skerry.kit.errors import Unavailable
-from skerry.kit.quantities import parse_duration
 from skerry.ports.agent_store import AgentStore
 from skerry.ports.clock import Clock
 from skerry.ports.prober import Prober
@@ -78,17 +78,10 @@ class SecretTelling:
         await self._chores.close()
 
     async def _tell(self, instance: str, view: InstanceView, use: SecretUse, chosen: InUse) -> None:
-        change = use.on_change
-        if change.signal is not None:
-            await self._runtime.signal(instance, f"SIG{change.signal}")
-        elif change.http is not None:
-            port = int(view.labels.get(f"port.{change.http.port}", "0"))
-            timeout_s = parse_duration(change.timeout)
-            why = await self._prober.post(LOCAL, port, change.http.path, timeout_s=timeout_s)
-            if why:
-                raise Unavailable(
-                    f"{self._what}.untold", f"{instance} did not take {self._what} {use.name}: {why}"
-                )
+        why = await ask_to_take(view, use.on_change, runtime=self._runtime, prober=self._prober)
+        if why:
+            message = f"{instance} did not take {self._what} {use.name}: {why}"
+            raise Unavailable(f"{self._what}.untold", message)
         self._knows[_key(instance, view, use)] = chosen.id
         self._save()
 

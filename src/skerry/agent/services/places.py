@@ -30,12 +30,12 @@ class ComponentPlace(msgspec.Struct, frozen=True):
         return self.fact.instance_id(self.application, self.component.name)
 
 
-def places_of(
-    turn: Turn, fact_of: Callable[[str], ReleaseFact | None], is_meant: Callable[[Component], bool]
-) -> tuple[dict[str, ComponentPlace], bool]:
-    """Return the components that are meant, by name of place; and whether that is all, as every document is here.
+def releases_of(
+    turn: Turn, fact_of: Callable[[str], ReleaseFact | None]
+) -> tuple[list[tuple[str, ReleaseFact]], bool]:
+    """Return applications with the releases that are good, were before, or are on trial, and with whatever runs.
 
-    They are those of releases that are good, were before, or are on trial, and of whatever runs.
+    And whether that is all, as every document is here.
     """
     wanted = {
         (name, digest) for name, r in turn.records.items() for digest in (r.good, r.previous, r.candidate)
@@ -44,13 +44,20 @@ def places_of(
         (view.labels.get("application", ""), view.labels.get("release", ""))
         for view in turn.instances.values()
     }
-    places: dict[str, ComponentPlace] = {}
-    whole = True
-    for application, digest in sorted(wanted):
-        fact = fact_of(digest) if digest else None
-        whole = whole and (fact is not None or not digest)
-        for component in fact.components if fact else ():
-            if fact is not None and is_meant(component):
-                place = ComponentPlace(application, fact, component)
-                places[place.name] = place
-    return places, whole
+    found = [(application, fact_of(digest)) for application, digest in sorted(wanted) if digest]
+    known = [(application, fact) for application, fact in found if fact is not None]
+    return known, len(known) == len(found)
+
+
+def places_of(
+    turn: Turn, fact_of: Callable[[str], ReleaseFact | None], is_meant: Callable[[Component], bool]
+) -> tuple[dict[str, ComponentPlace], bool]:
+    """Return the components that are meant of all those releases, by name of place; and whether that is all."""
+    releases, whole = releases_of(turn, fact_of)
+    places = [
+        ComponentPlace(application, fact, component)
+        for application, fact in releases
+        for component in fact.components
+        if is_meant(component)
+    ]
+    return {place.name: place for place in places}, whole

@@ -18,13 +18,14 @@ from skerry.agent.secret_files import Owner, SecretFiles
 from skerry.agent.secret_making import make_due, told_of_made, told_of_next
 from skerry.agent.secret_telling import SecretTelling
 from skerry.agent.services.host_service import NOTHING, Given, HostService, Turn
+from skerry.agent.services.places import ComponentPlace, releases_of
 from skerry.agent.vault import Vault, VaultEntry, VaultState
 from skerry.kit.digests import short
 from skerry.kit.errors import Rejected, SkerryError, Unavailable, Untrusted
 from skerry.kit.quantities import parse_duration
 from skerry.ports.clock import Clock
 from skerry.ports.runtime import InstanceView, Mount
-from skerry.reconcile.records import ApplicationRecord, ReleaseFact
+from skerry.reconcile.records import ReleaseFact
 from skerry.spec.application import Component, SecretUse
 from skerry.spec.checks_secrets import PREVIOUS
 from skerry.spec.desired import DesiredState
@@ -68,18 +69,6 @@ class SecretParts(msgspec.Struct, frozen=True, kw_only=True):
 def place_name(application: str, fact: ReleaseFact, component: Component) -> str:
     """Return the name of the directory that a component's files are in."""
     return f"{application}.{component.name}.{short(fact.kin)}"
-
-
-class _Place(msgspec.Struct, frozen=True):
-    """A component of a release that is needed here, with the secrets it uses."""
-
-    application: str
-    fact: ReleaseFact
-    component: Component
-
-    @property
-    def name(self) -> str:
-        return place_name(self.application, self.fact, self.component)
 
 
 class HostSecrets(HostService):
@@ -167,7 +156,7 @@ class HostSecrets(HostService):
         if not component.secrets:
             return NOTHING
         self._parts.vault.open()
-        place = _Place(application, fact, component)
+        place = ComponentPlace(application, fact, component)
         self._place(place, self._parts.vault.state)
         self._parts.telling.note_launch(fact.instance_id(application, component.name), self._ids(component))
         env_folder = self._parts.files.folder(_env_name(place))
@@ -194,7 +183,7 @@ class HostSecrets(HostService):
         revoked = dict.fromkeys((*before.revoked, *(desired.revoked_secrets if desired else ())))
         entries = {key: entry for key, entry in before.entries.items() if entry.revoked_as not in revoked}
         entries |= opened
-        places, tokens, whole = self._places(turn.records, turn.instances)
+        places, tokens, whole = self._places(turn)
         # With the database lost, nobody knows what is unused; what was made here would be gone for good.
         whole = whole and desired is not None
         needed = {use.name for place in places for use in place.component.secrets} | tokens
@@ -225,7 +214,7 @@ class HostSecrets(HostService):
             return component
         return msgspec.structs.replace(component, secrets=(*component.secrets, *more))
 
-    def _place_all(self, places: Sequence[_Place]) -> SkerryError | None:
+    def _place_all(self, places: Sequence[ComponentPlace]) -> SkerryError | None:
         """Place all files there are values for; return what went wrong first, which keeps no other from theirs."""
         state, failure = self._parts.vault.state, None
         for place in places:
@@ -272,27 +261,17 @@ class HostSecrets(HostService):
             found[one.id] = VaultEntry(one.id, one.name, one.version, value, one.not_before, one.expires_at)
         return found, refused
 
-    def _places(
-        self, records: Mapping[str, ApplicationRecord], instances: Mapping[str, InstanceView]
-    ) -> tuple[list[_Place], set[str], bool]:
+    def _places(self, turn: Turn) -> tuple[list[ComponentPlace], set[str], bool]:
         """Return what uses secrets here, or may again, and those of routes; and whether every document is here."""
-        wanted = {
-            (name, digest) for name, r in records.items() for digest in (r.good, r.previous, r.candidate)
-        }
-        wanted |= {(v.labels.get("application", ""), v.labels.get("release", "")) for v in instances.values()}
-        places: dict[str, _Place] = {}
-        tokens: set[str] = set()
-        whole = True
-        for application, digest in sorted(wanted):
-            fact = self._parts.fact_of(digest) if digest else None
-            whole = whole and (fact is not None or not digest)
-            tokens |= fact.tokens if fact else set[str]()
-            for own in fact.components if fact else ():
-                component = self._joined(application, fact, own)
-                if component.secrets and fact is not None:
-                    place = _Place(application, fact, component)
-                    places[place.name] = place
-        return list(places.values()), tokens, whole
+        releases, whole = releases_of(turn, self._parts.fact_of)
+        places = [
+            ComponentPlace(application, fact, component)
+            for application, fact in releases
+            for component in (self._joined(application, fact, own) for own in fact.components)
+            if component.secrets
+        ]
+        tokens = {token for _, fact in releases for token in fact.tokens}
+        return list({place.name: place for place in places}.values()), tokens, whole
 
     def _choose(self, entries: Mapping[str, VaultEntry], before: Mapping[str, InUse]) -> dict[str, InUse]:
         now, clock = self._parts.now(), self._parts.clock.now()
@@ -318,7 +297,7 @@ class HostSecrets(HostService):
 
         return {key: entry for key, entry in entries.items() if stays(entry)}
 
-    def _place(self, place: _Place, state: VaultState, *, lacking: bool = False) -> None:
+    def _place(self, place: ComponentPlace, state: VaultState, *, lacking: bool = False) -> None:
         files: dict[str, bytes] = {}
         env: dict[str, bytes] = {}
         for use in place.component.secrets:
@@ -349,11 +328,11 @@ class HostSecrets(HostService):
         if before is not None and self._parts.clock.now() - chosen.since < lasts:
             yield f"{use.path}{PREVIOUS}", before.value
 
-    def _look_after(self, places: list[_Place], instances: Mapping[str, InstanceView]) -> None:
+    def _look_after(self, places: list[ComponentPlace], instances: Mapping[str, InstanceView]) -> None:
         """Have what runs with older values take the new ones."""
         state, outdated = self._parts.vault.state, dict[str, str]()
         for place in places:
-            instance = place.fact.instance_id(place.application, place.component.name)
+            instance = place.instance
             view = instances.get(instance)
             if view is None or view.state != "running":
                 continue
@@ -391,7 +370,7 @@ class HostSecrets(HostService):
             self._parts.note(kind, message)
 
 
-def _overlaps(places: list[_Place]) -> dict[str, timedelta]:
+def _overlaps(places: list[ComponentPlace]) -> dict[str, timedelta]:
     found: dict[str, timedelta] = {}
     for place in places:
         for use in place.component.secrets:
@@ -409,5 +388,5 @@ def _orders(desired: DesiredState | None, host: str) -> Sequence[SecretOrder]:
     return desired.secret_orders.get(host, ()) if desired is not None else ()
 
 
-def _env_name(place: _Place) -> str:
+def _env_name(place: ComponentPlace) -> str:
     return f"{place.name}.env"
