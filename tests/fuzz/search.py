@@ -8,7 +8,10 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import itertools
+import os
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -21,6 +24,8 @@ from tests.fuzz.mutation import mutate_bytes
 from tests.fuzz.target import Broken, Guard, Target, load_target
 
 INPUT_TIMEOUT_S = 10
+FOUND = 77
+"""The exit code of a process that found something; libFuzzer's own too."""
 
 
 def has_atheris() -> bool:
@@ -51,9 +56,13 @@ def check_seeds(target: Target, folder: Path) -> Path | None:
 
 
 def search_with_atheris(target: Target, folder: Path, *, seed: int, seconds: float, inputs: int) -> None:
-    """Run libFuzzer; it ends the process by itself, with a code other than 0 when it found something."""
+    """Run libFuzzer; it ends the process by itself, with a code other than 0 when it found something.
+
+    What Python raises is kept and told by us, as by the other search; libFuzzer keeps what it alone sees: crashes of
+    native code, and inputs that take too long or too much memory.
+    """
     atheris: Any = importlib.import_module("atheris")
-    guard = Guard(target)
+    guard, tried = Guard(target), itertools.count(1)
     corpus = folder / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
     for content in target.seeds():
@@ -65,6 +74,17 @@ def search_with_atheris(target: Target, folder: Path, *, seed: int, seconds: flo
             return bytes(atheris.Mutate(data, max_size))
         return change(target, data, random)[:max_size]
 
+    def run(data: bytes) -> None:
+        number = next(tried)
+        try:
+            guard(data)
+        except Exception:
+            why = traceback.format_exc()
+            write_finding(folder, data, why)
+            sys.stdout.write(f"stat::number_of_executed_units: {number}\n{why}")
+            sys.stdout.flush()
+            os._exit(FOUND)
+
     options = [
         f"-seed={seed}", f"-max_len={target.max_bytes}", f"-timeout={INPUT_TIMEOUT_S}", "-rss_limit_mb=1024",
         f"-artifact_prefix={folder}/", "-len_control=0", "-print_final_stats=1", f"-runs={inputs or -1}",
@@ -73,7 +93,7 @@ def search_with_atheris(target: Target, folder: Path, *, seed: int, seconds: flo
         options.append(f"-max_total_time={max(1, round(seconds))}")
     if target.tokens:
         options.append(f"-dict={_write_dictionary(target, folder)}")
-    atheris.Setup(["fuzz", *options, str(corpus)], guard, custom_mutator=mutate)
+    atheris.Setup(["fuzz", *options, str(corpus)], run, custom_mutator=mutate)
     atheris.Fuzz()
 
 

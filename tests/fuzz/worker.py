@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.fuzz.search import (
+    FOUND,
     check_seeds,
     failure_of,
     has_atheris,
@@ -19,7 +20,6 @@ from tests.fuzz.target import Guard, load_target
 
 # Of a Python with all its libraries and the fuzzer's corpus; an input's own bound is the target's.
 _MEMORY_BYTES = 2 << 30
-FOUND = 77
 
 
 def main() -> int:

@@ -62,13 +62,13 @@ from skerry.spec.metadata import Metadata
 from skerry.spec.model import FileSpec
 from skerry.spec.release import Release
 from skerry.spec.report import Observed, Report
-from skerry.testing.clock import SimulatedClock
+from skerry.testing.clock import SimulatedClock, settle
 from skerry.testing.fake_runtime import FakeHost, FakeMetrics, FakeProber, FakeRuntime
+from skerry.testing.inline_threads import InlineThreads
 from skerry.testing.memory import MemoryAgentStore
 from skerry.testing.memory_devices import MemoryDevices
 from skerry.testing.memory_lan import MemoryLan
 from skerry.testing.signing import SignedRepository
-from skerry.testing.waiting import eventually
 from tests.unit.upstream import HUB, NOW, BlobLink, desired, identity
 
 FACTS: HostFacts = {
@@ -76,6 +76,7 @@ FACTS: HostFacts = {
     for name, value in (("arch", "x86_64"), ("engine", "podman"), ("memory_bytes", 8 << 30), ("cpu_count", 4))
 }
 APP = "reader"
+_MOST_STEPS = 500
 
 
 class Upstream(BlobLink):
@@ -139,7 +140,8 @@ class Agent:
         self.syncer = Syncer(self.identity, self.store, link, self.clock)
         limiter = Limiter(self.store, self.clock, self.syncer.now)
         fetching = FetchParts(self.blobs, link, self.clock, self._token, data, limiter)
-        self.fetcher, self._measuring = fetcher(fetching), Fetcher(fetching)
+        asyncio.get_running_loop().set_default_executor(InlineThreads())
+        self.fetcher, self._measuring = fetcher(fetching, InlineThreads()), Fetcher(fetching, InlineThreads())
         self.metrics = FakeMetrics()
         self.prober = FakeProber()
         self.verdicts: list[tuple[str, str]] = []
@@ -342,20 +344,20 @@ class Agent:
 
     async def until(self, condition: Callable[[], bool], *, what: str = "it") -> None:
         """Reconcile, a second at a time, until something is so."""
-
-        async def look() -> bool:
+        for _ in range(_MOST_STEPS):
             await self.loop.step()
             self.clock.advance(1.0)
-            return condition()
-
-        await eventually(look, what=f"{what}; observed: {self.observed}")
+            if condition():
+                return
+            await settle()
+        raise AssertionError(f"{what} did not come true in {_MOST_STEPS} steps; observed: {self.observed}")
 
     async def steps(self, count: int = 5) -> None:
-        """Reconcile so many times, and let what that began go on in between."""
+        """Reconcile so many times, a second apart, and let what that begins go on until it waits for something."""
         for _ in range(count):
             await self.loop.step()
             self.clock.advance(1.0)
-            await asyncio.sleep(0.01)
+            await settle()
 
     async def close(self) -> None:
         """End it."""

@@ -83,7 +83,7 @@ def test_a_planted_fault_is_found_at_random_and_kept(planted: str, tmp_path: Pat
 def test_a_process_that_finds_a_planted_fault_fails_and_shows_it_again(engine: str, tmp_path: Path) -> None:
     planted = "tests.fuzz.planted:TRUSTFUL"
     ran = worker(planted, tmp_path, "--engine", engine, "--inputs", "20000")
-    assert ran.returncode != 0
+    assert ran.returncode == 77, ran.stdout
     assert "IndexError: a copy of a single byte" in ran.stdout
     (found,) = (file for file in tmp_path.glob("crash-*") if file.suffix != ".txt")
     again = worker(planted, tmp_path, "--replay", str(found))

@@ -20,12 +20,14 @@ from skerry.reconcile.records import (
     InstanceFact,
     Memory,
     Plan,
+    Refusal,
     ReleaseFact,
     Seen,
     StopInstance,
     TakeModels,
     Target,
 )
+from skerry.reconcile.view import view_applications
 from skerry.spec.application import Component
 
 pytestmark = pytest.mark.rollout
@@ -83,6 +85,16 @@ def test_what_is_to_be_restarted_proves_nothing_of_its_new_configuration() -> No
     assert (plan.records["app"].good, plan.records["app"].candidate) == (GOOD, NEXT)
     assert [action.instance for action in plan.actions if isinstance(action, StopInstance)] == [KEY]
     assert plan_twice(record, taken).records["app"].good == NEXT
+
+
+def test_who_goes_by_a_refused_configuration_is_said_to_return_until_it_has_the_good_one() -> None:
+    record = ApplicationRecord("app", good=GOOD, refused={NEXT: Refusal("app@1#b", "answered 500", 1)})
+
+    def phase(taken: str) -> str:
+        seen = msgspec.structs.replace(SEEN, taken={"kin": taken})
+        return view_applications({"app": TARGET}, {"app": record}, seen, Memory(), {})["app"].phase
+
+    assert (phase(NEXT), phase(GOOD)) == ("returning", "running")
 
 
 def test_names_and_identities_of_editions_lead_back_to_what_they_are_made_of() -> None:

@@ -10,7 +10,7 @@ import asyncio
 import shutil
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 import msgspec
@@ -61,12 +61,12 @@ class Fetcher:
     written, and which blobs are not to be removed for that; it raises when there is no room.
     """
 
-    def __init__(self, parts: FetchParts) -> None:
+    def __init__(self, parts: FetchParts, threads: Executor | None = None) -> None:
         self._parts = parts
         self._transfer = Transfer(parts, self._outranked)
         self._ways = WayFinder(parts, self._transfer)
         # Threads of its own: downloads last, and must not keep others from theirs.
-        self._threads = ThreadPoolExecutor(MAX_STREAMS, thread_name_prefix="fetch")
+        self._threads = threads or ThreadPoolExecutor(MAX_STREAMS, thread_name_prefix="fetch")
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._downloads: dict[str, Download] = {}
         self._meters: dict[str, ProgressMeter] = {}

@@ -40,7 +40,7 @@ def _view(
         components[component.name] = msgspec.structs.replace(view, image=image)
     names = {digest: fact.name for digest, fact in seen.releases.items()}
     return ApplicationView(
-        phase=_phase(target, record, components),
+        phase=_phase(target, record, components, settled=release is not None and _settled(release, seen)),
         release=names.get(record.good, record.good),
         candidate=names.get(record.candidate, record.candidate),
         why=why,
@@ -75,8 +75,17 @@ def _serves(release: ReleaseFact, record: ApplicationRecord, seen: Seen) -> bool
     return any(key in seen.instances and seen.instances[key].state == "running" for key in keys)
 
 
+def _settled(release: ReleaseFact, seen: Seen) -> bool:
+    """Tell whether what runs goes by this release's models and configuration, and not by a relative's."""
+    return not release.hot or seen.taken.get(release.kin) == release.digest
+
+
 def _phase(
-    target: Target | None, record: ApplicationRecord, components: Mapping[str, ComponentView]
+    target: Target | None,
+    record: ApplicationRecord,
+    components: Mapping[str, ComponentView],
+    *,
+    settled: bool,
 ) -> Phase:
     if target is None:
         return "stopping"
@@ -86,8 +95,8 @@ def _phase(
         return "standing-by"
     if not record.good:
         return "stopped" if target.digest in record.refused else "pending"
-    settled = all(view.state == "ready" for view in components.values())
-    return "running" if settled and components else "returning"
+    ready = all(view.state == "ready" for view in components.values())
+    return "running" if settled and ready and components else "returning"
 
 
 def _component(release: str, fact: InstanceFact | None, restarts: int) -> ComponentView:
