@@ -64,7 +64,6 @@ from skerry.spec.release import Release
 from skerry.spec.report import Observed, Report
 from skerry.testing.clock import SimulatedClock, settle
 from skerry.testing.fake_runtime import FakeHost, FakeMetrics, FakeProber, FakeRuntime
-from skerry.testing.inline_threads import InlineThreads
 from skerry.testing.memory import MemoryAgentStore
 from skerry.testing.memory_devices import MemoryDevices
 from skerry.testing.memory_lan import MemoryLan
@@ -140,8 +139,7 @@ class Agent:
         self.syncer = Syncer(self.identity, self.store, link, self.clock)
         limiter = Limiter(self.store, self.clock, self.syncer.now)
         fetching = FetchParts(self.blobs, link, self.clock, self._token, data, limiter)
-        asyncio.get_running_loop().set_default_executor(InlineThreads())
-        self.fetcher, self._measuring = fetcher(fetching, InlineThreads()), Fetcher(fetching, InlineThreads())
+        self.fetcher, self._measuring = fetcher(fetching), Fetcher(fetching)
         self.metrics = FakeMetrics()
         self.prober = FakeProber()
         self.verdicts: list[tuple[str, str]] = []

@@ -101,10 +101,7 @@ class Site:
             self.tasks.append(asyncio.create_task(host.loop.run_forever()))
 
     async def pass_s(self, seconds: float) -> None:
-        """Let time pass; doors open in threads of their own."""
-        for _ in range(20):
-            await asyncio.sleep(0.002)
-            await self.clock.elapse(seconds / 20)
+        await self.clock.elapse(seconds)
 
 
 @pytest.fixture

@@ -359,15 +359,18 @@ class BlobCache:
         try:
             while offset < stop:
                 if (shown := min(arrival.shown, stop)) <= offset:
-                    if arrival.failed is not None:
-                        raise Unavailable(
-                            "blob.cut", f"the blob did not come whole: {arrival.failed.message}"
-                        )
+                    _check_not_failed(arrival)
                     await arrival.change()
                     continue
                 async for chunk in self._read_present(arrival.digest, offset, shown):
                     offset += len(chunk)
                     yield chunk
+        except Unavailable:
+            # What came may be taken away a moment before its fetch has ended, which knows why.
+            while not arrival.ended:
+                await arrival.change()
+            _check_not_failed(arrival)
+            raise
         finally:
             arrival.readers -= 1
             if (entry := self._entries.get(arrival.digest)) is not None and arrival.whole:
@@ -443,3 +446,8 @@ class BlobCache:
     def _let_go_one(self) -> int:
         """Let go of the blob that matters least, and return its size; 0 when none may go."""
         return self._kept.let_go_one(self._wanted, self._arrivals.keys())
+
+
+def _check_not_failed(arrival: Arrival) -> None:
+    if arrival.failed is not None:
+        raise Unavailable("blob.cut", f"the blob did not come whole: {arrival.failed.message}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 from datetime import UTC, datetime, timedelta
 
 from skerry.ports.clock import Clock
+from skerry.testing.counted_threads import count_threads, threads_rest
 
 _rounds = 50
 
@@ -17,6 +19,8 @@ class SimulatedClock(Clock):
 
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
         self._start = start
+        with contextlib.suppress(RuntimeError):  # no event loop: no threads of one either
+            count_threads()
         self._elapsed_s = 0.0
         self._jumped = timedelta()
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
@@ -73,6 +77,10 @@ class SimulatedClock(Clock):
 
 
 async def settle() -> None:
-    """Let all tasks of the loop run until they wait for something; threads are not waited for."""
-    for _ in range(_rounds):
-        await asyncio.sleep(0)
+    """Let all tasks of the loop run until they wait for something other than threads."""
+    count_threads()
+    rested = False
+    while not rested:
+        for _ in range(_rounds):
+            await asyncio.sleep(0)
+        rested = await threads_rest()
