@@ -18,6 +18,7 @@ from skerry.client.client import Client
 from skerry.client.profile import Context, Profile, choose_context, load_profile, save_profile
 from skerry.kit.errors import Rejected, Unavailable
 from skerry.spec.api import NewToken, RolloutView, SiteView, TokenView
+from skerry.spec.api_health import HealthView
 from skerry.spec.api_rollout import SiteProgress
 from tests.unit.cli_session import log_in, own_profile
 from tests.unit.hub_double import SECRET, TOKEN, HubDouble, serve_hub
@@ -33,6 +34,7 @@ SITE = SiteView(
     last_seen_at=None,
     presence="online",
     assignments={"reader": "reader@1.0.0"},
+    health=HealthView(word="degraded"),
 )
 GRANTED = NewToken(secret=TOKEN, token=TokenView(id="1", name="admin", role="admin", created_at=NOW))
 
@@ -129,8 +131,9 @@ def test_sites_are_listed_by_selector(logged_in: HubDouble, capsys: pytest.Captu
     assert run(["get", "sites", "-l", "region=north"]) == 0
     assert logged_in.requests[-1] == "GET /sites?selector=region%3Dnorth"
     head, line = capsys.readouterr().out.splitlines()
-    assert head.split() == ["NAME", "STATE", "HOSTS", "LAST", "SEEN", "RUNS", "LABELS"]
-    assert line.split() == ["zurich", "online", "1/2", "online", "never", "reader@1.0.0", "region=north"]
+    assert head.split() == ["NAME", "HEALTH", "STATE", "HOSTS", "LAST", "SEEN", "RUNS", "LABELS"]
+    runs = ["online", "1/2", "online", "never", "reader@1.0.0", "region=north"]
+    assert line.split() == ["zurich", "degraded", *runs]
 
 
 def test_a_name_cannot_reach_another_part_of_the_api(logged_in: HubDouble) -> None:

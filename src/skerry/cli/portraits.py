@@ -24,6 +24,7 @@ from skerry.spec.api import (
     RolloutView,
     SiteView,
 )
+from skerry.spec.api_health import HealthView
 from skerry.spec.api_identity import QuarantineView
 from skerry.spec.api_recovery import HeldView
 from skerry.spec.application import ApplicationSpec, Component, Placement
@@ -58,6 +59,8 @@ def site_lines(
     spec = view.document.get("spec", {})
     yield field("Site", view.name)
     yield field("State", _seen(view, at))
+    if view.health:
+        yield from health_lines(view.health, at=at)
     if view.held:
         yield from _held_lines(view.name, view.held, at)
     yield field("Labels", _pairs(view.labels))
@@ -82,6 +85,17 @@ def site_lines(
         state = "in quarantine, " if host.quarantined else ""
         yield f"  {host.name}: {state}{_seen(host, at)}; runs {runs or 'nothing'}"
     yield from event_lines(events)
+
+
+def health_lines(view: HealthView, *, at: datetime) -> Lines:
+    """Say how a site is, and why, each reason with its age."""
+    yield field("Health", view.word)
+    for reason in view.reasons:
+        subject = f"{reason.host}: " if reason.host else ""
+        as_of = f", as of {age(reason.as_of, at)}" if reason.as_of else ""
+        yield f"  {reason.word}: {subject}{reason.message}{as_of}"
+    if view.left_out:
+        yield f"  and {plural(view.left_out, 'more reason')}"
 
 
 def host_lines(view: HostView, events: Sequence[EventView], *, at: datetime) -> Lines:

@@ -108,6 +108,7 @@ def _counts(running: dict[str, int]) -> str:
 def _site_columns(at: datetime) -> list[Column[SiteView]]:
     return [
         Column("NAME", lambda v: v.name),
+        Column("HEALTH", lambda v: v.health.word if v.health else ""),
         Column("STATE", lambda v: v.presence),
         Column("HOSTS", lambda v: f"{v.hosts_online}/{v.hosts} online"),
         Column("LAST SEEN", lambda v: age(v.last_seen_at, at), 1),

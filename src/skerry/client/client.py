@@ -49,6 +49,7 @@ from skerry.spec.api_binding import BindingDecision
 from skerry.spec.api_configuration import ConfigurationView, RenderedConfiguration
 from skerry.spec.api_delivery import DeltaOrder, DeltaOrdered, HostDelivery, ReleaseDiff, TrafficPreview
 from skerry.spec.api_forecast import ForecastView
+from skerry.spec.api_health import SiteHealth
 from skerry.spec.api_ingress import RouteExplanation, RouteStanding
 from skerry.spec.api_pki import AuthorityView, PkiImport, PkiRequest, PkiView, TrustBundle
 from skerry.spec.api_policy import PolicyDecision, PolicyView
@@ -141,6 +142,10 @@ class Client:
     def site(self, name: str) -> SiteView:
         """Return a site."""
         return self._get(f"/sites/{_part(name)}", SiteView)
+
+    def health(self, *, site: str = "", selector: str = "") -> list[SiteHealth]:
+        """Return how a site is, or those a label selector names, or all."""
+        return self._get("/health", list[SiteHealth], site=site, selector=selector)
 
     def hosts(self, site: str = "") -> list[HostView]:
         """Return the hosts of a site, or of all."""

@@ -18,7 +18,7 @@ from skerry.kit.errors import Conflict, Rejected
 from skerry.ports.clock import Clock
 from skerry.ports.hub_store import HubStore
 from skerry.ports.telemetry_store import SPANS, Chunk, ChunkName, HostTelemetry, SeriesRecord, Stream
-from skerry.spec.telemetry import TelemetryBatch
+from skerry.spec.telemetry import Losses, TelemetryBatch
 from skerry.telemetry.blocks import Block, decode_block
 from skerry.telemetry.received import add_number
 from skerry.telemetry.windows import (
@@ -86,10 +86,12 @@ class TelemetryIngest:
         put = self._merged(host, fitting)
         ends = {key: max(windows) + block.resolution_s for key, windows in fitting.series.items()}
         ignored = block.samples - fitting.samples
+        losses = batch.losses if batch.number >= received[-1][1] else stream.losses
         told = msgspec.structs.replace(
             stream,
             received=received,
-            losses=batch.losses if batch.number >= received[-1][1] else stream.losses,
+            losses=losses,
+            lost_at=now if _lost(losses) > _lost(stream.losses) else stream.lost_at,
             ignored=stream.ignored + ignored,
             unreadable=stream.unreadable + unreadable,
         )
@@ -141,6 +143,10 @@ def chunk_of(windows: Windows) -> Chunk:
     total = merge_all(windows[begin] for begin in sorted(windows))
     assert total is not None
     return Chunk(windows, total, len(windows))
+
+
+def _lost(losses: Losses) -> int:
+    return sum(losses.dropped.values())
 
 
 def _read(batch: TelemetryBatch, host: str) -> tuple[Block, int]:

@@ -33,6 +33,7 @@ from skerry.spec.api import (
     SiteView,
     TokenView,
 )
+from skerry.spec.api_health import HealthView
 from skerry.spec.api_identity import QuarantineView
 from skerry.spec.api_policy import PolicyView
 from skerry.spec.api_recovery import HeldView
@@ -50,6 +51,7 @@ def view_site(
     now: datetime,
     *,
     held: HeldView | None = None,
+    health: HealthView | None = None,
 ) -> SiteView:
     """Return a site with what its hosts and assignments say."""
     document = msgspec.json.decode(site.document, type=Site)
@@ -67,6 +69,7 @@ def view_site(
         presence="online" if online else "silent" if seen else "never",
         assignments={a.application: a.release for a in assignments},
         held=held,
+        health=health,
     )
 
 

@@ -17,7 +17,7 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     """What has come of a host's buffer: the numbers of its batches, and what it did not keep.
 
     `ignored` counts samples that the hub has no place for: of another time, or of too many series; `unreadable` batches
-    that are no blocks.
+    that are no blocks. `lost_at` is when it last told that the losses had grown.
     """
 
     name: str
@@ -25,6 +25,7 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     losses: Losses = Losses()
     ignored: int = 0
     unreadable: int = 0
+    lost_at: datetime | None = None
 
 
 class HostTelemetry(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from skerry.spec.api_configuration import ConfigurationEffect
+from skerry.spec.api_health import HealthView
 from skerry.spec.api_identity import QuarantineView
 from skerry.spec.api_recovery import HeldView
 from skerry.spec.api_relay import Via
@@ -102,7 +103,7 @@ class ApplyAnswer(Part, frozen=True, kw_only=True):
 class SiteView(Part, frozen=True, kw_only=True):
     """A site: as written, and as seen. `last_seen_at` is that of the host seen last.
 
-    While it is `held`, nothing is issued to it.
+    While it is `held`, nothing is issued to it. `health` is the same word that `skerry health` gives.
     """
 
     name: str
@@ -115,6 +116,7 @@ class SiteView(Part, frozen=True, kw_only=True):
     presence: Presence
     assignments: dict[str, str] = {}
     held: HeldView | None = None
+    health: HealthView | None = None
 
 
 class HostView(Part, frozen=True, kw_only=True):

@@ -34,6 +34,7 @@ ACCESS: Mapping[str, tuple[Needed, Scoping]] = {
     "list_hosts": ("viewer", "filtered"),
     "show_host": ("viewer", "inside"),
     "list_events": ("viewer", "filtered"),
+    "list_health": ("viewer", "filtered"),
     "list_applications": ("viewer", "filtered"),
     "list_models": ("viewer", "filtered"),
     "list_releases": ("viewer", "everybody"),

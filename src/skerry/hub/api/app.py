@@ -27,6 +27,7 @@ from skerry.hub.api import (
     documents,
     fleet,
     forecast,
+    health,
     hosts,
     metadata,
     operators,
@@ -117,6 +118,7 @@ def operations() -> Litestar:
         *routes.HANDLERS,
         *pki.HANDLERS,
         *forecast.HANDLERS,
+        *health.HANDLERS,
         *telemetry.HANDLERS,
     ]
     for handler in handlers:

@@ -13,6 +13,7 @@ from skerry.hub.api.operators import ApiRequest, TheHub, TheSeen, audit_of
 from skerry.hub.api.recovery import held_view
 from skerry.hub.api.relays import entry_address
 from skerry.hub.services import Hub
+from skerry.hub.site_health import judge_sites
 from skerry.hub.views import view_host, view_site
 from skerry.kit.errors import Conflict, Rejected
 from skerry.kit.ids import new_secret
@@ -131,11 +132,13 @@ def _site_views(hub: Hub, sites: Sequence[SiteRecord], hosts: Sequence[HostRecor
     now = hub.clock.now()
     hosts = hub.backend.presence.fresh(hosts)
     assignments = hub.store.assignments()
+    health = judge_sites(hub, sites, hosts, assignments, now=now)
     views: list[SiteView] = []
     for site in sites:
         own = [host for host in hosts if host.site == site.name]
+        assigned = [one for one in assignments if one.site == site.name]
         held = held_view(hub, site.name, site.generation, own)
-        views.append(view_site(site, own, [a for a in assignments if a.site == site.name], now, held=held))
+        views.append(view_site(site, own, assigned, now, held=held, health=health[site.name]))
     return views
 
 
