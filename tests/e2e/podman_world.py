@@ -151,9 +151,11 @@ class PodmanFleet(TestFleet):
         text = text.replace("failures: 60", "failures: 24").replace("failures: 20", "failures: 24")
         self._push(f"meter-reader-image-{version}", text)
 
-    def push_shop(self, version: str, *components: dict[str, Any], update: str = "auto") -> None:
+    def push_shop(
+        self, version: str, *components: dict[str, Any], update: str = "auto", **more: dict[str, Any]
+    ) -> None:
         """Push a release of an application of these components."""
-        spec = {"version": version, "update": update, "components": components}
+        spec = {"version": version, "update": update, "components": components, **more}
         document = {
             "apiVersion": "skerry/v1",
             "kind": "Application",

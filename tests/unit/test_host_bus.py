@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography.x509 import DNSName, SubjectAlternativeName, load_pem_x509_certificate
 
+from skerry.adapters.tls_bus_door import TlsBusDoor
 from skerry.agent.secret_files import SecretFiles
 from skerry.agent.services.bus import BUS, BusParts, HostBus
+from skerry.agent.services.bus_containers import BUS_NAME, LOOK_S, ContainerParts, ContainerSide
 from skerry.agent.services.host_service import NOTHING, Turn
+from skerry.agent.services.places import network_of
 from skerry.kit.errors import Unavailable
 from skerry.ports.broker import BrokerSettings, BusAccount
 from skerry.ports.runtime import InstanceView
@@ -21,6 +28,7 @@ from skerry.spec.report import Observed
 from skerry.spec.topics import BrokerKind, TopicsSpec
 from skerry.testing.memory import MemoryAgentStore
 from skerry.testing.memory_bus import MemoryBroker, MemoryBus
+from tests.unit.test_host_certificates import Machine
 from tests.unit.upstream import NOW
 
 LINE = TopicsSpec(publish=("plant/line1/#",))
@@ -42,16 +50,23 @@ class Host:
         self.kind: BrokerKind | None = None
         self.notes: list[tuple[str, str]] = []
         self.woken = 0
+        self.machine = Machine(root / "pki")
+        self.door = TlsBusDoor()
         self.begin()
 
     def begin(self) -> None:
         """Begin as a new agent does."""
+        self.gateways: dict[str, str] = {}
+        boxed = ContainerParts(
+            door=self.door, gateways=self._gateways, local=self.machine.local, clock=self.machine.clock
+        )
         parts = BusParts(
             open=self._open,
             files=self.files,
             store=self.store,
             note=self._note,
             fact_of=self.facts.get,
+            containers=ContainerSide(boxed),
         )
         self.bus = HostBus(parts)
         self.bus.on_change = self._wake
@@ -86,6 +101,9 @@ class Host:
     def accounts(self) -> dict[str, BusAccount]:
         return {account.user: account for account in self.settings.accounts}
 
+    async def _gateways(self, networks: Sequence[str]) -> Mapping[str, str]:
+        return {name: self.gateways[name] for name in networks if name in self.gateways}
+
     def _open(self, kind: BrokerKind) -> MemoryBroker:
         return self.brokers.setdefault(kind, MemoryBroker(self.memory, name=kind))
 
@@ -100,9 +118,19 @@ def look_at(file: str) -> tuple[str, int]:
     return Path(file).read_text(), Path(file).stat().st_mode
 
 
+async def names_at(address: str, port: int) -> set[str]:
+    """Return what the certificate is for that is shown at a place."""
+    shown = await asyncio.to_thread(ssl.get_server_certificate, (address, port), timeout=20)
+    certificate = load_pem_x509_certificate(shown.encode())
+    names = certificate.extensions.get_extension_for_class(SubjectAlternativeName).value
+    return set(names.get_values_for_type(DNSName))
+
+
 @pytest.fixture
-def host(tmp_path: Path) -> Host:
-    return Host(tmp_path)
+async def host(tmp_path: Path) -> AsyncIterator[Host]:
+    made = Host(tmp_path)
+    yield made
+    await made.bus.close()
 
 
 async def test_a_host_whose_applications_need_no_bus_has_none(host: Host) -> None:
@@ -140,14 +168,63 @@ async def test_a_container_finds_its_password_where_it_is_mounted(host: Host) ->
     inside = msgspec.structs.replace(boxed, name="inside", container=Container())
     fact = host.run("line", "d1", LINE, boxed, inside)
     await host.step()
+    lone = msgspec.structs.replace(boxed, name="lone", container=Container(network="none"))
     given = host.bus.give("line", fact, boxed)
+    assert given.env["SKERRY_BUS_URL"] == f"mqtt://127.0.0.1:{host.settings.port}"
     assert given.env["SKERRY_BUS_PASSWORD_FILE"] == f"{BUS}/password"
+    assert given.host_names == ()
     assert [(mount.target, (mount.source / "password").read_text()) for mount in given.mounts] == [
         (BUS, host.accounts["line"].password)
     ]
-    assert host.bus.give("line", fact, inside) == NOTHING
-    host.release("line", "d2", LINE, inside)
-    assert "network: host" in host.bus.withheld({"d2"})["d2"]
+    assert host.bus.give("line", fact, lone) == NOTHING
+    host.release("line", "d2", LINE, lone)
+    assert "network: none" in host.bus.withheld({"d2"})["d2"]
+
+
+@pytest.mark.rule("BUS-4")
+async def test_a_container_with_a_network_of_its_own_comes_by_tls(host: Host) -> None:
+    image = Image(variants=(ImageVariant(name="any", source="x.tar"),))
+    fact = host.run("line", "d1", LINE, Component(name="box", image=image))
+    await host.step()
+    assert "there is no certificate" in host.bus.withheld({"d1"})["d1"]
+    with pytest.raises(Unavailable, match="there is no certificate"):
+        host.bus.give("line", fact, fact.components[0])
+    host.machine.exchange()
+    await host.step()
+    assert host.bus.withheld({"d1"}) == {}
+    given = host.bus.give("line", fact, fact.components[0])
+    port = int(given.env["SKERRY_BUS_PORT"])
+    assert given.env["SKERRY_BUS_URL"] == f"mqtts://{BUS_NAME}:{port}"
+    assert given.env["SKERRY_BUS_CA"] == f"{BUS}/ca.pem" and "SKERRY_BUS_NATS_URL" not in given.env
+    assert given.host_names == (BUS_NAME,)
+    files = {path.name: path.read_text() for path in given.mounts[0].source.iterdir()}
+    assert files == {"password": host.accounts["line"].password, "ca.pem": host.machine.root.pem}
+    assert host.settings.listen == "127.0.0.1" and host.settings.tls is None
+
+
+async def test_the_door_follows_the_networks_of_containers(host: Host) -> None:
+    image = Image(variants=(ImageVariant(name="any", source="x.tar"),))
+    fact = host.run("line", "d1", LINE, Component(name="box", image=image))
+    host.machine.exchange()
+    await host.step()
+    port = int(host.bus.give("line", fact, fact.components[0]).env["SKERRY_BUS_PORT"])
+    instance = fact.instance_id("line", "box")
+    labels = {"application": "line", "release": "d1"}
+    host.instances[instance] = InstanceView(id=instance, state="running", labels=labels)
+    host.gateways[network_of("line", fact)] = "127.0.0.3"
+    await host.step()
+    assert await names_at("127.0.0.3", port) == {BUS_NAME}
+    host.gateways[network_of("line", fact)] = "192.0.2.1"
+    host.machine.clock.advance(LOOK_S)
+    await host.step()
+    view = host.bus.show(Observed()).bus
+    assert view is not None and "cannot listen at 192.0.2.1" in view.trouble
+    host.instances.clear()
+    await host.step()
+    view = host.bus.show(Observed()).bus
+    assert view is not None and not view.trouble
+    with pytest.raises(ConnectionRefusedError):
+        await names_at("127.0.0.3", port)
 
 
 async def test_a_release_waits_until_the_bus_is_there_for_it(host: Host) -> None:
@@ -202,7 +279,7 @@ async def test_who_leaves_loses_account_and_files_and_the_last_one_takes_the_bus
     assert ("bus.ended", "nats") in host.notes
     assert list((host.files.folder("x").parent).iterdir()) == []
     await host.step()
-    assert host.store.load("bus") == b'{"kind":"none","port":0,"native_port":0,"rights":{}}'
+    assert host.store.load("bus") == b'{"kind":"none","port":0,"native_port":0,"rights":{},"door_port":0}'
 
 
 async def test_what_is_not_known_takes_nothing_away(host: Host) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from skerry.adapters.docker_create import body_of, check_spec, failure_of, labels_of
+from skerry.adapters.docker_create import body_of, check_spec, failure_of, hosts_of, labels_of
 from skerry.adapters.docker_engine import EngineFacts
 from skerry.adapters.docker_execute import NOT_THERE, execute, payloads
 from skerry.adapters.docker_libpod import CREATE_PATH, libpod_body_of, needs_libpod
@@ -26,6 +26,7 @@ from skerry.adapters.docker_names import (
     boot_ms,
     container_name,
     deadline_after,
+    network_name,
 )
 from skerry.adapters.docker_networks import EngineNetworks
 from skerry.adapters.engine_api import Answer, EngineApi, part
@@ -79,7 +80,8 @@ class EngineActions:
         network = labels_of(spec, container, owner=self._owner)[NETWORK_LABEL]
         try:
             with self._networks.there(network):
-                made = self._create(spec, container)
+                gateway = self._networks.gateway(network) if container.host_names else ""
+                made = self._create(spec, container, gateway)
             if made is None or not self._start_made(made, spec.id):
                 return False
         except SkerryError:
@@ -98,14 +100,16 @@ class EngineActions:
         if not any(sighting.is_fresh for sighting in self.look.all(instance_id).get(instance_id, [])):
             self._delete(container_name(self._owner, instance_id) + NEW, force=True)
 
-    def _create(self, spec: InstanceSpec, container: ContainerSpec) -> str | None:
+    def _create(self, spec: InstanceSpec, container: ContainerSpec, gateway: str) -> str | None:
         engine = self._facts.known()
         name = container_name(self._owner, spec.id) + NEW
         if needs_libpod(container, engine):
             body = libpod_body_of(spec, container, name=name, owner=self._owner, engine=engine)
+            body |= {"hostadd": hosts_of(container, gateway)}
             answer = self._api.call("POST", CREATE_PATH, body=body)
         else:
             body = body_of(spec, container, owner=self._owner, engine=engine)
+            body["HostConfig"]["ExtraHosts"] = hosts_of(container, gateway)
             answer = self._api.call("POST", "/containers/create", query={"name": name}, body=body)
         if answer.is_good:
             return str(answer.json()["Id"])
@@ -125,6 +129,11 @@ class EngineActions:
             return False
         self._delete(made, force=True)
         raise failure_of(answer.message, instance_id)
+
+    def gateways(self, networks: Sequence[str]) -> dict[str, str]:
+        """See `Runtime.gateways`."""
+        found = {name: self._networks.gateway(network_name(self._owner, name)) for name in networks}
+        return {name: address for name, address in found.items() if address}
 
     def stop(self, instance_id: str, number: int, grace_s: float) -> Settled | None:
         """Mark a running instance and ask it to end; return when it is to be killed, None if it does not run."""

@@ -194,6 +194,11 @@ def _host_config(limits: Limits, container: ContainerSpec, *, owner: str, engine
     return config
 
 
+def hosts_of(container: ContainerSpec, gateway: str) -> list[str]:
+    """Return what is added to a container's table of hosts: names of this one, at its address in the network."""
+    return [f"{name}:{gateway}" for name in container.host_names] if gateway else []
+
+
 def tmpfs_of(container: ContainerSpec) -> dict[str, int]:
     """Return the sizes of all tmpfs by path, with the small ones that a read-only container gets."""
     sizes = dict(container.tmpfs)

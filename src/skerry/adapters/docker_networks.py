@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 from skerry.adapters.docker_names import NETWORK_LABEL, OWNER_LABEL
 from skerry.adapters.engine_api import NOTHING, EngineApi, label_filter, part
@@ -51,6 +52,18 @@ class EngineNetworks:
         # Two at once: Docker says 409, Podman 500.
         if not answer.is_good and answer.status != 409 and "already" not in answer.message:
             raise Unavailable("runtime.network_failed", f"cannot make the network {name}: {answer.message}")
+
+    def gateway(self, name: str) -> str:
+        """Return this host's address in a network; empty while there is no such network, or it has none.
+
+        Raises:
+            Unavailable: the engine does not answer.
+        """
+        answer = self._api.call("GET", f"/networks/{part(name)}") if name else None
+        if answer is None or not answer.is_good:
+            return ""
+        configured: list[dict[str, Any]] = (answer.json().get("IPAM") or NOTHING).get("Config") or []
+        return next((str(one["Gateway"]) for one in configured if one.get("Gateway")), "")
 
     def tidy(self) -> None:
         """Remove our networks that no container of ours is made for.

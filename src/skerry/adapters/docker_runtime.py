@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -126,6 +126,10 @@ class DockerRuntime:
     async def engine(self) -> Engine:
         """See `Runtime.engine`."""
         return await self._call(self._facts.engine)
+
+    async def gateways(self, networks: Sequence[str]) -> Mapping[str, str]:
+        """See `Runtime.gateways`."""
+        return await self._call(lambda: self._actions.gateways(networks))
 
     async def watch(self, on_change: Callable[[], None]) -> None:
         """See `Runtime.watch`; also called when the stream of events is connected, or is lost."""

@@ -16,7 +16,7 @@ import signal as signals
 import sys
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -112,6 +112,10 @@ class ProcessRuntime:
     async def engine(self) -> Engine:
         """See `Runtime.engine`."""
         return Engine(name="process", can=frozenset({"processes"}))
+
+    async def gateways(self, networks: Sequence[str]) -> Mapping[str, str]:
+        """See `Runtime.gateways`; processes have no networks of their own."""
+        return {}
 
     async def watch(self, on_change: Callable[[], None]) -> None:
         """See `Runtime.watch`; nobody tells of processes, so this waits for ever."""

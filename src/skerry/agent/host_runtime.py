@@ -7,7 +7,7 @@ seen last: a container outlives its engine's service, and what we cannot see has
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -90,6 +90,10 @@ class HostRuntime:
         return Engine(
             name=engine.name, version=engine.version, rootless=engine.rootless, can=engine.can | own.can
         )
+
+    async def gateways(self, networks: Sequence[str]) -> Mapping[str, str]:
+        """See `Runtime.gateways`."""
+        return await self._containers.gateways(networks) if self._containers is not None else {}
 
     async def watch(self, on_change: Callable[[], None]) -> None:
         """See `Runtime.watch`."""

@@ -17,6 +17,7 @@ from skerry.agent.live_configuration import LABEL, LiveConfiguration
 from skerry.agent.live_models import LiveModels
 from skerry.agent.releases import Releases
 from skerry.agent.services.host_service import Give, Given, give_nothing
+from skerry.agent.services.places import network_of
 from skerry.agent.volumes import Volumes
 from skerry.kit.digests import short
 from skerry.kit.errors import Rejected, Unavailable
@@ -191,7 +192,7 @@ class Launcher:
             shm_bytes=parse_size(options.shared_memory),
             devices=tuple(self._releases.devices(fact.digest, component.name).values()),
             mounts=tuple(self._mounts(application, fact, component)),
-            network=f"skerry-{application}-{short(fact.kin)}" if network == "application" else network,
+            network=network_of(application, fact) if network == "application" else network,
             alias=component.name,
             ports={port.port or host_ports[port.name]: host_ports[port.name] for port in component.ports}
             if network == "application"
@@ -229,10 +230,13 @@ class Launcher:
 
 
 def _with_given(container: ContainerSpec | None, given: Given) -> ContainerSpec | None:
-    if container is None or not (given.mounts or given.devices):
+    if container is None or not (given.mounts or given.devices or given.host_names):
         return container
     devices = tuple(dict.fromkeys((*container.devices, *given.devices)))
-    return msgspec.structs.replace(container, mounts=(*container.mounts, *given.mounts), devices=devices)
+    names = given.host_names if container.network not in ("none", "host") else ()
+    return msgspec.structs.replace(
+        container, mounts=(*container.mounts, *given.mounts), devices=devices, host_names=names
+    )
 
 
 def _local(component: Component, place: Place) -> dict[str, str]:

@@ -12,7 +12,7 @@ Promises every adapter keeps (tests/contract/test_runtime.py):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol
@@ -44,7 +44,8 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     well. `capabilities` are those kept, without the prefix CAP_. `tmpfs` maps paths to bytes. `devices` are
     paths below /dev or CDI names. `network` is the name of a network of ours that is made when it is not
     there, `host` or `none`; `alias` is the name by which others in it find this one. `ports` maps ports in
-    the container to ports of the host's loopback address.
+    the container to ports of the host's loopback address. `host_names` are names by which it finds this host; they
+    need a network of ours.
     """
 
     image: str
@@ -60,6 +61,7 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     network: str = "none"
     alias: str = ""
     ports: Mapping[int, int] = {}
+    host_names: tuple[str, ...] = ()
     init: bool = False
 
 
@@ -163,6 +165,14 @@ class Runtime(Protocol):
 
         Raises:
             Unavailable: it does not answer.
+        """
+        ...
+
+    async def gateways(self, networks: Sequence[str]) -> Mapping[str, str]:
+        """Return this host's own address in each of these networks of containers, for those that are there.
+
+        Raises:
+            Unavailable: what runs the containers does not answer.
         """
         ...
 

@@ -14,9 +14,7 @@ def check_topics(application: ApplicationSpec) -> Iterator[Problem]:
     topics = application.topics
     yield from check_unique("spec.topics.publish", "topic", topics.publish)
     yield from check_unique("spec.topics.subscribe", "topic", topics.subscribe)
-    reaching = [c for c in application.components if c.image is None or c.container.network == "host"]
+    reaching = [c for c in application.components if c.image is None or c.container.network != "none"]
     if topics.is_used and not reaching:
-        hint = "give the container of a component network: host, where its site allows it"
-        yield Problem(
-            "spec.topics", "no component can reach the bus, which is on the host's own network", hint
-        )
+        hint = "leave network: none out of the container of a component"
+        yield Problem("spec.topics", "no component can reach the bus: none has a network", hint)

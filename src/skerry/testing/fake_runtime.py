@@ -9,7 +9,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from signal import Signals
 from typing import Literal
@@ -139,6 +139,10 @@ class FakeRuntime:
     async def engine(self) -> Engine:
         """See `Runtime.engine`."""
         return Engine(name="process", can=frozenset({"processes", "containers"}))
+
+    async def gateways(self, networks: Sequence[str]) -> Mapping[str, str]:
+        """See `Runtime.gateways`; there are no networks here."""
+        return {}
 
     async def watch(self, on_change: Callable[[], None]) -> None:
         """See `Runtime.watch`; nothing tells of changes here."""

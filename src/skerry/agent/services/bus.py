@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 
 from skerry.agent.secret_files import Owner, SecretFiles
+from skerry.agent.services.bus_containers import BUS_NAME, ContainerSide
 from skerry.agent.services.host_service import NOTHING, Given, HostService, Turn
-from skerry.agent.services.places import ComponentPlace, places_of
+from skerry.agent.services.places import ComponentPlace, network_of, places_of
 from skerry.kit.errors import SkerryError, Unavailable, as_failure
 from skerry.ports.agent_store import AgentStore
 from skerry.ports.broker import Broker, BrokerSettings, BusAccount
@@ -32,20 +33,26 @@ BUS = "/skerry/bus"
 LOOPBACK = "127.0.0.1"
 _PERIOD_S = 1.0
 _PASSWORD = "password"  # noqa: S105 (a file's name)
+_AUTHORITIES = "ca.pem"
 _ACCOUNTS = "accounts"
 _PREFERRED = 1883
 _PREFERRED_NATIVE = 4222
+_PREFERRED_DOOR = 8883
 _KEY = "bus"
 
 
 class BusParts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the service works with. `open` returns the broker of a kind; `fact_of` tells of a release by digest."""
+    """What the service works with. `open` returns the broker of a kind; `fact_of` tells of a release by digest.
+
+    `containers` is what those with networks of their own come by.
+    """
 
     open: Callable[[BrokerKind], Broker]
     files: SecretFiles
     store: AgentStore
     note: Callable[..., None]
     fact_of: Callable[[str], ReleaseFact | None]
+    containers: ContainerSide
 
 
 class _Kept(msgspec.Struct, frozen=True):
@@ -55,6 +62,7 @@ class _Kept(msgspec.Struct, frozen=True):
     port: int = 0
     native_port: int = 0
     rights: Mapping[str, TopicsSpec] = {}
+    door_port: int = 0
 
 
 class HostBus(HostService):
@@ -84,6 +92,7 @@ class HostBus(HostService):
         places, whole = places_of(turn, self._parts.fact_of, lambda _: True)
         places = {name: place for name, place in places.items() if place.fact.topics.is_used}
         topics = _topics_of(turn, self._parts.fact_of)
+        self._follow_containers(turn, places)
         if not topics and not self._in_force and self._kept == _Kept():
             self._unplaced = ""
             return  # most hosts have no bus
@@ -111,6 +120,12 @@ class HostBus(HostService):
             self._wanted, self._looked = wanted, True
             self._due.set()
 
+    def _follow_containers(self, turn: Turn, places: Mapping[str, ComponentPlace]) -> None:
+        boxed = [place for place in places.values() if _is_apart(place.component)]
+        running = {key for key, view in turn.instances.items() if view.state in ("running", "stopping")}
+        networks = {network_of(p.application, p.fact) for p in boxed if p.instance in running}
+        self._parts.containers.follow(networks, needed=bool(boxed) and self._kind != "none")
+
     def withheld(self, digests: set[str]) -> dict[str, str]:
         """Return which of these releases wait for the bus, and why it is not there for them."""
         found: dict[str, str] = {}
@@ -131,21 +146,27 @@ class HostBus(HostService):
         account = self._in_force.get(application)
         if account is None:
             raise Unavailable("bus.not_ready", f"the message bus is not there: {self._lacking(fact)}")
+        apart = _is_apart(component)
+        if apart and (why := self._parts.containers.lacking):
+            raise Unavailable("bus.not_ready", f"the message bus is not there for containers: {why}")
         place = ComponentPlace(application, fact, component)
         self._place(place, account)
         folder = self._parts.files.folder(place.name)
         seen = BUS if component.image is not None else str(folder)
         kept = self._kept
+        scheme, host, port = ("mqtts", BUS_NAME, kept.door_port) if apart else ("mqtt", LOOPBACK, kept.port)
         env = {
-            "SKERRY_BUS_URL": f"mqtt://{LOOPBACK}:{kept.port}",
-            "SKERRY_BUS_HOST": LOOPBACK,
-            "SKERRY_BUS_PORT": str(kept.port),
+            "SKERRY_BUS_URL": f"{scheme}://{host}:{port}",
+            "SKERRY_BUS_HOST": host,
+            "SKERRY_BUS_PORT": str(port),
             "SKERRY_BUS_USER": account.user,
             "SKERRY_BUS_PASSWORD_FILE": f"{seen}/{_PASSWORD}",
         }
-        if kept.kind == "nats":
+        if apart:
+            env["SKERRY_BUS_CA"] = f"{seen}/{_AUTHORITIES}"
+        elif kept.kind == "nats":
             env["SKERRY_BUS_NATS_URL"] = f"nats://{LOOPBACK}:{kept.native_port}"
-        return Given(env=env, mounts=(Mount(folder, BUS),))
+        return Given(env=env, mounts=(Mount(folder, BUS),), host_names=(BUS_NAME,) if apart else ())
 
     def show(self, observed: Observed) -> Observed:
         if self._kept.kind == "none" and not self._wanted and not self._unplaced:
@@ -154,7 +175,7 @@ class HostBus(HostService):
             broker=self._kept.kind,
             running=bool(self._pid),
             applications=tuple(sorted(self._in_force)),
-            trouble=(self._unplaced or self._trouble)[:1024],
+            trouble=(self._unplaced or self._trouble or self._parts.containers.trouble)[:1024],
         )
         return msgspec.structs.replace(observed, bus=view)
 
@@ -173,15 +194,20 @@ class HostBus(HostService):
         """Bring the broker to what is wanted, once; what hinders it is told when it begins, and tried again."""
         if not self._looked:
             return
-        before = (self._in_force, self._trouble)
+        before = (self._in_force, self._trouble, self._parts.containers.trouble)
         try:
             await self._bring()
+            await self._parts.containers.step(self._kept.door_port, self._kept.port)
         except (SkerryError, OSError) as caught:
             self._trouble = self._told("bus.trouble", as_failure(caught), before=self._trouble)
         else:
             self._trouble = ""
-        if before != (self._in_force, self._trouble):
+        if before != (self._in_force, self._trouble, self._parts.containers.trouble):
             self.on_change()
+
+    async def close(self) -> None:
+        """Close what is the agent's own; the broker goes on."""
+        await self._parts.containers.close()
 
     def _told(self, kind: str, error: SkerryError, *, before: str) -> str:
         """Tell what is wrong when it begins, and return it."""
@@ -208,6 +234,8 @@ class HostBus(HostService):
         if self._kept.kind != kind or lost:
             native = _free_port(_PREFERRED_NATIVE) if kind == "nats" else 0
             self._remember(_Kept(kind, _free_port(_PREFERRED), native, self._kept.rights))
+        if not self._kept.door_port:
+            self._remember(msgspec.structs.replace(self._kept, door_port=_free_port(_PREFERRED_DOOR)))
         ended = bool(self._pid) and not found
         await broker.apply(self._settings(tuple(wanted.values())))
         pid = (await broker.state()).pid
@@ -252,8 +280,10 @@ class HostBus(HostService):
     def _place(self, place: ComponentPlace, account: BusAccount) -> None:
         user = place.component.container.user.partition(":")[0]
         owner = Owner(place.component.image is not None, int(user) if user.isdigit() else None)
-        content = account.password.encode()
-        self._parts.files.put(place.name, {_PASSWORD: content}, owner, mark=content)
+        files = {_PASSWORD: account.password.encode()}
+        if _is_apart(place.component):
+            files[_AUTHORITIES] = self._parts.containers.authorities()
+        self._parts.files.put(place.name, files, owner, mark=tuple(files.values()))
 
     def _lacking(self, fact: ReleaseFact) -> str:
         """Return why the bus is not there for a release; empty when it is."""
@@ -261,7 +291,9 @@ class HostBus(HostService):
             return "this site has none (broker: none)"
         beyond = [component.name for component in fact.components if not _reaches(component)]
         if len(beyond) == len(fact.components):
-            return f"it is on the host's own network, where {', '.join(beyond)} is not (network: host)"
+            return f"{', '.join(beyond)} has no network to reach it by (network: none)"
+        if any(map(_is_apart, fact.components)) and (why := self._parts.containers.lacking):
+            return why
         application = fact.name.partition("@")[0]
         account = self._in_force.get(application)
         if account is None or not (
@@ -273,8 +305,12 @@ class HostBus(HostService):
 
 
 def _reaches(component: Component) -> bool:
-    """Tell whether a component can reach the host's own address: in a network of its container it cannot."""
-    return component.image is None or component.container.network == "host"
+    return component.image is None or component.container.network != "none"
+
+
+def _is_apart(component: Component) -> bool:
+    """Tell whether a component is in a network of its own, from where it cannot reach the loopback address."""
+    return component.image is not None and component.container.network not in ("none", "host")
 
 
 def _topics_of(turn: Turn, fact_of: Callable[[str], ReleaseFact | None]) -> dict[str, TopicsSpec]:

@@ -39,7 +39,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
 
     `env` are variables, which the component's own override; `secret_env` are variables whose values are read from files
     when it starts. `values` fill `${...}` references by name. `mounts` and `devices` are for containers alone: paths
-    in `env` and `values` are then those in the container.
+    in `env` and `values` are then those in the container, and `host_names` are names by which it finds this host.
     """
 
     env: Mapping[str, str] = {}
@@ -47,6 +47,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     values: Mapping[str, str] = {}
     mounts: tuple[Mount, ...] = ()
     devices: tuple[str, ...] = ()
+    host_names: tuple[str, ...] = ()
 
 
 NOTHING = Given()
@@ -152,6 +153,7 @@ class HostServices(HostService):
             values={key: value for one in given for key, value in one.values.items()},
             mounts=tuple(mount for one in given for mount in one.mounts),
             devices=tuple(dict.fromkeys(device for one in given for device in one.devices)),
+            host_names=tuple(dict.fromkeys(name for one in given for name in one.host_names)),
         )
 
     async def begin(self) -> None:

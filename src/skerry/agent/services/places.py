@@ -12,6 +12,11 @@ from skerry.reconcile.records import ReleaseFact
 from skerry.spec.application import Component
 
 
+def network_of(application: str, fact: ReleaseFact) -> str:
+    """Return the name of the network that the containers of a release have to themselves."""
+    return f"skerry-{application}-{short(fact.kin)}"
+
+
 class ComponentPlace(msgspec.Struct, frozen=True):
     """A component of a release that is needed here. `name` is the same for releases of one family."""
 

@@ -11,6 +11,7 @@ import msgspec
 from skerry.adapters.device_nodes import DeviceNodes
 from skerry.adapters.listening_ports import listening_ports
 from skerry.adapters.memory_folder import find_memory_folder
+from skerry.adapters.tls_bus_door import TlsBusDoor
 from skerry.agent.authority import HostAuthority
 from skerry.agent.binding_files import BindingFiles
 from skerry.agent.binding_telling import BindingTelling
@@ -28,6 +29,7 @@ from skerry.agent.secret_files import SecretFiles
 from skerry.agent.secret_telling import SecretTelling
 from skerry.agent.services.bindings import BindingParts, HostBindings
 from skerry.agent.services.bus import BusParts, HostBus
+from skerry.agent.services.bus_containers import ContainerParts, ContainerSide
 from skerry.agent.services.certificates import CertificateParts, HostCertificates
 from skerry.agent.services.configuration import HostConfiguration
 from skerry.agent.services.host_service import HostService, HostServices
@@ -76,7 +78,7 @@ def open_services(ground: Ground, telemetry: HostService) -> HostServices:
     bindings = _bindings(ground, files)
     secrets, certificates = _secrets(ground, files, bindings), _certificates(ground)
     ingress = _ingress(ground, secrets, certificates.local)
-    bus = _bus(ground)
+    bus = _bus(ground, certificates.local)
     return HostServices([bindings, secrets, certificates, _configuration(ground), bus, ingress, telemetry])
 
 
@@ -174,12 +176,16 @@ def _ingress(ground: Ground, secrets: HostSecrets, local: LocalCertificates) -> 
     return HostIngress(parts)
 
 
-def _bus(ground: Ground) -> HostBus:
+def _bus(ground: Ground, local: LocalCertificates) -> HostBus:
+    boxed = ContainerParts(
+        door=TlsBusDoor(), gateways=ground.runtime.gateways, local=local, clock=ground.clock
+    )
     parts = BusParts(
         open=partial(open_broker, ground.data),
         files=open_bus_files(ground.data),
         store=ground.store,
         note=ground.syncer.note,
         fact_of=ground.releases.fact,
+        containers=ContainerSide(boxed),
     )
     return HostBus(parts)
