@@ -1,19 +1,23 @@
 """Builds `skerry-gateways.pyz`: all gateways and what they need but the Python interpreter, in one file.
 
-    python examples/gateways/build.py [--out DIR]
+    python examples/gateways/build.py [--out DIR] [--force]
 
-The same sources and pins give the same bytes. Compiled libraries tie the file to the Python minor version and the kind
-of machine it was built with. ffmpeg, which cameras take, is the host's or the image's.
+Where nothing has changed nothing is done. The same sources and pins give the same bytes. Compiled libraries tie the
+file to the Python minor version and the kind of machine it was built with. ffmpeg, which cameras take, is the host's
+or the image's.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import version as version_of
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -39,10 +43,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, default=HERE / "build", help="where it goes (default: build/ here)"
     )
-    out: Path = parser.parse_args(arguments).out.resolve()
-    build(out / NAME)
-    print(f"{out / NAME}: {(out / NAME).stat().st_size / 1e6:.1f} MB")
+    parser.add_argument("--force", action="store_true", help="build it, changed or not")
+    asked = parser.parse_args(arguments)
+    target: Path = asked.out.resolve() / NAME
+    made_of = target.with_suffix(".made-of")
+    wanted = digest_of_inputs()
+    if asked.force or not target.exists() or not made_of.exists() or made_of.read_text() != wanted:
+        build(target)
+        made_of.write_text(wanted)
+    print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
     return 0
+
+
+def digest_of_inputs() -> str:
+    """Return a digest of all that the bundle is made of."""
+    facts = f"{platform.python_version()} {platform.machine()} shiv {version_of('shiv')}"
+    state = hashlib.sha256(facts.encode())
+    for path in (Path(__file__), REQUIREMENTS, *sorted(APP.rglob("*.py"))):
+        state.update(f"\0{path.name}\0".encode() + path.read_bytes())
+    return state.hexdigest()
 
 
 def build(target: Path) -> None:

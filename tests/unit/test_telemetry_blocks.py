@@ -45,7 +45,7 @@ def gauges(draw: st.DrawFn) -> Gauge:
     return Gauge(draw(st.integers(1, 9999)), samples[0], samples[3], samples[1], samples[2])
 
 
-COUNTERS = st.builds(Counter, st.integers(1, 9999), st.floats(1e-9, 1e9) | st.integers(0, 1 << 50).map(float))
+COUNTERS = st.builds(Counter, st.integers(1, 9999), st.floats(1e-9, 1e9) | st.integers(0, 1 << 50))
 DISTRIBUTIONS = st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=20).map(
     lambda samples: Distribution(sketch_of(samples))
 )

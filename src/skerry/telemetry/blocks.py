@@ -375,7 +375,7 @@ def _increase(increase: float) -> tuple[int, int]:
     """Return an increase as number and power of ten: exact where it is whole."""
     return (
         (int(increase), 0)
-        if increase < WHOLE and increase.is_integer()
+        if increase < WHOLE and increase == int(increase)
         else _parted(increase, COUNTER_DIGITS)
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import subprocess
@@ -160,7 +161,9 @@ def test_a_cameras_newest_picture_is_served_and_announced(
                 what="the next picture",
             )
             assert not _arguments_with(PASSWORD)
-            assert len(later["sha256"]) == len(hashlib.sha256().hexdigest())
+            shown = listener.until("press/picture", quality="good")
+            assert hashlib.sha256(base64.b64decode(shown["jpeg"])).hexdigest() == shown["sha256"]
+            assert len(later["sha256"]) == len(shown["sha256"])
         listener.until("press/frame", quality="bad")
         assert end(started) == 0
 

@@ -66,10 +66,10 @@ class Bus:
         client.connect_async(self._host, self._port, keepalive=15)
         client.loop_start()
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = True) -> None:
-        """Send a message below the prefix, or keep it until there is a connection."""
-        sent = self._client.publish(f"{self._prefix}/{topic}", payload, qos=1, retain=retain)
-        dropped = sent.rc == mqtt.MQTT_ERR_QUEUE_SIZE
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = True) -> None:
+        """Send a message below the prefix. With `qos` 1 it is kept until there is a connection, with 0 it is lost."""
+        sent = self._client.publish(f"{self._prefix}/{topic}", payload, qos=qos, retain=retain)
+        dropped = sent.rc != mqtt.MQTT_ERR_SUCCESS if qos == 0 else sent.rc == mqtt.MQTT_ERR_QUEUE_SIZE
         self._standing.counts["dropped" if dropped else "published"] += 1
 
     async def close(self) -> None:
@@ -81,10 +81,16 @@ class Bus:
         await asyncio.to_thread(self._client.loop_stop)
 
     def _before_connect(self, client: mqtt.Client, _data: object) -> None:
-        if self._user:
+        if not self._user:
+            return
+        try:
             file = self._password_file
             password = Path(file).read_text(encoding="utf-8").rstrip("\r\n") if file else None
-            client.username_pw_set(self._user, password)
+        except OSError as error:
+            # Raising would end the library's thread, and with it all further tries.
+            _log.warning("no password for the bus: %s", error)
+            return
+        client.username_pw_set(self._user, password)
 
     def _on_connect(
         self, client: mqtt.Client, _data: object, _flags: object, code: ReasonCode, _properties: object

@@ -1,8 +1,10 @@
-"""Cameras: the newest picture over HTTP, and a message on the bus for each.
+"""Cameras: the newest picture over HTTP, and on the bus a message about it and the picture itself.
 
 A stream over HTTP in parts (`multipart/x-mixed-replace`) and single pictures are read as they are; everything else,
 such as RTSP, a device or a video, is decoded by ffmpeg. `/frame.jpg` is the newest picture, or 503 where the newest is
 older than `STALE_S`; the message names its number, time, size and digest, so that who fetches it knows what it has.
+The picture comes as the same message with its JPEG, in base64; nobody waits for a lost one, the next is newer. One of
+more than `MAX_PICTURE_BYTES` is not sent: brokers take 256 KiB in a message.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from skerry_gateways.web import Page, Pages
 MAX_FRAME_BYTES = 16 << 20
 TIMEOUT_S = 10.0
 STALE_S = 10.0
+MAX_PICTURE_BYTES = 180 << 10
 _BEGIN, _END = b"\xff\xd8", b"\xff\xd9"
 _log = logging.getLogger("gateway.camera")
 
@@ -122,6 +125,11 @@ class CameraGateway:
             "path": "/frame.jpg",
         }
         self._bus.publish("frame", json.dumps(message).encode())
+        if len(frame) > MAX_PICTURE_BYTES:
+            self._standing.counts["dropped"] += 1
+            return
+        whole = {**message, "jpeg": base64.b64encode(frame).decode()}
+        self._bus.publish("picture", json.dumps(whole).encode(), qos=0, retain=False)
 
     async def _follow(self, stream: AsyncIterator[bytes]) -> None:
         cutter, due = FrameCutter(), 0.0

@@ -53,6 +53,7 @@ def _serve(settings: Settings) -> None:
     # Imported late, so that the checks above can speak before compiled libraries are loaded.
     import uvicorn
 
+    from meter_reader.bus import BusReader, parse_bus_settings
     from meter_reader.web import MeterReader
 
     reader = MeterReader(_load(settings), lambda: _load(settings))
@@ -61,6 +62,8 @@ def _serve(settings: Settings) -> None:
         reader.use(_load(settings))
 
     signal.signal(signal.SIGHUP, reload)
+    if bus := parse_bus_settings(os.environ):
+        BusReader(bus, reader.read_picture).open()
     uvicorn.run(
         reader,
         host=settings.host,

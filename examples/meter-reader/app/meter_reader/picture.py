@@ -41,17 +41,30 @@ def parse_png(body: bytes) -> Picture:
     Raises:
         BadPictureError: no PNG file, damaged, or of a size no counter has.
     """
+    return _parse_file(body, "PNG")
+
+
+def parse_jpeg(body: bytes) -> Picture:
+    """Decode a JPEG file, as cameras give them, to grey values, shape [height, width].
+
+    Raises:
+        BadPictureError: no JPEG file, damaged, or of a size no counter has.
+    """
+    return _parse_file(body, "JPEG")
+
+
+def _parse_file(body: bytes, kind: str) -> Picture:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(body), formats=["PNG"]) as image:
+            with Image.open(io.BytesIO(body), formats=[kind]) as image:
                 check_size(*image.size)
                 return np.asarray(image.convert("L"), dtype=np.uint8)
     except BadPictureError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombWarning) as error:
         # Pillow has no one error for a damaged file: each of these comes out of one broken chunk or another.
-        raise BadPictureError("the body is no readable PNG file") from error
+        raise BadPictureError(f"the body is no readable {kind} file") from error
 
 
 def parse_raw(body: bytes, width: int, height: int) -> Picture:

@@ -21,7 +21,7 @@ from urllib.parse import parse_qs
 from meter_reader.metrics import CONTENT_TYPE as METRICS_TYPE
 from meter_reader.metrics import Metrics
 from meter_reader.model import DigitModel, ModelRefusedError, Reading
-from meter_reader.picture import BadPictureError, Picture, parse_png, parse_raw, split_digits
+from meter_reader.picture import BadPictureError, Picture, parse_jpeg, parse_png, parse_raw, split_digits
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -71,6 +71,29 @@ class MeterReader:
     def use(self, model: DigitModel | ModelRefusedError) -> None:
         """Go over to another model, or to answering that it was refused; a request under way keeps its own."""
         self._model = model
+
+    def read_picture(self, jpeg: bytes) -> dict[str, object]:
+        """Return what a picture of a camera shows, for the message bus.
+
+        Raises:
+            BadPictureError: it shows no counter.
+            ModelRefusedError: there is no model to read it with.
+        """
+        model = self._model
+        if isinstance(model, ModelRefusedError):
+            raise model
+        started = time.perf_counter()
+        reading = model.read(split_digits(parse_jpeg(jpeg)))
+        self.metrics.latency_s.observe(time.perf_counter() - started)
+        for score in reading.scores:
+            self.metrics.score.observe(score)
+        least = round(min(reading.scores), 6)
+        return {
+            "value": int(reading.digits),
+            "digits": reading.digits,
+            "score": least,
+            "model": _model_facts(model),
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -183,10 +206,12 @@ def _parse_picture(scope: Scope, body: bytes) -> Picture:
             media_type = value.decode("latin-1").partition(";")[0].strip().lower()
     if media_type == "image/png":
         return parse_png(body)
+    if media_type == "image/jpeg":
+        return parse_jpeg(body)
     if media_type == "application/octet-stream":
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
         return parse_raw(body, _pixels(query, "width"), _pixels(query, "height"))
-    detail = "content-type is image/png, or application/octet-stream with width and height in the query"
+    detail = "content-type is image/png, image/jpeg, or application/octet-stream with width and height in the query"
     raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "bad_request", detail)
 
 
