@@ -1,10 +1,11 @@
 """A program to be killed: it writes without end and prints what it was told is stored.
 
-Usage: crashing.py hub|wipes|secrets|agent|blobs PATH
+Usage: crashing.py hub|wipes|secrets|audit|agent|blobs PATH
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -16,11 +17,13 @@ from skerry.adapters.directory_blobs import DirectoryBlobs
 from skerry.adapters.sql.store import SqlHubStore
 from skerry.adapters.sqlite_agent_store import SqliteAgentStore
 from skerry.kit.digests import digest_of
+from skerry.kit.errors import Missing
 from skerry.ports.agent_store import QueuedReport
 from skerry.ports.hub_store import AssignmentRecord
 from skerry.ports.secrets import ExposureRecord
 from tests.contract.hub_records import NOW, audit, populate, report, rollout, secret
 
+SITES = ("berlin", "paris", "oslo")
 HOSTS = ("cam-1", "cam-2", "cam-3", "cam-4")
 
 
@@ -79,6 +82,26 @@ def run_secrets(path: Path) -> None:
         say("revoked", version)
 
 
+def run_audit(path: Path) -> None:
+    """Write changes with their entries, some of which are refused, and forget old entries meanwhile."""
+    store = SqlHubStore.open(path)
+
+    def change(name: str) -> None:
+        number = 0
+        while True:
+            number += 1
+            document = b"%d" % number
+            store.apply_documents(sites={name: document}, rollouts=(), audits=[audit(f"put {name} {number}")])
+            with contextlib.suppress(Missing):
+                store.remove_site("nowhere", audit("never"))
+            if number % 10 == 0:
+                store.trim(keep_events=0, keep_audits=20)
+            say(name, number)
+
+    for name in SITES:
+        threading.Thread(target=change, args=(name,)).start()
+
+
 def run_agent(path: Path) -> None:
     store, _ = SqliteAgentStore.open(path)
     number = 0
@@ -109,6 +132,7 @@ if __name__ == "__main__":
         "hub": run_hub,
         "wipes": run_wipes,
         "secrets": run_secrets,
+        "audit": run_audit,
         "agent": run_agent,
         "blobs": run_blobs,
     }

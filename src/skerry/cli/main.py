@@ -59,6 +59,7 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
         hub="Run a hub.",
         agent="Join a site as a host, and run the agent.",
         relay="Make tokens for relays, join as one, and serve.",
+        audit="See who did what, and check that nobody has changed what is written of it.",
         token="Create, list and revoke API tokens.",  # noqa: S106 - a help text
         publisher="Say who may sign releases, and with which keys.",
         root="Look after the root of trust: offline keys, and the keys the hub signs with.",

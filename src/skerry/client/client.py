@@ -59,6 +59,7 @@ from skerry.spec.api_rollout import AbortRequest, ApproveRequest, DecisionView, 
 from skerry.spec.api_secret import ExposureView, SecretAnswer, SecretDecision, SecretRequest, SecretView
 from skerry.spec.api_telemetry import HostTelemetryView, MetricsAnswer, MetricView, TopAnswer
 from skerry.spec.api_topics import SiteTopics
+from skerry.spec.audit import AuditEntry, AuditHead
 from skerry.spec.bundle import BundleAnswer, BundleRequest, CarriedAnswer, CarriedReports
 from skerry.spec.publishing import MetadataRequest, MetadataView, PublisherView, PublishRequest
 
@@ -419,6 +420,14 @@ class Client:
     def audit(self, *, limit: int = 100) -> list[AuditView]:
         """Return who did what, the newest first, at most `limit`."""
         return self._get("/audit", list[AuditView], limit=str(limit))
+
+    def audit_entries(self, *, after: int, limit: int) -> list[AuditEntry]:
+        """Return the oldest entries of the audit above a number, as they are chained."""
+        return self._get("/audit/entries", list[AuditEntry], after=str(after), limit=str(limit))
+
+    def audit_head(self) -> AuditHead:
+        """Return the newest entry of the audit, as the hub tells of it."""
+        return self._get("/audit/head", AuditHead)
 
     def missing(self, blobs: Sequence[BlobRef]) -> MissingAnswer:
         """Return which of these blobs the hub lacks, and where their uploads stand."""

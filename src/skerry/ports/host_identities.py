@@ -13,13 +13,15 @@ from skerry.trust.cloning import Lineage
 
 
 class Audit(msgspec.Struct, frozen=True, kw_only=True):
-    """The audit entry that goes with a change."""
+    """The audit entry that goes with a change, and the decision (`ROLLOUT#NUMBER`) that it follows from, if any."""
 
     at: datetime
     who: str
     action: str
     subject: str
     outcome: str = "done"
+    why: str = ""
+    decision: str = ""
 
 
 class LineageRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,8 @@ from typing import Protocol
 
 import msgspec
 
+from skerry.ports.audit_log import AuditLog
+from skerry.ports.audit_log import AuditRecord as AuditRecord  # noqa: PLC0414 - part of this port as well
 from skerry.ports.authorities import Authorities
 from skerry.ports.configurations import ConfigurationChanges, Configurations
 from skerry.ports.deciding import Deciding, Turn
@@ -211,18 +213,8 @@ class EventRecord(msgspec.Struct, frozen=True, kw_only=True):
     event: Event
 
 
-class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """Who did what; written in the transaction that did it, or alone when it was refused."""
-
-    id: int
-    at: datetime
-    who: str
-    action: str
-    subject: str
-    outcome: str = "done"
-
-
 class HubStore(
+    AuditLog,
     HostIdentities,
     Policies,
     MetricWindows,
@@ -272,14 +264,6 @@ class HubStore(
 
     def touch_token(self, token_id: str, at: datetime) -> None:
         """Note that a token was used."""
-        ...
-
-    def add_audit(self, audit: Audit) -> None:
-        """Write an audit entry of its own."""
-        ...
-
-    def audits(self, limit: int) -> Sequence[AuditRecord]:
-        """Return the newest audit entries, newest first."""
         ...
 
     # sites and hosts
@@ -364,10 +348,6 @@ class HubStore(
 
     def events(self, *, site: str = "", host: str = "", limit: int = 100) -> Sequence[EventRecord]:
         """Return the newest events, newest first."""
-        ...
-
-    def trim(self, *, keep_events: int, keep_audits: int) -> None:
-        """Forget the oldest events and audit entries beyond these numbers."""
         ...
 
     # releases

@@ -273,7 +273,7 @@ class EventView(Part, frozen=True, kw_only=True):
 
 
 class AuditView(Part, frozen=True, kw_only=True):
-    """Who did what."""
+    """Who did what, why, and by which decision (`ROLLOUT#NUMBER`), if a rollout decided it."""
 
     id: int
     at: datetime
@@ -281,6 +281,8 @@ class AuditView(Part, frozen=True, kw_only=True):
     action: str
     subject: str
     outcome: str
+    why: str = ""
+    decision: str = ""
 
 
 class WhoAmI(Part, frozen=True, kw_only=True):

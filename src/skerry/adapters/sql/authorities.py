@@ -8,9 +8,11 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from skerry.adapters.sql import rows
+from skerry.adapters.sql.audit_log import add_audit
 from skerry.adapters.sql.database import Database
 from skerry.adapters.sql.schema import authorities
 from skerry.ports.authorities import Authorities, AuthorityRecord
+from skerry.ports.host_identities import Audit
 
 
 class SqlAuthorities(Authorities):
@@ -40,6 +42,12 @@ def add(connection: sa.Connection, record: AuthorityRecord) -> None:
     """Store an intermediate once."""
     if not rows.exists(connection, sa.select(authorities).where(authorities.c.serial == record.serial)):
         rows.add(connection, authorities, record)
+        subject = f"host:{record.host}/authority:{record.serial}"
+        why = f"for site {record.site}, until {record.not_after:%Y-%m-%dT%H:%M:%SZ}"
+        add_audit(
+            connection,
+            Audit(at=record.issued_at, who="hub", action="pki.issue", subject=subject, why=why),
+        )
 
 
 def revoke(connection: sa.Connection, host: str, at: datetime) -> None:

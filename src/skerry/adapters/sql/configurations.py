@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from skerry.adapters.sql import rows
+from skerry.adapters.sql.audit_log import add_audit
 from skerry.adapters.sql.database import Database
-from skerry.adapters.sql.operators import add_audit
 from skerry.adapters.sql.releases import load_assignments, load_rollouts
 from skerry.adapters.sql.schema import configuration_revisions, configurations
 from skerry.kit.editions import revision_of

@@ -8,9 +8,11 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from skerry.adapters.sql import rows
+from skerry.adapters.sql.audit_log import add_audit
 from skerry.adapters.sql.schema import decisions, rollout_leases, rollouts
 from skerry.kit.errors import Conflict
 from skerry.ports.deciding import DecisionRecord, Lease, Turn
+from skerry.ports.host_identities import Audit
 
 KEEP_FIRST = 50
 KEEP_NEWEST = 500
@@ -81,5 +83,15 @@ def _add(connection: sa.Connection, decision: DecisionRecord) -> None:
     number = (last or 0) + 1
     values = {name: getattr(decision, name) for name in decision.__struct_fields__}
     connection.execute(sa.insert(decisions), values | {"number": number})
+    audit = Audit(
+        at=decision.at,
+        who="hub",
+        action="rollout.decide",
+        subject=f"rollout:{decision.rollout}",
+        outcome=decision.state,
+        why=decision.why,
+        decision=f"{decision.rollout}#{number}",
+    )
+    add_audit(connection, audit)
     between = (decisions.c.number > KEEP_FIRST) & (decisions.c.number <= number - KEEP_NEWEST)
     connection.execute(sa.delete(decisions).where(mine, between))

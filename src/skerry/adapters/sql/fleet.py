@@ -9,8 +9,8 @@ import msgspec
 import sqlalchemy as sa
 
 from skerry.adapters.sql import authorities, rows
+from skerry.adapters.sql.audit_log import add_audit
 from skerry.adapters.sql.identities import add_replacement, note_event
-from skerry.adapters.sql.operators import add_audit
 from skerry.adapters.sql.schema import (
     Instant,
     events,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from skerry.adapters.sql import rows
-from skerry.adapters.sql.operators import add_audit
+from skerry.adapters.sql.audit_log import add_audit
 from skerry.adapters.sql.schema import events, host_lineages, hosts, join_replacements
 from skerry.kit.errors import Conflict, Missing
 from skerry.ports.host_identities import Audit, KeysRecord, LineageRecord

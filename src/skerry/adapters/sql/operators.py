@@ -1,4 +1,4 @@
-"""API tokens, the audit trail and the hub's settings."""
+"""API tokens and the hub's settings."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import msgspec
 import sqlalchemy as sa
 
 from skerry.adapters.sql import rows
-from skerry.adapters.sql.schema import audits, events, settings, token_scopes, tokens
+from skerry.adapters.sql.audit_log import add_audit
+from skerry.adapters.sql.schema import settings, token_scopes, tokens
 from skerry.kit.errors import Conflict, Missing
-from skerry.ports.hub_store import Audit, AuditRecord, TokenRecord
+from skerry.ports.hub_store import Audit, TokenRecord
 
 
 def load_setting(connection: sa.Connection, key: str) -> bytes | None:
@@ -76,22 +77,3 @@ def exchange_token(connection: sa.Connection, once_hash: str, token: TokenRecord
 def touch_token(connection: sa.Connection, token_id: str, at: datetime) -> None:
     """Note that a token was used."""
     connection.execute(sa.update(tokens).where(tokens.c.id == token_id).values(last_used_at=at))
-
-
-def add_audit(connection: sa.Connection, audit: Audit) -> None:
-    """Write an audit entry."""
-    rows.add(connection, audits, audit)
-
-
-def load_audits(connection: sa.Connection, limit: int) -> Sequence[AuditRecord]:
-    """Return the newest entries, newest first."""
-    return rows.load_all(connection, sa.select(audits).order_by(audits.c.id.desc()).limit(limit), AuditRecord)
-
-
-def trim(connection: sa.Connection, keep_events: int, keep_audits: int) -> None:
-    """Forget all but the newest events and audit entries."""
-    for table, keep in ((events, keep_events), (audits, keep_audits)):
-        newest_to_go = (
-            sa.select(table.c.id).order_by(table.c.id.desc()).offset(keep).limit(1).scalar_subquery()
-        )
-        connection.execute(sa.delete(table).where(table.c.id <= newest_to_go))

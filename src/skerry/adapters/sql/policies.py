@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from skerry.adapters.sql import rows
-from skerry.adapters.sql.operators import add_audit
+from skerry.adapters.sql.audit_log import add_audit
 from skerry.adapters.sql.schema import evidence, overrides, policies
 from skerry.kit.errors import Missing
 from skerry.ports.host_identities import Audit

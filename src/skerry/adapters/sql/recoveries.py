@@ -8,7 +8,8 @@ import msgspec
 import sqlalchemy as sa
 
 from skerry.adapters.sql import rows
-from skerry.adapters.sql.operators import add_audit, put_setting
+from skerry.adapters.sql.audit_log import add_audit
+from skerry.adapters.sql.operators import put_setting
 from skerry.adapters.sql.releases import put_assignments, remove_assignments
 from skerry.adapters.sql.schema import (
     assignments,

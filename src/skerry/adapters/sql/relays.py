@@ -10,7 +10,7 @@ import msgspec
 import sqlalchemy as sa
 
 from skerry.adapters.sql import rows
-from skerry.adapters.sql.operators import add_audit
+from skerry.adapters.sql.audit_log import add_audit
 from skerry.adapters.sql.schema import hosts, relay_hosts, relay_members, relay_relays, relay_tokens, relays
 from skerry.kit.errors import Bug, Conflict, Denied, Missing
 from skerry.ports.host_identities import Audit

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from skerry.adapters.sql import rows
-from skerry.adapters.sql.operators import add_audit
+from skerry.adapters.sql.audit_log import add_audit
 from skerry.adapters.sql.policies import add_override, put_evidence
 from skerry.adapters.sql.schema import assignments, evidence, overrides, releases, rollouts, sites, wipes
 from skerry.kit.editions import plain_release

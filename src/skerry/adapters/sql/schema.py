@@ -110,7 +110,18 @@ audits = sa.Table(
     sa.Column("action", sa.Text, nullable=False),
     sa.Column("subject", sa.Text, nullable=False),
     sa.Column("outcome", sa.Text, nullable=False),
-    sqlite_autoincrement=True,
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("decision", sa.Text, nullable=False),
+    sa.Column("previous", sa.Text, nullable=False),
+)
+
+# The newest entry of the audit, and of each host's events.
+chains = sa.Table(
+    "chains",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
 )
 
 sites = sa.Table(

@@ -11,8 +11,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from skerry.adapters.sql import rows
+from skerry.adapters.sql.audit_log import add_audit
 from skerry.adapters.sql.database import Database
-from skerry.adapters.sql.operators import add_audit, load_setting, put_setting
+from skerry.adapters.sql.operators import load_setting, put_setting
 from skerry.adapters.sql.schema import secret_exposures, secret_versions
 from skerry.kit.errors import Conflict, Missing
 from skerry.ports.host_identities import Audit

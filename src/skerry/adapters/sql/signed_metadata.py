@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 
 from skerry.adapters.sql import releases as release_rows
-from skerry.adapters.sql.operators import add_audit
+from skerry.adapters.sql.audit_log import add_audit
 from skerry.adapters.sql.schema import metadata_files as files
 from skerry.adapters.sql.schema import releases
 from skerry.kit.errors import Conflict

@@ -26,6 +26,7 @@ from skerry.adapters.sql import (
 )
 from skerry.adapters.sql import policies as policy_rows
 from skerry.adapters.sql import relays as relay_rows
+from skerry.adapters.sql.audit_log import SqlAuditLog, add_audit
 from skerry.adapters.sql.authorities import SqlAuthorities
 from skerry.adapters.sql.configurations import SqlConfigurations, put_configurations
 from skerry.adapters.sql.database import Database, open_file, open_memory
@@ -38,7 +39,6 @@ from skerry.ports.hub_store import (
     AppliedReport,
     AssignmentRecord,
     Audit,
-    AuditRecord,
     DeltaRecord,
     EventRecord,
     HostRecord,
@@ -60,7 +60,7 @@ from skerry.spec.metrics import MetricWindow
 from skerry.spec.report import Event
 
 
-class SqlHubStore(SqlSecrets, SqlConfigurations, SqlAuthorities, SqlTelemetry, HubStore):
+class SqlHubStore(SqlAuditLog, SqlSecrets, SqlConfigurations, SqlAuthorities, SqlTelemetry, HubStore):
     """Usable from any number of threads at a time."""
 
     def __init__(self, database: Database) -> None:
@@ -107,15 +107,6 @@ class SqlHubStore(SqlSecrets, SqlConfigurations, SqlAuthorities, SqlTelemetry, H
     def touch_token(self, token_id: str, at: datetime) -> None:
         self._database.write(lambda connection: operators.touch_token(connection, token_id, at))
 
-    def add_audit(self, audit: Audit) -> None:
-        self._database.write(lambda connection: operators.add_audit(connection, audit))
-
-    def audits(self, limit: int) -> Sequence[AuditRecord]:
-        return self._database.read(lambda connection: operators.load_audits(connection, limit))
-
-    def trim(self, *, keep_events: int, keep_audits: int) -> None:
-        self._database.write(lambda connection: operators.trim(connection, keep_events, keep_audits))
-
     # sites and hosts
     def apply_documents(
         self,
@@ -134,7 +125,7 @@ class SqlHubStore(SqlSecrets, SqlConfigurations, SqlAuthorities, SqlTelemetry, H
             put_configurations(connection, configurations)
             releases.add_rollouts(connection, rollouts)
             for audit in audits:
-                operators.add_audit(connection, audit)
+                add_audit(connection, audit)
 
         self._database.write(apply)
 
@@ -253,7 +244,7 @@ class SqlHubStore(SqlSecrets, SqlConfigurations, SqlAuthorities, SqlTelemetry, H
             releases.remove_assignments(connection, unassign)
             releases.put_assignments(connection, assign)
             if audit is not None:
-                operators.add_audit(connection, audit)
+                add_audit(connection, audit)
 
         self._database.write(advance)
 

@@ -118,6 +118,8 @@ ACCESS: Mapping[str, tuple[Needed, Scoping]] = {
     "create_token": ("admin", "whole"),
     "revoke_token": ("admin", "whole"),
     "list_audit": ("admin", "whole"),
+    "list_audit_entries": ("admin", "whole"),
+    "show_audit_head": ("admin", "whole"),
 }
 
 

@@ -19,6 +19,7 @@ from litestar.types import Receive, Scope, Send
 
 from skerry.carrier.limits import TooMany
 from skerry.hub.api import (
+    audit,
     bindings,
     bundles,
     configurations,
@@ -99,6 +100,7 @@ def operations() -> Litestar:
     """Return all operations, for whichever hub a request comes with."""
     handlers = [
         *operators.HANDLERS,
+        *audit.HANDLERS,
         *bindings.HANDLERS,
         *fleet.HANDLERS,
         *releases.HANDLERS,

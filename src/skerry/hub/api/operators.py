@@ -1,4 +1,4 @@
-"""Operators: login, API tokens, the audit."""
+"""Operators: login, API tokens, and what is audited of their requests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import timedelta
 from litestar import Request, delete, get, post
 from litestar.datastructures import State
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.params import FromPath, JSONBody
 
 from skerry.carrier.limits import TooMany, address_of
 from skerry.hub.api.scope import Seen
@@ -20,7 +20,7 @@ from skerry.kit.errors import Denied, Rejected
 from skerry.kit.ids import new_secret
 from skerry.matching.selector import parse_selector
 from skerry.ports.hub_store import Audit, TokenRecord
-from skerry.spec.api import AuditView, LoginRequest, NewToken, TokenRequest, TokenView, WhoAmI
+from skerry.spec.api import LoginRequest, NewToken, TokenRequest, TokenView, WhoAmI
 from skerry.trust.tokens import hash_secret
 
 ApiRequest = Request[TokenRecord, str, State]
@@ -81,16 +81,6 @@ async def revoke_token(token_id: FromPath[str], hub: TheHub, request: ApiRequest
     await asyncio.to_thread(hub.store.remove_token, token_id, audit)
 
 
-@get("/audit")
-async def list_audit(hub: TheHub, limit: FromQuery[int] = 100) -> list[AuditView]:
-    """List who did what, the newest first."""
-    records = await asyncio.to_thread(hub.store.audits, max(1, min(limit, 1000)))
-    return [
-        AuditView(id=r.id, at=r.at, who=r.who, action=r.action, subject=r.subject, outcome=r.outcome)
-        for r in records
-    ]
-
-
 def audit_of(hub: Hub, request: ApiRequest, action: str, subject: str) -> Audit:
     """Return the audit entry of what the caller is about to do."""
     return Audit(at=hub.clock.now(), who=request.user.name, action=action, subject=subject)
@@ -121,4 +111,4 @@ def _scope(asked: TokenRequest) -> str:
     return asked.sites.strip()
 
 
-HANDLERS = [login, whoami, list_tokens, create_token, revoke_token, list_audit]
+HANDLERS = [login, whoami, list_tokens, create_token, revoke_token]
