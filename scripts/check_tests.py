@@ -32,9 +32,11 @@ def main() -> int:
     """Return the exit code of the first part that fails, or 0; further arguments go to pytest."""
     began = time.monotonic()
     with ExitStack() as stack:
-        caches = [Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in PARTS]
+        places = [
+            Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))) for _ in PARTS
+        ]
         outputs = [None, *(stack.enter_context(tempfile.TemporaryFile()) for _ in PARTS[1:])]
-        parts = [_begin(*given) for given in zip(PARTS, outputs, caches, strict=True)]
+        parts = [_begin(*given) for given in zip(PARTS, outputs, places, strict=True)]
         codes: list[int] = []
         for process, output in zip(parts, outputs, strict=True):
             codes.append(process.wait())
@@ -42,15 +44,15 @@ def main() -> int:
                 output.seek(0)
                 sys.stdout.buffer.write(output.read())
                 sys.stdout.flush()
-        failed = sorted({test for cache in caches for test in failed_tests(cache)})
+        failed = sorted({test for place in places for test in failed_tests(place)})
     print(f"== all parts took {time.monotonic() - began:.0f} s", flush=True)
     worst = next((code for code in codes if code not in (0, NOTHING_TO_RUN)), 0)
     return _run_again(failed) if worst == FAILED and 0 < len(failed) <= MOST_AGAIN else worst
 
 
-def failed_tests(cache: Path) -> list[str]:
-    """Return the tests that failed in a run with this cache."""
-    file = cache / "v" / "cache" / "lastfailed"
+def failed_tests(place: Path) -> list[str]:
+    """Return the tests that failed in a run that had this place."""
+    file = place / "cache" / "v" / "cache" / "lastfailed"
     return list(json.loads(file.read_text())) if file.exists() else []
 
 
@@ -70,9 +72,11 @@ def files_of(part: str) -> list[str]:
     return [str(path.relative_to(ROOT)) for path in files if any(mark in path.read_text() for mark in marks)]
 
 
-def _begin(part: str, output: BinaryIO | None, cache: Path) -> subprocess.Popen[bytes]:
+def _begin(part: str, output: BinaryIO | None, place: Path) -> subprocess.Popen[bytes]:
+    # Files of its own: one pytest that tidies up after another may meet what a third still writes.
+    apart = ["-o", f"cache_dir={place / 'cache'}", f"--basetemp={place / 'files'}"]
     return subprocess.Popen(
-        [PYTEST, "-m", part, "-o", f"cache_dir={cache}", *sys.argv[1:], *files_of(part)],
+        [PYTEST, "-m", part, *apart, *sys.argv[1:], *files_of(part)],
         cwd=ROOT,
         stdout=output,
         stderr=None if output is None else subprocess.STDOUT,

@@ -24,6 +24,7 @@ from skerry.spec.metadata import Metadata
 from skerry.spec.report import REPORT_TYPE, Event, Report
 from skerry.spec.site import Site, SiteSpec
 from skerry.testing.clock import SimulatedClock, settle
+from skerry.testing.counted_threads import count_threads
 from skerry.testing.hub_parts import memory_hub
 from skerry.testing.waiting import eventually
 from skerry.trust.desired import verify_desired
@@ -108,6 +109,7 @@ class Harbour:
 
     async def wait(self, member: Member, sequence: int) -> asyncio.Task[SyncAnswer]:
         """Return a long-poll that waits at the hub for news."""
+        count_threads()
         generation = (await self.hub.issuer.issued(member.site)).generation
         envelope = member.signed(sequence, generation=generation)
         task = asyncio.create_task(self.sync(envelope, wait_s=LONG_S))

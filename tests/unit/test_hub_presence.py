@@ -122,20 +122,15 @@ async def test_a_connection_that_is_cut_ends_the_presence_of_who_waited_on_it(ha
         _, writer = await served.open(head + body)
 
         def there() -> bool:
+            harbour.clock.advance(1.0)
             return seen(harbour).last_seen_at == harbour.clock.now()
 
         await until(lambda: harbour.sequence(edge) == 2)
-        await settle()
-        harbour.clock.advance(HOUR_S)
         await until(there)
         cut_at = harbour.clock.now()
         writer.transport.abort()
 
-        async def gone() -> bool:
-            harbour.clock.advance(1.0)
-            return not there()
-
-        await eventually(gone)
+        await until(lambda: not there())
         last = seen(harbour).last_seen_at
         assert last is not None and last >= cut_at
         assert not harbour.notifier._waiting, "nobody is waited for any more"

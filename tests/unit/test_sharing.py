@@ -110,21 +110,24 @@ async def test_when_the_one_that_fetches_is_gone_another_goes_on_where_it_stoppe
 
 @pytest.mark.rule("SHARE-3")
 async def test_wrong_bytes_of_a_neighbour_are_found_out_and_it_is_left_aside(tmp_path: Path) -> None:
-    async with sharing_hosts(tmp_path, BLOB, noise(9000, 3)) as site:
-        site.doors.wrong = {"edge-1:1"}
-        site[0].want(BLOB)
-        await site.until(lambda: site[0].has(BLOB))
-        await site.until_all_have(BLOB)
-        assert all(host.blobs.path(DIGEST).read_bytes() == BLOB for host in site.hosts.values())
-        asked = site.doors.sent_bytes["edge-1:1"]
-        site[0].want(noise(9000, 3))
-        await site.until(lambda: site[0].has(noise(9000, 3)))
+    small = noise(9000, 3)
+    async with sharing_hosts(tmp_path, BLOB, small) as site:
+        one, liar, other = site.hosts.values()
+        site.alive.discard(other.name)
         site.introduce()
-        await site.until_all_have(noise(9000, 3))
-        assert site.doors.sent_bytes["edge-1:1"] == asked
+        liar.want(BLOB, small)
+        await site.until(lambda: liar.has(BLOB, small))
+        site.doors.wrong = {at := f"{liar.name}:1"}
+        await site.until(lambda: one.has(BLOB), BLOB)
+        assert one.blobs.path(DIGEST).read_bytes() == BLOB
+        asked = site.doors.sent_bytes[at]
+        site.introduce()
+        await site.until(lambda: one.has(small), small)
+        assert site.doors.sent_bytes[at] == asked > 0
         site.clock.advance(DISTRUST_S)
         site.doors.wrong.clear()
-        assert site[1].sharing.survey([DIGEST])[DIGEST].kind == "near"
+        site.introduce()
+        assert one.sharing.survey([DIGEST])[DIGEST].kind == "near"
 
 
 def sees(host: SharingHost) -> str:

@@ -121,8 +121,7 @@ class Choice:
         standing.failures += 1
         if standing.failures < FAILURES or len(self._standings) == 1:
             return False
-        # While none answers there is nothing to learn about how long to stay with another.
-        self._put_off(standing, now, longer=self._answered)
+        self._put_off(standing, now)
         self._answered = False
         self.used = self._next(used)
         self._standings[self.used].since = now
@@ -137,7 +136,7 @@ class Choice:
         """Note what came of asking an earlier one; tell whether it is used from now on."""
         standing = self._standings[asked]
         if not there:
-            self._put_off(standing, now, longer=True)
+            self._put_off(standing, now)
             return False
         if asked >= self.used:
             return False
@@ -150,9 +149,10 @@ class Choice:
         due = [self._standings[number].ask_at - now for number in range(self.used)]
         return max(LEAST_WAIT_S, min(due)) if due else None
 
-    def _put_off(self, standing: _Standing, now: float, *, longer: bool) -> None:
+    def _put_off(self, standing: _Standing, now: float) -> None:
         standing.ask_at = now + standing.stay_s * self._spread()
-        if longer:
+        # While none answers there is nothing to learn about how long to stay with another.
+        if self._answered:
             standing.stay_s = min(standing.stay_s * 2, MOST_STAY_S)
 
     def _next(self, left: int) -> int:
