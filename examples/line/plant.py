@@ -25,15 +25,12 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from asyncua import ua
-from asyncua.client.client import Client
-from asyncua.common.node import Node
-from asyncua.server.server import Server
-from pymodbus.client import AsyncModbusTcpClient
-from pymodbus.datastore import ModbusDeviceContext, ModbusSequentialDataBlock, ModbusServerContext
-from pymodbus.server import ModbusTcpServer
+if TYPE_CHECKING:
+    from asyncua.common.node import Node
+    from asyncua.server.server import Server
+    from pymodbus.server import ModbusTcpServer
 
 COUNTERS = Path(__file__).resolve().parents[1] / "meter-reader" / "build" / "counters"
 FOLDER = Path("plant")
@@ -81,6 +78,10 @@ async def run(ports: list[int]) -> None:
 
 async def make_press(port: int) -> tuple[Server, Node]:
     """An OPC UA server with one node that says whether the press stands still."""
+    # Libraries are loaded where they are used: the commands that need none of them answer at once.
+    from asyncua import ua
+    from asyncua.server.server import Server
+
     server = Server()
     await server.init()
     server.set_endpoint(f"opc.tcp://127.0.0.1:{port}")
@@ -93,6 +94,9 @@ async def make_press(port: int) -> tuple[Server, Node]:
 
 def make_panel(port: int) -> ModbusTcpServer:
     """A Modbus unit with the limit in the first two registers, its high word first."""
+    from pymodbus.datastore import ModbusDeviceContext, ModbusSequentialDataBlock, ModbusServerContext
+    from pymodbus.server import ModbusTcpServer
+
     # The library counts registers from 1.
     words = ModbusSequentialDataBlock(1, [FIRST_LIMIT >> 16, FIRST_LIMIT & 0xFFFF])  # type: ignore[no-untyped-call]
     return ModbusTcpServer(
@@ -158,6 +162,8 @@ class Camera(BaseHTTPRequestHandler):
 
 async def set_limit(limit: int) -> None:
     """Write the limit, as a hand on the panel does."""
+    from pymodbus.client import AsyncModbusTcpClient
+
     async with AsyncModbusTcpClient("127.0.0.1", port=places()[1], timeout=TIMEOUT_S) as client:
         answer = await client.write_registers(0, [limit >> 16, limit & 0xFFFF])
         if answer.isError():
@@ -166,6 +172,9 @@ async def set_limit(limit: int) -> None:
 
 async def look() -> dict[str, Any]:
     """Ask the panel and the press, and see what the counter shows."""
+    from asyncua.client.client import Client
+    from pymodbus.client import AsyncModbusTcpClient
+
     opcua, modbus, _ = places()
     async with AsyncModbusTcpClient("127.0.0.1", port=modbus, timeout=TIMEOUT_S) as panel:
         high, low = (await panel.read_holding_registers(0, count=2)).registers

@@ -23,9 +23,6 @@ APP = HERE / "app"
 sys.path[:0] = [str(HERE), str(APP)]
 
 from build_tools.bundle import build_bundle  # noqa: E402  the path above must come first
-from build_tools.counters import compose_held_out, write_counters  # noqa: E402
-from build_tools.digits import load_split  # noqa: E402
-from build_tools.models import build_models  # noqa: E402
 from build_tools.recipes import BROKEN_VERSION, VERSIONS  # noqa: E402
 from build_tools.stamp import digest_file, digest_inputs, is_fresh, write_stamp  # noqa: E402
 
@@ -61,6 +58,11 @@ def build_data(out: Path, *, force: bool) -> None:
     if not force and is_fresh(out, "models", inputs):
         print("models    unchanged")
         return
+    # Loading them takes longer than to see that there is nothing to do.
+    from build_tools.counters import compose_held_out, write_counters
+    from build_tools.digits import load_split
+    from build_tools.models import build_models
+
     started = time.monotonic()
     held_out = load_split().held_out
     counters = compose_held_out(held_out)

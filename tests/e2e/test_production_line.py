@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.envoy,
     pytest.mark.broker,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
 ]
 
 PAGE = ROOT / "docs" / "tutorials" / "production-line.md"
@@ -39,7 +39,7 @@ LINE = "examples/line/line.yaml"
 # Ports of the page: others are taken here.
 PORTS = ("4840", "5020", "8090", "9443", "9080")
 KINDS = ("camera", "modbus", "opcua")
-LIMIT_S = 90.0
+LIMIT_S = 180.0
 
 
 class Line(Reader):

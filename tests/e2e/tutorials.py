@@ -100,7 +100,7 @@ class Reader:
             text=True,
             env=self.env,
             cwd=self.folder,
-            timeout=180,
+            timeout=300,
             check=False,
         )
 

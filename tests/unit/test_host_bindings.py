@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from skerry.kit.canonical import encode_canonical
@@ -22,14 +23,17 @@ from skerry.spec.binding import (
     OpcUaBinding,
     OpcUaNode,
 )
-from skerry.spec.desired import ReleaseRef
+from skerry.spec.carrier import SyncAnswer, SyncRequest
+from skerry.spec.desired import Assignment, HealthPolicy, ReleaseRef
 from skerry.spec.documents import check_release
 from skerry.spec.metadata import Metadata
 from skerry.spec.release import Release
+from skerry.spec.report import Report
 from skerry.spec.secret import SealedSecret
 from skerry.trust.keys import key_id
 from skerry.trust.sealing import Binding, seal_secret
 from tests.unit.agent_world import APP, Agent, Upstream
+from tests.unit.upstream import desired
 
 EYE = BindingSpec(
     name="eye",
@@ -56,11 +60,11 @@ class Host(Agent):
         self.generation = 0
         self.public = self.keys.make().seal_public
 
-    def release(self, version: str, *needs: BindingNeed, **component: Any) -> ReleaseRef:
+    def release(self, version: str, *needs: BindingNeed, name: str = APP, **component: Any) -> ReleaseRef:
         bundle = Bundle(files=(self.link.add(version.encode(), "run"),))
         made = Component(name="main", bundle=bundle, command=("./run",), **component)
         spec = ApplicationSpec(version=version, components=(made,), needs=needs)
-        found = Release(application=Application(metadata=Metadata(APP), spec=spec))
+        found = Release(application=Application(metadata=Metadata(name), spec=spec))
         assert not check_release(found)
         document = encode_canonical(found)
         self.link.contents[digest_of(document)] = document
@@ -82,6 +86,26 @@ class Host(Agent):
         self.generation += 1
         sealed = {"edge": secrets} if secrets else {}
         await self.desire(self.generation, assigned, bindings=bindings, secrets=sealed)
+
+    async def offer_to_several(self, assigned: dict[str, ReleaseRef], *bindings: BindingSpec) -> None:
+        """Let several applications run; `assigned` is by application@version."""
+        self.generation += 1
+        health = HealthPolicy(soak_s=1.0)
+        given = tuple(
+            Assignment(application=name.split("@")[0], release=name, health=health) for name in assigned
+        )
+        envelope = desired(self.generation, hosts={"edge": given}, releases=assigned, bindings=bindings)
+
+        def answer(_: SyncRequest, newest: Report) -> SyncAnswer:
+            return SyncAnswer(acknowledged=newest.sequence, desired=envelope)
+
+        self.link.answer = answer
+        await self.syncer.exchange(0.0)
+        await self.judge()
+
+    def runs_well(self, name: str) -> bool:
+        view = self.observed.applications.get(name.split("@", maxsplit=1)[0])
+        return view is not None and (view.release, view.candidate) == (name, "")
 
     @property
     def env(self) -> dict[str, str]:
@@ -280,3 +304,44 @@ async def test_an_agent_that_is_started_again_restarts_nobody(host: Host) -> Non
     assert other.what_is_new(instance, need, Joined(PLC)) == ""
     assert other.what_is_new(instance, need, Joined(EYE)) == "changed"
     assert other.what_is_new("nobody", need, Joined(PLC)) == "device"
+
+
+ALONE = msgspec.structs.replace(PLC, exclusive=True)
+SPEED = BindingNeed(name="plc", type="opcua")
+
+
+@pytest.mark.rule("BINDING-7")
+async def test_what_is_for_one_alone_stays_with_who_has_it_until_that_leaves(host: Host) -> None:
+    late, early = host.release("1", SPEED, name="alpha"), host.release("1", SPEED, name="zulu")
+    await host.offer_to_several({"zulu@1": early}, ALONE)
+    await host.until(lambda: host.runs_well("zulu@1"))
+    await host.offer_to_several({"zulu@1": early, "alpha@1": late}, ALONE)
+    await host.until(lambda: "zulu has it" in host.observed.applications["alpha"].why)
+    assert not host.observed.applications["alpha"].refused
+    assert host.observed.bindings["plc"].used_by == ("zulu",)
+    await host.offer_to_several({"alpha@1": late}, ALONE)
+    await host.until(lambda: host.runs_well("alpha@1"))
+    assert host.observed.bindings["plc"].used_by == ("alpha",)
+
+
+@pytest.mark.rule("BINDING-7")
+async def test_of_two_that_come_at_once_one_gets_what_is_for_one_alone(host: Host) -> None:
+    both = {f"{name}@1": host.release("1", SPEED, name=name) for name in ("zulu", "alpha")}
+    await host.offer_to_several(both, ALONE)
+    await host.until(lambda: host.runs_well("alpha@1"))
+    await host.until(lambda: "alpha has it" in host.observed.applications["zulu"].why)
+    await host.steps()
+    assert host.starts == 1
+    await host.offer_to_several(both, PLC)
+    await host.until(lambda: host.runs_well("zulu@1"))
+
+
+@pytest.mark.rule("BINDING-7")
+async def test_a_release_that_gives_up_what_is_for_one_alone_frees_it(host: Host) -> None:
+    first, second = host.release("1", SPEED, name="zulu"), host.release("2", name="zulu")
+    other = host.release("1", SPEED, name="alpha")
+    await host.offer_to_several({"zulu@1": first}, ALONE)
+    await host.until(lambda: host.runs_well("zulu@1"))
+    await host.offer_to_several({"zulu@2": second, "alpha@1": other}, ALONE)
+    await host.until(lambda: host.runs_well("zulu@2"))
+    await host.until(lambda: host.runs_well("alpha@1"))

@@ -78,7 +78,7 @@ def preview_lines(view: FleetPreview, *, at: datetime) -> Iterator[str]:
         yield f"its configuration: {what}, at {', '.join(places)}"
     for secret, lacking in sorted(view.lacking_secrets.items()):
         yield f"secret {secret} has no value at {plural(len(lacking), 'site')}: {_names(lacking[:3], len(lacking))}"
-    for why, places in sorted(view.route_conflicts.items()):
+    for why, places in sorted({**view.route_conflicts, **view.binding_conflicts}.items()):
         yield f"{why}: at {plural(len(places), 'site')}: {_names(places[:3], len(places))}"
     for flow, alone in sorted(view.loose_topics.items()):
         yield f"it {flow}, at {plural(len(alone), 'site')}: {_names(alone[:3], len(alone))}"

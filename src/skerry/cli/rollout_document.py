@@ -138,6 +138,12 @@ def _ask_release(client: Client, spec: RolloutSpec, selector: str, found: _Asked
             for why, sites in found.fleet.route_conflicts.items()
         ]
         found.problems += [
+            Problem(
+                "spec.release", f"{why}: at {', '.join(sites[:MAX_SITES])}", "skerry describe site shows it"
+            )
+            for why, sites in found.fleet.binding_conflicts.items()
+        ]
+        found.problems += [
             Problem("spec.release", f"its configuration: {what}, at {', '.join(places)}")
             for what, places in found.fleet.misconfigured.items()
         ]

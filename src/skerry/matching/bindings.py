@@ -58,6 +58,24 @@ def site_lacks(needs: Sequence[BindingNeed], offered: Sequence[BindingSpec], hos
     return "; ".join(lacks[0]) if len(lacks) == len(answers) else ""
 
 
+def held_alone(
+    needs: Sequence[BindingNeed], offered: Sequence[BindingSpec], hosts: Sequence[str]
+) -> frozenset[str]:
+    """Return the names of the exclusive bindings that an application gets on some of these hosts; none named is any."""
+    if not needs or not any(one.exclusive for one in offered):
+        return frozenset()
+    answers = [match_bindings(needs, offered, host=host) for host in (hosts or (None,))]
+    joined = [
+        one for answer in answers if isinstance(answer, BindingChoice) for one in answer.bindings.values()
+    ]
+    return frozenset(one.name for one in joined if one.exclusive)
+
+
+def describe_holder(binding: str, application: str) -> str:
+    """Say that an exclusive binding is another's."""
+    return f"binding {binding} is exclusive, and {application} has it"
+
+
 def secrets_joined(
     needs: Sequence[BindingNeed], offered: Sequence[BindingSpec], *, host: str | None
 ) -> frozenset[str]:

@@ -343,7 +343,8 @@ class FleetPreview(Part, frozen=True, kw_only=True):
     does not want. The oldest of the facts are from `oldest_facts_at`. A host that matches may still lack disk or
     memory. `loose_topics` are those at whose other end nobody is, with the sites.
     `lacking_secrets` are those the release uses that have no value now, with the sites where they have none.
-    `route_conflicts` say why routes of it cannot be, with the sites.
+    `route_conflicts` say why routes of it cannot be, with the sites; `binding_conflicts`, which exclusive bindings
+    are another application's.
     `excluded` are sites that lack a binding it needs, with the reason: no rollout offers it to them.
     `misconfigured` is what is wrong with its configuration as it would be now, with the sites where it is.
     """
@@ -366,6 +367,7 @@ class FleetPreview(Part, frozen=True, kw_only=True):
     loose_topics: dict[str, tuple[str, ...]] = {}
     lacking_secrets: dict[str, tuple[str, ...]] = {}
     route_conflicts: dict[str, tuple[str, ...]] = {}
+    binding_conflicts: dict[str, tuple[str, ...]] = {}
     excluded: dict[str, str] = {}
     misconfigured: dict[str, tuple[str, ...]] = {}
 

@@ -140,13 +140,15 @@ class DeviceBinding(Part, frozen=True, kw_only=True):
 class BindingSpec(Part, frozen=True, kw_only=True):
     """Something at a site that applications can be joined to: exactly one of the types, with its address.
 
-    With a `host`, only that host can use it: a device is attached to one. `username` and `secrets` are what it takes
-    to get in; `secrets` names the site's secrets by what they are for, such as `password: plc-password`.
+    With a `host`, only that host can use it: a device is attached to one. One that is `exclusive` is for one
+    application at a time. `username` and `secrets` are what it takes to get in; `secrets` names the site's secrets by
+    what they are for, such as `password: plc-password`.
     """
 
     name: Name
     labels: BindingLabels = {}
     host: Name | None = None
+    exclusive: bool = False
     username: Annotated[str, Meta(max_length=255)] = ""
     secrets: Annotated[dict[SecretUseName, Name], Meta(max_length=8)] = {}
     camera: CameraBinding | None = None

@@ -17,8 +17,15 @@ from skerry.agent.binding_telling import BindingTelling
 from skerry.agent.secret_files import SecretFiles
 from skerry.agent.services.host_service import NOTHING, Given, HostService, Turn
 from skerry.agent.services.secrets import SECRETS, place_name
+from skerry.kit.editions import plain_release
 from skerry.kit.errors import Unavailable
-from skerry.matching.bindings import BindingChoice, NoBinding, match_bindings
+from skerry.matching.bindings import (
+    BindingChoice,
+    NoBinding,
+    describe_holder,
+    held_alone,
+    match_bindings,
+)
 from skerry.ports.clock import Clock
 from skerry.ports.devices import Devices
 from skerry.ports.runtime import Mount
@@ -59,6 +66,7 @@ class HostBindings(HostService):
         self._states: dict[str, tuple[DeviceState, datetime | None]] = {}
         self._used: dict[str, set[str]] = {}
         self._lacking: dict[str, str] = {}
+        self._alone: dict[str, str] = {}
 
     @property
     def outdated(self) -> Mapping[str, str]:
@@ -80,6 +88,7 @@ class HostBindings(HostService):
         outdated: dict[str, str] = {}
         kept: set[str] = set()
         self._used = {}
+        self._alone = self._holders(turn)
         lacking: dict[str, str] = {}
         for application, fact in self._releases(turn):
             joined, why = self._join(fact)
@@ -112,11 +121,21 @@ class HostBindings(HostService):
 
     def withheld(self, digests: set[str]) -> dict[str, str]:
         found: dict[str, str] = {}
-        for digest in digests:
-            fact = self._parts.fact_of(digest)
-            answer = self._match(fact) if fact is not None and fact.needs else None
+        facts = [(digest, fact) for digest in digests if (fact := self._parts.fact_of(digest)) and fact.needs]
+        # Of two that come at once, the first by name gets what is for one alone.
+        alone = dict(self._alone)
+        for digest, fact in sorted(facts, key=lambda one: one[1].name):
+            answer = self._match(fact)
             if isinstance(answer, NoBinding):
                 found[digest] = f"waiting for what it is to be joined to: {'; '.join(answer.reasons)}"
+                continue
+            application = plain_release(fact.name).partition("@")[0]
+            own = self._held_alone(fact)
+            others = [name for name in own if alone.get(name, application) != application]
+            if others:
+                found[digest] = f"waiting: {describe_holder(others[0], alone[others[0]])}"
+            else:
+                alone.update(dict.fromkeys(own, application))
         return found
 
     def give(self, application: str, fact: ReleaseFact, component: Component) -> Given:
@@ -202,6 +221,24 @@ class HostBindings(HostService):
             fact = self._parts.fact_of(digest) if digest else None
             if fact is not None and fact.needs:
                 yield application, fact
+
+    def _holders(self, turn: Turn) -> dict[str, str]:
+        """Return the application that has each exclusive binding: one that is good with it, else the first by name.
+
+        What it might go back to counts no more: else a release that gave a binding up would keep it for ever.
+        """
+        found: dict[str, str] = {}
+        for application, fact in sorted(
+            self._releases(turn), key=lambda one: (one[1].digest != _good(turn, one[0]), one[0])
+        ):
+            record = turn.records.get(application)
+            given_up = record is not None and fact.digest not in (record.good, record.candidate)
+            for name in () if given_up else self._held_alone(fact):
+                found.setdefault(name, application)
+        return found
+
+    def _held_alone(self, fact: ReleaseFact) -> list[str]:
+        return sorted(held_alone(fact.needs, self._parts.offered(), (self._parts.host,)))
 
     def _join(self, fact: ReleaseFact) -> tuple[dict[str, Joined] | None, str]:
         """Return what a release is joined to by need, or None and why not."""

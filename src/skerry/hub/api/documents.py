@@ -17,6 +17,7 @@ from skerry.hub.api.policies import Judged, check_keys, judge_rollouts, require_
 from skerry.hub.api.relays import check_relays
 from skerry.hub.api.scope import Seen
 from skerry.hub.api.served import served_by
+from skerry.hub.joining import check_joined
 from skerry.hub.routing import check_routes
 from skerry.hub.secret_checks import check_secrets, check_ties
 from skerry.hub.services import Hub
@@ -403,6 +404,7 @@ def _check_rollout(hub: Hub, rollout: Rollout, new_sites: list[Site]) -> list[Pr
         problems += _within(rollout, check_gates_told(rollout.spec.gates, application.spec))
         problems += _within(rollout, check_secrets(hub, release, rollout.spec.sites, new_sites))
         problems += _within(rollout, check_routes(hub, release, rollout.spec.sites, new_sites))
+        problems += _within(rollout, check_joined(hub, release, rollout.spec.sites, new_sites))
     there = [msgspec.json.decode(site.document, type=Site) for site in hub.store.sites()]
     sites = {site.metadata.name: site.metadata.labels for site in [*there, *new_sites]}
     return [*problems, *_within(rollout, check_selected(rollout.spec, sites))]

@@ -11,6 +11,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from skerry.hub.api.operators import TheHub, TheSeen
 from skerry.hub.api.releases import MAX_RELEASE_BYTES
 from skerry.hub.configuration_checks import Checking
+from skerry.hub.joining import binding_conflicts
 from skerry.hub.previewing import Previewing
 from skerry.hub.routing import route_conflicts
 from skerry.hub.secret_checks import lacking_secrets
@@ -79,6 +80,7 @@ def _preview(hub: Hub, release: Release, selector: str) -> FleetPreview:
         loose_topics=loose_topics(hub.store, release, chosen),
         lacking_secrets=lacking,
         route_conflicts=route_conflicts(hub, release, selector),
+        binding_conflicts=binding_conflicts(hub, release, selector),
         excluded=previewing.excluded(release, chosen),
         misconfigured={str(trouble): tuple(places) for trouble, places in wrong.items()},
     )
