@@ -1,8 +1,9 @@
 """OtlpDoor: receives OTLP over HTTP/1.1 on the loopback address. Standard library only.
 
 Source: https://opentelemetry.io/docs/specs/otlp/#otlphttp: POST to a path that ends in `/v1/metrics`, protobuf or JSON,
-perhaps gzip; the answer is an empty ExportMetricsServiceResponse of the same type. The part of the path before that is
-the key of who pushes. Bodies need a length; so many connections at the most, and nobody may be slow.
+perhaps gzip; the answer is an empty ExportMetricsServiceResponse of the same type. Other paths end in what else is
+taken. The part of the path before that is the key of who pushes. Bodies need a length; so many connections at the most,
+and nobody may be slow.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import contextlib
 import re
 import zlib
+from collections.abc import Mapping
 
 import structlog
 
@@ -27,7 +29,7 @@ IDLE_S = 120.0
 REQUEST_S = 20.0
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 
-_request_re = re.compile(rb"POST /([A-Za-z0-9._~-]{1,128})/v1/metrics HTTP/1\.[01]")
+_request_re = re.compile(rb"POST /([A-Za-z0-9._~-]{1,128})/([a-z0-9/]{1,64}) HTTP/1\.[01]")
 _REASONS = {
     200: "OK",
     400: "Bad Request",
@@ -53,7 +55,7 @@ class OtlpDoor:
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
-    async def open(self, port: int, taken: Taken) -> int:
+    async def open(self, port: int, taken: Mapping[str, Taken]) -> int:
         """See `PushDoor.open`."""
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -83,7 +85,9 @@ class OtlpDoor:
             self._server = None
 
 
-async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, taken: Taken) -> None:
+async def _serve(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, taken: Mapping[str, Taken]
+) -> None:
     with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
         while True:
             async with asyncio.timeout(IDLE_S):
@@ -103,7 +107,7 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, tak
                 return
 
 
-async def _answer(reader: asyncio.StreamReader, head: bytes, taken: Taken) -> tuple[int, str]:
+async def _answer(reader: asyncio.StreamReader, head: bytes, taken: Mapping[str, Taken]) -> tuple[int, str]:
     """Take a request and return the status and the type of the answer."""
     line, _, rest = head.partition(b"\r\n")
     headers = {
@@ -113,12 +117,14 @@ async def _answer(reader: asyncio.StreamReader, head: bytes, taken: Taken) -> tu
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     shown = kind if kind in (PROTOBUF, JSON) else JSON
     try:
-        if (asked := _request_re.fullmatch(line)) is None:
+        asked = _request_re.fullmatch(line)
+        take = taken.get(asked[2].decode()) if asked is not None else None
+        if asked is None or take is None:
             raise _Refused(404)
         if kind not in (PROTOBUF, JSON):
             raise _Refused(415)
         body = await _body(reader, headers)
-        await asyncio.to_thread(taken, asked[1].decode(), body, kind == JSON)
+        await asyncio.to_thread(take, asked[1].decode(), body, kind == JSON)
     except _Refused as refused:
         return refused.status, shown
     except Exception as caught:

@@ -19,7 +19,7 @@ import structlog
 from skerry.agent.recording import Recorder
 from skerry.agent.services.host_service import NOTHING, Given
 from skerry.kit.canonical import UNREADABLE
-from skerry.kit.errors import Denied, SkerryError
+from skerry.kit.errors import Denied, Rejected, SkerryError
 from skerry.ports.kept_documents import KeptDocuments
 from skerry.ports.push_door import PushDoor
 from skerry.telemetry.otlp import parse_otlp
@@ -31,6 +31,7 @@ DOCUMENT = "telemetry_push"
 MAX_SOURCES = 256
 MAX_SERIES = 200
 MARK_BYTES = 16
+METRICS_PATH, PREDICTIONS_PATH = "v1/metrics", "v1/predictions"
 
 
 class Source(msgspec.Struct, frozen=True, array_like=True):
@@ -62,6 +63,7 @@ class Pushing:
         self._readers: dict[str, PushReader] = {}
         self._since_ns = int(now().timestamp() * 1e9)
         self._open = self._tried = False
+        self.predicted: Callable[[Source, bytes], None] | None = None
         self._state = _load(store)
 
     async def open(self) -> None:
@@ -70,7 +72,9 @@ class Pushing:
             return
         self._tried = True
         try:
-            port = await self._door.open(self._state.port, self.take)
+            port = await self._door.open(
+                self._state.port, {METRICS_PATH: self.take, PREDICTIONS_PATH: self.take_predictions}
+            )
             self._save(port=port)
             self._open = True
         except SkerryError as error:
@@ -89,10 +93,12 @@ class Pushing:
         if mark not in self._state.given:
             given = dict(list(self._state.given.items())[-(MAX_SOURCES - 1) :])
             self._save(given={**given, mark: source})
+        url = f"http://127.0.0.1:{self._state.port}/{mark}"
         return Given(
             env={
-                "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"http://127.0.0.1:{self._state.port}/{mark}/v1/metrics",
+                "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{url}/{METRICS_PATH}",
                 "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "http/protobuf",
+                "SKERRY_TELEMETRY_URL": url,
             }
         )
 
@@ -103,9 +109,7 @@ class Pushing:
             Denied: nobody was given that path (`otlp.unknown`).
             Rejected: it is no OTLP (`otlp.*`).
         """
-        source = self._state.given.get(mark)
-        if source is None:
-            raise Denied("otlp.unknown", "no component was told to push there")
+        source = self._source(mark)
         points = parse_otlp(body, json=json)
         reader = self._readers.get(mark)
         if reader is None:
@@ -115,6 +119,25 @@ class Pushing:
         self._recorder.record(reader.read(points))
         if reader.refused > before:
             self._recorder.refuse(reader.refused - before, reader.worst)
+
+    def take_predictions(self, mark: str, body: bytes, json: bool) -> None:  # noqa: FBT001 (a port's)
+        """Count what a component's model answered, and what was true.
+
+        Raises:
+            Denied: nobody was given that path (`otlp.unknown`).
+            Rejected: it is no body of predictions (`quality.malformed`).
+            Unavailable: it cannot be kept now (`disk.full`).
+        """
+        source = self._source(mark)
+        if not json or self.predicted is None:
+            raise Rejected("quality.malformed", "predictions are JSON")
+        self.predicted(source, body)
+
+    def _source(self, mark: str) -> Source:
+        source = self._state.given.get(mark)
+        if source is None:
+            raise Denied("otlp.unknown", "no component was told to push there")
+        return source
 
     def _save(self, **changes: object) -> None:
         changed = msgspec.structs.replace(self._state, **changes)

@@ -74,9 +74,16 @@ class Recorder:
         self._refused_before = self._counts.get(REFUSED, 0)
         self.worst = ""
 
-    def record(self, values: Mapping[SeriesKey, WindowValue], priority: Priority = "metrics") -> None:
-        """Count values as of now; those of series that there is no room for are refused and counted."""
-        minute = int(self._now().timestamp()) // MINUTE_S * MINUTE_S
+    def record(
+        self,
+        values: Mapping[SeriesKey, WindowValue],
+        priority: Priority = "metrics",
+        *,
+        at: int | None = None,
+    ) -> None:
+        """Count values as of now, or of when they happened; those of series without room are refused and counted."""
+        now = int(self._now().timestamp()) // MINUTE_S * MINUTE_S
+        minute = now if at is None else at // MINUTE_S * MINUTE_S
         with self._turn:
             opened = self._open.setdefault((minute, priority), {})
             for key, value in values.items():
@@ -85,7 +92,7 @@ class Recorder:
                 if not self._room.admits(key):
                     self.worst = self._room.worst
                     continue
-                self._seen[key] = minute
+                self._seen[key] = now
                 before = opened.get(key)
                 opened[key] = value if before is None else merge_two(before, value)
 
@@ -111,8 +118,8 @@ class Recorder:
             try:
                 blocks = [
                     _new(part, priority)
-                    for (begin, priority), opened in taken.items()
-                    for part in split_block(_minute(begin, opened), MAX_SERIES_PER_BLOCK)
+                    for (_, priority), block in _hours(taken).items()
+                    for part in split_block(block, MAX_SERIES_PER_BLOCK)
                 ]
                 if blocks or refused != self._counts.get(REFUSED, 0):
                     self._change(blocks, (), {REFUSED: refused})
@@ -275,8 +282,14 @@ class Recorder:
         self._counts.update(counts or {})
 
 
-def _minute(begin: int, opened: Opened) -> Block:
-    return Block(MINUTE_S, {key: {begin: value} for key, value in opened.items()})
+def _hours(taken: Mapping[tuple[int, Priority], Opened]) -> dict[tuple[int, Priority], Block]:
+    """Return one block for each hour: labels that come late may be of many minutes at once."""
+    found: dict[tuple[int, Priority], dict[SeriesKey, dict[int, WindowValue]]] = {}
+    for (begin, priority), opened in taken.items():
+        of = found.setdefault((begin // HOUR_S, priority), {})
+        for key, value in opened.items():
+            of.setdefault(key, {})[begin] = value
+    return {name: Block(MINUTE_S, dict(of)) for name, of in found.items()}
 
 
 def _new(block: Block, priority: Priority) -> NewBlock:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 Taken = Callable[[str, bytes, bool], None]
@@ -12,8 +12,10 @@ Taken = Callable[[str, bytes, bool], None]
 class PushDoor(Protocol):
     """Listens on the host's loopback address alone. Connections, sizes and times are bounded."""
 
-    async def open(self, port: int, taken: Taken) -> int:
+    async def open(self, port: int, taken: Mapping[str, Taken]) -> int:
         """Listen and return the port: the one that is asked for, or another when that is taken or 0.
+
+        `taken` says by the end of a path, such as `v1/metrics`, who takes what comes there.
 
         Raises:
             Unavailable: nothing can be listened at (`otlp.unavailable`).

@@ -21,6 +21,7 @@ from skerry.spec.checks_files import check_file, check_files, check_unique
 from skerry.spec.checks_images import check_pinned_images
 from skerry.spec.checks_ingress import check_ingress
 from skerry.spec.checks_link import check_site_link
+from skerry.spec.checks_quality import check_reference
 from skerry.spec.checks_relay import check_relay
 from skerry.spec.checks_requirements import check_preferences, check_requirements
 from skerry.spec.checks_rollout import check_rollout_waves
@@ -121,6 +122,8 @@ def _check_model(model: Model) -> Iterator[Problem]:
         for index, case in enumerate(cases):
             yield from check_file(f"spec.self_test.cases[{index}].input", case.input)
             yield from check_file(f"spec.self_test.cases[{index}].expected", case.expected)
+    if model.spec.reference:
+        yield from check_reference("spec.reference", model.spec.reference)
     if model.spec.evaluation:
         yield from _check_evaluation(model.spec.evaluation, has_self_test=model.spec.self_test is not None)
 

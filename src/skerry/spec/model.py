@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from skerry.spec.hardware import Expectation, Preference, Requirements
 from skerry.spec.metadata import DigestText, Document, Duration, Name, Part, RelativePath, Version
+from skerry.spec.quality import Reference
 
 MetricName = Annotated[
     str,
@@ -110,11 +111,15 @@ class Variant(Part, frozen=True, kw_only=True):
 
 
 class ModelSpec(Part, frozen=True, kw_only=True):
-    """Version, variants in their author's order, what each of them must answer, and how the publisher judges them."""
+    """Version, variants in their author's order, what each of them must answer, and how the publisher judges them.
+
+    `reference` says what its predictions were like when it was judged good; hosts tell when they are no longer.
+    """
 
     version: Version
     self_test: SelfTest | None = None
     evaluation: Evaluation | None = None
+    reference: Reference | None = None
     variants: Annotated[tuple[Variant, ...], Meta(min_length=1, max_length=64)]
 
 

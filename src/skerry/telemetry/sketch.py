@@ -12,7 +12,9 @@ has the error of its values.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 
 import msgspec
 
@@ -116,6 +118,20 @@ def quantile(sketch: Sketch, share: float) -> float | None:
         if rank <= 0:
             return value
     raise AssertionError("the ranks of a sketch end at its count")
+
+
+def counts_upto(sketch: Sketch, edges: Iterable[float]) -> list[int]:
+    """Return how many samples are at most each of rising edges.
+
+    Exact for edges that are bounds of buckets, as told at the sketch's scale; else a bucket counts where most of it is.
+    """
+    wanted = list(edges)
+    found = [0] * len(wanted)
+    for value, count in _values(sketch):
+        place = bisect_left(wanted, value)
+        if place < len(found):
+            found[place] += count
+    return list(accumulate(found))
 
 
 def mean(sketch: Sketch) -> float | None:

@@ -150,7 +150,7 @@ def _wire(
     runtime, releases, files, live = ground.runtime, ground.releases, ground.keys, ground.live
     host, site = identity.place.host, identity.place.site
     limiter = Limiter(store, clock, syncer.now)
-    services = open_services(ground, telemetry := open_telemetry(ground, limiter))
+    services = open_services(ground, *(meters := open_telemetry(ground, limiter)))
     place = Site(host, site, lambda: syncer.desired.variables if syncer.desired else {}, services.give)
     place = msgspec.structs.replace(place, configuration=ground.configuration)
     launcher = Launcher(place, store, releases, volumes, live)
@@ -197,7 +197,7 @@ def _wire(
         facts=facts,
         neighbours=neighbours,
         vouching=Vouching(VouchingParts(identity.trust, store, link, clock, syncer.now, syncer.token)),
-        metering=_metering(ground, store, telemetry, host=host),
+        metering=_metering(ground, store, meters[0], host=host),
         services=services,
     )
     return _Host(parts, facts, engine, measuring, _rotation(files, identity, parts, link))

@@ -72,14 +72,14 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     ingress: ProxyPorts
 
 
-def open_services(ground: Ground, telemetry: HostService) -> HostServices:
+def open_services(ground: Ground, *measuring: HostService) -> HostServices:
     """Return the services of a host; one that uses another comes after it."""
     files = open_secret_files(ground.data)
     bindings = _bindings(ground, files)
     secrets, certificates = _secrets(ground, files, bindings), _certificates(ground)
     ingress = _ingress(ground, secrets, certificates.local)
     bus = _bus(ground, certificates.local)
-    return HostServices([bindings, secrets, certificates, _configuration(ground), bus, ingress, telemetry])
+    return HostServices([bindings, secrets, certificates, _configuration(ground), bus, ingress, *measuring])
 
 
 def _certificates(ground: Ground) -> HostCertificates:

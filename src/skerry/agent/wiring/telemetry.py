@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from skerry.adapters.otlp_door import OtlpDoor
 from skerry.adapters.proc_readings import ProcReadings
+from skerry.adapters.sqlite_predictions import SqlitePredictions
 from skerry.adapters.sqlite_telemetry_buffer import SqliteTelemetryBuffer
 from skerry.agent.pushing import Pushing
 from skerry.agent.recording import Recorder
+from skerry.agent.services.quality import FILE, HostQuality
 from skerry.agent.services.telemetry import Telemetry, Uplink
 from skerry.agent.wiring.services import Ground
 from skerry.carrier.limiting import Held, Limiter
 
 
-def open_telemetry(ground: Ground, limiter: Limiter) -> Telemetry:
-    """Return the service that measures the host.
+def open_telemetry(ground: Ground, limiter: Limiter) -> tuple[Telemetry, HostQuality]:
+    """Return the service that measures the host, and the one that follows what its models answer.
 
     Raises:
-        Unavailable: its buffer cannot be opened (`disk.full`, `database.*`).
+        Unavailable: a buffer cannot be opened (`disk.full`, `database.*`).
     """
     syncer = ground.syncer
 
@@ -37,4 +39,16 @@ def open_telemetry(ground: Ground, limiter: Limiter) -> Telemetry:
     telemetry.clock_offset_s = lambda: syncer.time.offset_s
     telemetry.release_named = release_named
     telemetry.pushing = Pushing(OtlpDoor(), recorder, ground.store, syncer.now)
-    return telemetry
+    quality = _quality(ground, recorder)
+    telemetry.pushing.predicted = quality.predicting.take
+    return telemetry, quality
+
+
+def _quality(ground: Ground, recorder: Recorder) -> HostQuality:
+    syncer = ground.syncer
+    store = SqlitePredictions.open(ground.data / "predictions.db")
+    quality = HostQuality(store, recorder, ground.clock, now=syncer.now, file=ground.data / FILE)
+    quality.fact_of, quality.release_of = ground.releases.fact, ground.releases.release
+    quality.taken_by = lambda family: ground.live.taken.get(family, "")
+    quality.note = lambda kind, message, application: syncer.note(kind, message, application=application)
+    return quality
