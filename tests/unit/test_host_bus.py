@@ -11,10 +11,13 @@ import msgspec
 import pytest
 from cryptography.x509 import DNSName, SubjectAlternativeName, load_pem_x509_certificate
 
+from skerry.adapters.system_clock import SystemClock
 from skerry.adapters.tls_bus_door import TlsBusDoor
+from skerry.adapters.tls_bus_links import TlsBusLinks
 from skerry.agent.secret_files import SecretFiles
 from skerry.agent.services.bus import BUS, BusParts, HostBus
 from skerry.agent.services.bus_containers import BUS_NAME, LOOK_S, ContainerParts, ContainerSide
+from skerry.agent.services.bus_links import HostLinks, LinkParts
 from skerry.agent.services.host_service import NOTHING, Turn
 from skerry.agent.services.places import network_of
 from skerry.kit.errors import Unavailable
@@ -60,6 +63,15 @@ class Host:
         boxed = ContainerParts(
             door=self.door, gateways=self._gateways, local=self.machine.local, clock=self.machine.clock
         )
+        linking = LinkParts(
+            host="edge",
+            site="harbour",
+            door=TlsBusLinks(),
+            client=self.memory.client,
+            local=self.machine.local,
+            clock=SystemClock(),
+            note=self._note,
+        )
         parts = BusParts(
             open=self._open,
             files=self.files,
@@ -67,6 +79,7 @@ class Host:
             note=self._note,
             fact_of=self.facts.get,
             containers=ContainerSide(boxed),
+            links=HostLinks(linking),
         )
         self.bus = HostBus(parts)
         self.bus.on_change = self._wake
@@ -279,7 +292,10 @@ async def test_who_leaves_loses_account_and_files_and_the_last_one_takes_the_bus
     assert ("bus.ended", "nats") in host.notes
     assert list((host.files.folder("x").parent).iterdir()) == []
     await host.step()
-    assert host.store.load("bus") == b'{"kind":"none","port":0,"native_port":0,"rights":{},"door_port":0}'
+    assert (
+        host.store.load("bus")
+        == b'{"kind":"none","port":0,"native_port":0,"rights":{},"door_port":0,"link_port":0}'
+    )
 
 
 async def test_what_is_not_known_takes_nothing_away(host: Host) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skerry.adapters.nats_broker import subjects_of
-from skerry.matching.topics import covers, match_topic, patterns_meet
+from skerry.matching.topics import common_pattern, covers, joined_pattern, match_topic, patterns_meet
 from skerry.spec.topics import TOPIC_FILTER_PATTERN, TOPIC_PATTERN
 
 ALPHABET = ("a", "b")
@@ -48,6 +48,22 @@ def test_a_pattern_matches_what_mqtt_says(pattern: str) -> None:
 def test_patterns_meet_where_a_topic_is_in_both(one: str, other: str) -> None:
     together = any(as_expression(one).match(topic) and as_expression(other).match(topic) for topic in TOPICS)
     assert patterns_meet(one, other) == patterns_meet(other, one) == together
+
+
+@given(patterns(), patterns())
+def test_what_two_patterns_have_in_common_is_one_pattern(one: str, other: str) -> None:
+    common = common_pattern(one, other)
+    for topic in TOPICS:
+        together = match_topic(one, topic) and match_topic(other, topic)
+        assert together == (common is not None and match_topic(common, topic)), topic
+
+
+@given(patterns(), patterns())
+def test_a_joined_pattern_takes_in_all_that_either_does(one: str, other: str) -> None:
+    if one[0] == other[0]:
+        joined = joined_pattern(one, other)
+        assert re.match(TOPIC_FILTER_PATTERN, joined)
+        assert covers(joined, one) and covers(joined, other)
 
 
 @given(patterns(), patterns())

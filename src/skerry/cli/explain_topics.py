@@ -9,7 +9,7 @@ import click
 from skerry.cli.output import format_data, output_option
 from skerry.cli.session import connect
 from skerry.cli.text import clean, examples
-from skerry.spec.api_topics import SiteTopics
+from skerry.spec.api_topics import SiteTopics, TopicFlow
 
 
 @click.command(epilog=examples("skerry explain topics --site zurich"))
@@ -33,7 +33,15 @@ def topic_sentences(found: SiteTopics) -> Iterator[str]:
         return
     yield f"Site {found.site} has {found.broker} on each host whose applications use the bus."
     for flow in found.flows:
-        ends = f"joined with {', '.join(flow.joined)}" if flow.joined else flow.trouble
-        yield f"{flow.application} {flow.does} {flow.topic}: {ends}."
+        yield f"{flow.application} {flow.does} {flow.topic}: {_ends(flow)}."
     for host, trouble in sorted(found.hosts.items()):
         yield f"On {host} {f'its trouble is: {trouble}' if trouble else 'it runs'}."
+        for other, why in sorted(found.links.get(host, {}).items()):
+            yield f"From {other} to {host} {f'nothing comes: {why}' if why else 'the link is open'}."
+
+
+def _ends(flow: TopicFlow) -> str:
+    if not flow.joined:
+        return flow.trouble
+    beyond = f", over a link between hosts with {', '.join(flow.linked)}" if flow.linked else ""
+    return f"joined with {', '.join(flow.joined)}{beyond}"

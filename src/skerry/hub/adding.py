@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from skerry.hub.bus_linking import link_buses
 from skerry.hub.configuring import Configuring
 from skerry.hub.identities import Identities
 from skerry.hub.pki_issuing import SiteAuthorities
@@ -26,4 +27,5 @@ def site_additions(
         return identities.quarantine(host) is not None
 
     pki.is_barred = is_barred
-    return [Configuring(store).add, Sealer(store, keeper, clock, is_barred=is_barred).add, pki.add]
+    sealer = Sealer(store, keeper, clock, is_barred=is_barred)
+    return [Configuring(store).add, sealer.add, pki.add, link_buses]

@@ -30,6 +30,7 @@ def site_topics(store: HubStore, record: SiteRecord) -> SiteTopics:
             for name, bus in seen.items()
             if bus is not None
         },
+        links={name: bus.links for name, bus in seen.items() if bus is not None and bus.links},
     )
 
 

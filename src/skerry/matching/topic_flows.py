@@ -1,11 +1,11 @@
 """Who reads what an application of a site publishes, and who publishes what it reads: joined by topics alone.
 
-A bus joins the applications of one host. Two that only other hosts of the site run are not joined, and it is said so.
+A bus joins the applications of one host, and links between hosts join the buses of a site.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -33,30 +33,23 @@ def plan_flows(site: str, uses: Sequence[TopicUse], *, of: str = "") -> tuple[To
 
 
 def _flow(site: str, use: TopicUse, pattern: str, uses: Iterable[TopicUse], *, publishes: bool) -> TopicFlow:
-    met = sorted({other.application for other in uses if _meets(other, pattern, reads=publishes)})
-    joined = sorted(
-        {other.application for other in uses if _meets(other, pattern, reads=publishes) and _near(use, other)}
-    )
     # What only the application itself is at the other end of joins it with nobody.
-    others = tuple(name for name in joined if name != use.application)
+    met = [
+        other
+        for other in uses
+        if other.application != use.application and _meets(other, pattern, reads=publishes)
+    ]
+    others = tuple(sorted({other.application for other in met}))
+    near = {other.application for other in met if _near(use, other)}
     return TopicFlow(
         site=site,
         application=use.application,
         does="publishes" if publishes else "reads",
         topic=pattern,
         joined=others,
-        trouble="" if others else "".join(_trouble(met, use.application, publishes=publishes)),
+        linked=tuple(name for name in others if name not in near),
+        trouble="" if others else ("nobody reads it" if publishes else "nobody publishes it"),
     )
-
-
-def _trouble(met: Sequence[str], own: str, *, publishes: bool) -> Iterator[str]:
-    apart = [name for name in met if name != own]
-    if apart:
-        verb = "read it" if publishes else "publish it"
-        verb = verb if len(apart) > 1 else ("reads it" if publishes else "publishes it")
-        yield f"only {', '.join(apart)} {verb}, on other hosts: a bus joins one host"
-    else:
-        yield "nobody reads it" if publishes else "nobody publishes it"
 
 
 def _meets(other: TopicUse, pattern: str, *, reads: bool) -> bool:

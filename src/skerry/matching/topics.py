@@ -37,6 +37,35 @@ def covers(wide: str, narrow: str) -> bool:
     return len(levels) == len(others)
 
 
+def common_pattern(one: str, other: str) -> str | None:
+    """Return the pattern of exactly the topics that both take in; None where there are none."""
+    if not patterns_meet(one, other):
+        return None
+    left, right = one.split("/"), other.split("/")
+    levels: list[str] = []
+    for index in range(max(len(left), len(right))):
+        mine = left[index] if index < len(left) else ""
+        others = right[index] if index < len(right) else ""
+        if mine == "#":
+            # The level before it and all below: what the other goes on with, if it does.
+            return "/".join([*levels, *right[index:]])
+        if others == "#":
+            return "/".join([*levels, *left[index:]])
+        levels.append(others if mine == "+" else mine)
+    return "/".join(levels)
+
+
+def joined_pattern(one: str, other: str) -> str:
+    """Return a pattern that takes in all that either does; both have to begin with the same level."""
+    left, right = one.split("/"), other.split("/")
+    levels: list[str] = []
+    for mine, others in zip(left, right, strict=False):
+        if "#" in (mine, others):
+            return "/".join([*levels, "#"])
+        levels.append(mine if mine == others else "+")
+    return "/".join(levels if len(left) == len(right) else [*levels, "#"])
+
+
 def _meet(one: Sequence[str], other: Sequence[str]) -> bool:
     for index in range(max(len(one), len(other))):
         left = one[index] if index < len(one) else ""

@@ -13,7 +13,7 @@ from skerry.spec.gates import MAX_GATES, GateSpec
 from skerry.spec.metadata import DigestText, Part
 from skerry.spec.pki import SitePki
 from skerry.spec.secret import SealedSecret, SecretId, SecretOrder
-from skerry.spec.topics import BrokerKind
+from skerry.spec.topics import BrokerKind, HostTopics
 
 DESIRED_STATE_TYPE = "application/vnd.skerry.desired-state+json"
 
@@ -148,6 +148,7 @@ class DesiredState(Part, frozen=True, kw_only=True, tag_field="type", tag="desir
     there needs it. Versions whose ids are `revoked_secrets` are used no more whatever any document says. `pki` is what
     to trust and to issue with. `configurations` are those that assignments name.
     `bindings` are all that the site offers, in its order; each host matches them against what a release needs.
+    `bus` has the topics of hosts that share some with another host: these go from the one to the other.
     """
 
     site: str
@@ -168,3 +169,4 @@ class DesiredState(Part, frozen=True, kw_only=True, tag_field="type", tag="desir
     pki: SitePki = SitePki()
     configurations: ConfiguredBy = {}
     bindings: tuple[BindingSpec, ...] = ()
+    bus: dict[str, HostTopics] = {}

@@ -73,6 +73,9 @@ FACT_NAMES: tuple[FactName, ...] = (
     ),
     FactName("keys", "text", "How the host's private keys are kept: `tpm` or `file`", "the agent", "tpm"),
     FactName("lan_address", "text", "Address of heartbeats between hosts", "the agent", "10.0.0.7:7443"),
+    FactName(
+        "bus_address", "text", "Address of links between the buses of hosts", "the agent", "10.0.0.7:8884"
+    ),
     FactName("ingress", "text", "Program and version of the ingress proxy", "the agent", "envoy 1.40.0"),
     FactName("ingress.https", "number", "Port of routes with TLS", "the agent", "443"),
     FactName("ingress.http", "number", "Port of routes without TLS", "the agent", "80"),

@@ -34,6 +34,8 @@ TopicFilter = Annotated[
     ),
 ]
 
+BUS_ADDRESS_FACT = "bus_address"
+
 BrokerKind = Literal["nats", "mosquitto", "none"]
 
 
@@ -50,9 +52,21 @@ class TopicsSpec(Part, frozen=True, kw_only=True):
 
 
 class BusView(Part, frozen=True, kw_only=True):
-    """The message bus of a host: the broker, whether it runs, who has an account, and what hinders it."""
+    """The message bus of a host: the broker, whether it runs, who has an account, and what hinders it.
+
+    `links` are the hosts that something is to come from: what is wrong with each, empty where it is open.
+    """
 
     broker: BrokerKind = "none"
     running: bool = False
     applications: Annotated[tuple[str, ...], Meta(max_length=1024)] = ()
     trouble: Annotated[str, Meta(max_length=1024)] = ""
+    links: Annotated[dict[str, Annotated[str, Meta(max_length=256)]], Meta(max_length=256)] = {}
+
+
+class HostTopics(Part, frozen=True, kw_only=True):
+    """What the applications of a host publish and read, and where the bus of that host is found by the others."""
+
+    address: Annotated[str, Meta(max_length=256)] = ""
+    publish: Annotated[tuple[TopicFilter, ...], Meta(max_length=4096)] = ()
+    subscribe: Annotated[tuple[TopicFilter, ...], Meta(max_length=4096)] = ()

@@ -17,6 +17,7 @@ import msgspec
 
 from skerry.agent.secret_files import Owner, SecretFiles
 from skerry.agent.services.bus_containers import BUS_NAME, ContainerSide
+from skerry.agent.services.bus_links import HostLinks
 from skerry.agent.services.host_service import NOTHING, Given, HostService, Turn
 from skerry.agent.services.places import ComponentPlace, network_of, places_of
 from skerry.kit.errors import SkerryError, Unavailable, as_failure
@@ -25,6 +26,7 @@ from skerry.ports.broker import Broker, BrokerSettings, BusAccount
 from skerry.ports.runtime import Mount
 from skerry.reconcile.records import ReleaseFact
 from skerry.spec.application import Component
+from skerry.spec.facts import HostFacts
 from skerry.spec.report import Observed
 from skerry.spec.topics import BrokerKind, BusView, TopicsSpec
 
@@ -44,7 +46,7 @@ _KEY = "bus"
 class BusParts(msgspec.Struct, frozen=True, kw_only=True):
     """What the service works with. `open` returns the broker of a kind; `fact_of` tells of a release by digest.
 
-    `containers` is what those with networks of their own come by.
+    `containers` is what those with networks of their own come by, `links` joins the bus with those of other hosts.
     """
 
     open: Callable[[BrokerKind], Broker]
@@ -53,6 +55,7 @@ class BusParts(msgspec.Struct, frozen=True, kw_only=True):
     note: Callable[..., None]
     fact_of: Callable[[str], ReleaseFact | None]
     containers: ContainerSide
+    links: HostLinks
 
 
 class _Kept(msgspec.Struct, frozen=True):
@@ -63,6 +66,7 @@ class _Kept(msgspec.Struct, frozen=True):
     native_port: int = 0
     rights: Mapping[str, TopicsSpec] = {}
     door_port: int = 0
+    link_port: int = 0
 
 
 class HostBus(HostService):
@@ -80,7 +84,7 @@ class HostBus(HostService):
         self._looked = False
         self._due = asyncio.Event()
         self._brokers: dict[BrokerKind, Broker] = {}
-        self._trouble = self._unplaced = ""
+        self._trouble = self._unplaced = self._unlinked = ""
         self._pid = 0
 
     # ── what the reconcile loop asks ─────────────────────────────────────────────────────────────────
@@ -93,6 +97,7 @@ class HostBus(HostService):
         places = {name: place for name, place in places.items() if place.fact.topics.is_used}
         topics = _topics_of(turn, self._parts.fact_of)
         self._follow_containers(turn, places)
+        self._parts.links.follow(turn)
         if not topics and not self._in_force and self._kept == _Kept():
             self._unplaced = ""
             return  # most hosts have no bus
@@ -175,7 +180,10 @@ class HostBus(HostService):
             broker=self._kept.kind,
             running=bool(self._pid),
             applications=tuple(sorted(self._in_force)),
-            trouble=(self._unplaced or self._trouble or self._parts.containers.trouble)[:1024],
+            trouble=(self._unplaced or self._trouble or self._parts.containers.trouble or self._unlinked)[
+                :1024
+            ],
+            links=self._parts.links.views,
         )
         return msgspec.structs.replace(observed, bus=view)
 
@@ -194,7 +202,7 @@ class HostBus(HostService):
         """Bring the broker to what is wanted, once; what hinders it is told when it begins, and tried again."""
         if not self._looked:
             return
-        before = (self._in_force, self._trouble, self._parts.containers.trouble)
+        before = self._seen()
         try:
             await self._bring()
             await self._parts.containers.step(self._kept.door_port, self._kept.port)
@@ -202,12 +210,44 @@ class HostBus(HostService):
             self._trouble = self._told("bus.trouble", as_failure(caught), before=self._trouble)
         else:
             self._trouble = ""
-        if before != (self._in_force, self._trouble, self._parts.containers.trouble):
+        try:
+            await self._step_links()
+        except (SkerryError, OSError) as caught:
+            self._unlinked = self._told("bus.unlinked", as_failure(caught), before=self._unlinked)
+        else:
+            self._unlinked = ""
+        if before != self._seen():
             self.on_change()
+
+    def _seen(self) -> tuple[object, ...]:
+        """Return what others are shown of it."""
+        parts = self._parts
+        return (
+            self._in_force,
+            self._trouble,
+            self._unlinked,
+            parts.containers.trouble,
+            parts.links.views,
+            parts.links.facts(),
+        )
+
+    async def _step_links(self) -> None:
+        links, kept = self._parts.links, self._kept
+        if kept.kind == "none" or not self._in_force:
+            await links.close()
+            return
+        port = await links.step(kept.port, kept.link_port)
+        if port != kept.link_port:
+            self._remember(msgspec.structs.replace(self._kept, link_port=port))
+
+    def facts(self) -> HostFacts:
+        """Return where other hosts of the site find this bus."""
+        return self._parts.links.facts()
 
     async def close(self) -> None:
         """Close what is the agent's own; the broker goes on."""
         await self._parts.containers.close()
+        await self._parts.links.close()
 
     def _told(self, kind: str, error: SkerryError, *, before: str) -> str:
         """Tell what is wrong when it begins, and return it."""
@@ -233,11 +273,13 @@ class HostBus(HostService):
         lost = not self._pid and not found and not all(map(_is_free, _ports(self._kept)))
         if self._kept.kind != kind or lost:
             native = _free_port(_PREFERRED_NATIVE) if kind == "nats" else 0
-            self._remember(_Kept(kind, _free_port(_PREFERRED), native, self._kept.rights))
+            port = _free_port(_PREFERRED)
+            self._remember(msgspec.structs.replace(self._kept, kind=kind, port=port, native_port=native))
         if not self._kept.door_port:
             self._remember(msgspec.structs.replace(self._kept, door_port=_free_port(_PREFERRED_DOOR)))
         ended = bool(self._pid) and not found
-        await broker.apply(self._settings(tuple(wanted.values())))
+        linking = self._parts.links.account
+        await broker.apply(self._settings((*wanted.values(), *([linking] if linking else []))))
         pid = (await broker.state()).pid
         if not found:
             self._parts.note("bus.restarted" if ended else "bus.running", kind)

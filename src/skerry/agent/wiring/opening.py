@@ -30,7 +30,7 @@ from skerry.kit.errors import Conflict, Unavailable
 from skerry.kit.locking import hold
 from skerry.ports.agent_store import AgentStore
 from skerry.ports.blobs import LocalBlobs
-from skerry.ports.broker import Broker
+from skerry.ports.broker import Broker, BusClient
 from skerry.ports.key_guard import KeyGuard
 from skerry.ports.proxy import Proxy
 from skerry.spec.facts import HostFacts
@@ -123,6 +123,13 @@ def open_broker(data: Path, kind: BrokerKind) -> Broker:
     runtime = ProcessRuntime(data / "bus" / "processes")
     folders = BrokerFolders(data / "bus" / kind, _bus_memory(data, "broker"))
     return MosquittoBroker(runtime, folders) if kind == "mosquitto" else NatsBroker(runtime, folders)
+
+
+def open_bus_client() -> BusClient:
+    """Return a client of a broker that is not connected yet."""
+    from skerry.adapters.mqtt_client import MqttClient
+
+    return MqttClient()
 
 
 def _bus_memory(data: Path, what: str) -> Path | None:

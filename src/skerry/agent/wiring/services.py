@@ -12,6 +12,7 @@ from skerry.adapters.device_nodes import DeviceNodes
 from skerry.adapters.listening_ports import listening_ports
 from skerry.adapters.memory_folder import find_memory_folder
 from skerry.adapters.tls_bus_door import TlsBusDoor
+from skerry.adapters.tls_bus_links import TlsBusLinks
 from skerry.agent.authority import HostAuthority
 from skerry.agent.binding_files import BindingFiles
 from skerry.agent.binding_telling import BindingTelling
@@ -30,6 +31,7 @@ from skerry.agent.secret_telling import SecretTelling
 from skerry.agent.services.bindings import BindingParts, HostBindings
 from skerry.agent.services.bus import BusParts, HostBus
 from skerry.agent.services.bus_containers import ContainerParts, ContainerSide
+from skerry.agent.services.bus_links import HostLinks, LinkParts
 from skerry.agent.services.certificates import CertificateParts, HostCertificates
 from skerry.agent.services.configuration import HostConfiguration
 from skerry.agent.services.host_service import HostService, HostServices
@@ -40,6 +42,7 @@ from skerry.agent.site_ca import LocalCertificates
 from skerry.agent.vault import Vault
 from skerry.agent.wiring.opening import (
     open_broker,
+    open_bus_client,
     open_bus_files,
     open_certificate_folders,
     open_proxy,
@@ -187,5 +190,20 @@ def _bus(ground: Ground, local: LocalCertificates) -> HostBus:
         note=ground.syncer.note,
         fact_of=ground.releases.fact,
         containers=ContainerSide(boxed),
+        links=_links(ground, local),
     )
     return HostBus(parts)
+
+
+def _links(ground: Ground, local: LocalCertificates) -> HostLinks:
+    place = ground.identity.place
+    parts = LinkParts(
+        host=place.host,
+        site=place.site,
+        door=TlsBusLinks(),
+        client=open_bus_client,
+        local=local,
+        clock=ground.clock,
+        note=ground.syncer.note,
+    )
+    return HostLinks(parts)
