@@ -14,7 +14,7 @@ _LONGEST_PAUSE_S = 0.1
 
 
 async def eventually(
-    look: Callable[[], Awaitable[T | None]], *, limit_s: float = 30.0, what: str = "the condition"
+    look: Callable[[], Awaitable[T | None]], *, limit_s: float = 60.0, what: str = "the condition"
 ) -> T:
     """Look again and again until the answer is truthy, and return it.
 
@@ -29,7 +29,7 @@ async def eventually(
     return found
 
 
-def eventually_sync(look: Callable[[], T | None], *, limit_s: float = 30.0, what: str = "the condition") -> T:
+def eventually_sync(look: Callable[[], T | None], *, limit_s: float = 60.0, what: str = "the condition") -> T:
     """Do the same as `eventually`, without an event loop; blocks.
 
     A look that takes long, such as a command that is run, is taken less often, so that looking leaves what is awaited
