@@ -18,7 +18,7 @@ from skerry.adapters.docker_engine import EngineFacts
 from skerry.adapters.docker_events import is_important
 from skerry.adapters.docker_execute import payloads
 from skerry.adapters.docker_images import DockerImages
-from skerry.adapters.docker_libpod import needs_libpod
+from skerry.adapters.docker_libpod import libpod_body_of, needs_libpod
 from skerry.adapters.docker_names import StopMark, is_safe_id, read_mark
 from skerry.adapters.engine_api import EngineApi, find_engine
 from skerry.kit.errors import Rejected, Unavailable
@@ -173,6 +173,32 @@ def spec(**changes: Any) -> tuple[InstanceSpec, ContainerSpec]:
         ),
         container,
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "able"),
+    (
+        ("docker", "20.10.24", True),
+        ("podman", "4.3.1", False),
+        ("podman", "4.5.0", True),
+        ("podman", "5.4.2", True),
+    ),
+)
+def test_containers_are_told_of_a_dns_only_where_they_still_find_each_other(
+    stub: Callable[[Say], Path], name: str, version: str, able: bool
+) -> None:
+    component = "Podman Engine" if name == "podman" else "Engine"
+    said = {"Version": version, "Components": [{"Name": component}]}
+    engine = EngineFacts(
+        EngineApi(stub(lambda _, path: (200, json.dumps(said if path.endswith("/version") else {}).encode())))
+    ).engine()
+    assert ("dns" in engine.can) == able
+    for network, told in (("skerry-app-1", able), ("host", False), ("none", False)):
+        body = body_of(*spec(network=network, dns=("10.0.0.1", "10.0.0.2")), owner="me", engine=engine)
+        addresses = ["10.0.0.1", "10.0.0.2"] if told else None
+        assert body["HostConfig"].get("Dns") == addresses
+        by_name = spec(network=network, dns=("10.0.0.1", "10.0.0.2"))
+        assert libpod_body_of(*by_name, name="n", owner="me", engine=engine).get("dns_server") == addresses
 
 
 def test_docker_keeps_two_log_files_and_takes_devices_by_name() -> None:

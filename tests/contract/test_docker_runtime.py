@@ -252,6 +252,8 @@ async def test_components_of_one_network_find_each_other_by_name(world: DockerWo
         for name, target in (("", "/usr"), ("lib", "/lib"), ("lib64", "/lib64"))
     )
     assert await world.output(*ask, network="skerry-app-1", mounts=host) == "found\n"
+    # Also one that is told of a DNS, which knows nothing of them.
+    assert await world.output(*ask, network="skerry-app-1", mounts=host, dns=("192.0.2.53",)) == "found\n"
     assert await world.output(*ask, network="skerry-app-2", mounts=host) == "nothing\n"
 
 

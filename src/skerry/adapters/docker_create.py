@@ -186,6 +186,9 @@ def _host_config(limits: Limits, container: ContainerSpec, *, owner: str, engine
     by_name = [device for device in container.devices if is_cdi_name(device)]
     if by_name:
         config["DeviceRequests"] = [{"Driver": "cdi", "DeviceIDs": by_name}]
+    # Elsewhere it would stand in the place of the engine's own, and components would not find each other.
+    if named and container.dns and "dns" in engine.can:
+        config["Dns"] = list(container.dns)
     if named:
         config["PortBindings"] = {
             f"{inner}/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(outer)}]

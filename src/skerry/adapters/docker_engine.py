@@ -12,7 +12,8 @@ from skerry.ports.runtime import Engine
 
 _FRESH_S = 300.0
 _CDI_SINCE_PODMAN = (4, 1)
-Ability = Literal["processes", "containers", "networks", "devices", "cdi", "pids"]
+_DNS_SINCE_PODMAN = (4, 5)  # from then on its own DNS asks the ones that a container is told of
+Ability = Literal["processes", "containers", "networks", "devices", "cdi", "pids", "dns"]
 
 
 class EngineFacts:
@@ -51,6 +52,8 @@ class EngineFacts:
             abilities.add("pids")
         if _takes_cdi(name, text, info):
             abilities.add("cdi")
+        if name == "docker" or version_of(text) >= _DNS_SINCE_PODMAN:
+            abilities.add("dns")
         engine = Engine(name=name, version=text, rootless=is_rootless, can=frozenset(abilities))
         self._known = (time.monotonic(), engine)
         return engine

@@ -62,6 +62,8 @@ def libpod_body_of(
         body["work_dir"] = container.directory
     if network:
         body["networks"] = {network: {"aliases": [container.alias] if container.alias else []}}
+        if container.dns and "dns" in engine.can:
+            body["dns_server"] = list(container.dns)
         body["portmappings"] = [
             {"host_ip": "127.0.0.1", "host_port": outer, "container_port": inner, "protocol": "tcp"}
             for inner, outer in container.ports.items()

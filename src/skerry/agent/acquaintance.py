@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 
+from skerry.agent.name_words import Hearing, Saying
 from skerry.reconcile.duty import HeardView
 from skerry.spec.desired import Neighbour
 from skerry.trust.heartbeat import Freshness, Heartbeat, SharingDoor, Word, judge_freshness
@@ -50,6 +51,8 @@ class Acquaintance:
         self.words: dict[str, HeardView] = {}
         self.due = float("-inf")
         self.sent_at = float("-inf")
+        self.saying = Saying()
+        self.names = Hearing()
         self._left: deque[str] = deque(maxlen=LEFT_SESSIONS)
         self._unproven: OrderedDict[str, int] = OrderedDict()
 
@@ -86,6 +89,8 @@ class Acquaintance:
             self.counter, self.heard_at = heartbeat.counter, now
             self.address = heartbeat.address or self.address
             self.door = heartbeat.door
+            if heartbeat.names is not None:
+                self.names.take(heartbeat.names)
             for application, word in heartbeat.words.items():
                 self._note_word(application, word, heartbeat, knows_at=knows_at, now=now)
         return freshness

@@ -230,13 +230,12 @@ class Launcher:
 
 
 def _with_given(container: ContainerSpec | None, given: Given) -> ContainerSpec | None:
-    if container is None or not (given.mounts or given.devices or given.host_names):
+    if container is None or not (given.mounts or given.devices or given.host_names or given.dns):
         return container
     devices = tuple(dict.fromkeys((*container.devices, *given.devices)))
+    mounts = (*container.mounts, *given.mounts)
     names = given.host_names if container.network not in ("none", "host") else ()
-    return msgspec.structs.replace(
-        container, mounts=(*container.mounts, *given.mounts), devices=devices, host_names=names
-    )
+    return msgspec.structs.replace(container, mounts=mounts, devices=devices, host_names=names, dns=given.dns)
 
 
 def _local(component: Component, place: Place) -> dict[str, str]:

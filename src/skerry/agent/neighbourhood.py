@@ -2,8 +2,8 @@
 
 No I/O and no clock: bytes and monotonic seconds go in, bytes, duties and the next instant come out.
 
-- Heartbeats go to hosts that share a placed application with this one, and where it shares blobs to all of its site,
-  one signed datagram for each.
+- Heartbeats go to hosts that share a placed application with this one, and where it shares blobs, has names or answers
+  for names to all of its site, one signed datagram for each.
 - A change of what this host says goes out at once, and so does the answer to a claim or to a new session.
 - A host whose turn ends says that it runs the application until it has looked: a start may be under way.
 - Before the agent has told how its applications stand, nothing is sent and nothing decided: what runs, runs.
@@ -11,13 +11,15 @@ No I/O and no clock: bytes and monotonic seconds go in, bytes, duties and the ne
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
 
 from skerry.agent.acquaintance import Acquaintance, SentLog
+from skerry.agent.name_words import split_words
 from skerry.kit.errors import Untrusted
+from skerry.matching.names import HostWords
 from skerry.reconcile.duty import (
     BEAT_MOST_S,
     LOOK_AGAIN_S,
@@ -30,6 +32,7 @@ from skerry.reconcile.duty import (
     timing_of,
 )
 from skerry.spec.desired import DesiredState, SitePlacement
+from skerry.spec.names import NamesPart, NameWord
 from skerry.trust.heartbeat import (
     Heartbeat,
     SharingDoor,
@@ -76,6 +79,8 @@ class Neighbourhood:
         self._verifiers: dict[bytes, Verifier] = {}
         self._states: dict[str, DutyState] = {}
         self._said: dict[str, tuple[object, ...]] = {}
+        self._names: tuple[NamesPart, ...] = ()
+        self._listens = False
         self._claims = 0
         self._unseen: set[str] = set()
         self._decide_at = float("-inf")
@@ -138,6 +143,19 @@ class Neighbourhood:
             known.found = (address, *known.found)[:MAX_FOUND]
             known.due = float("-inf")
 
+    def say(self, words: Sequence[NameWord], *, listens: bool) -> bool:
+        """Say from now on what names are here; tell whether that is news.
+
+        With names, or where it `listens` for those of others, this host talks with all of its site.
+        """
+        parts = split_words(words)
+        if parts == self._names and listens == self._listens:
+            return False
+        self._names, self._listens = parts, listens
+        for known in self._peers():
+            known.due = float("-inf")
+        return True
+
     # ── what comes in ────────────────────────────────────────────────────────────────────────────────
 
     def receive(self, datagram: bytes, now: float) -> str:
@@ -173,8 +191,10 @@ class Neighbourhood:
             applications = self._shared(known)
             beats = [timing_of(self._placements()[name].takeover_s).beat_s for name in applications]
             known.due, known.sent_at = now + min(beats, default=self._calm_beat_s()), now
-            for datagram in self._datagrams(known, applications, now):
-                sending += [(address, datagram) for address in known.addresses()]
+            said = known.saying.due(self._names)
+            for number, part in enumerate(said or (None,)):
+                for datagram in self._datagrams(known, applications if number == 0 else [], now, part):
+                    sending += [(address, datagram) for address in known.addresses()]
         return sending
 
     def next_due_s(self, now: float) -> float:
@@ -194,6 +214,24 @@ class Neighbourhood:
             for known in self._peers()
             if known.address and self._hearing(known, now) == "heard"
         }
+
+    def names(self, now: float) -> list[HostWords]:
+        """Return what the neighbours said of names, each with its address and whether it is heard now."""
+        return [
+            HostWords(
+                host=known.host,
+                address=(known.address or known.stated.address).rpartition(":")[0].strip("[]"),
+                heard=self._began is not None and self._hearing(known, now) == "heard",
+                words=known.names.words,
+            )
+            for known in self._known.values()
+        ]
+
+    def knows_names(self, now: float) -> bool:
+        """Tell whether every neighbour has said all of its names to this run of the agent, or had the time to."""
+        if self._began is None:
+            return False
+        return now - self._began > self._calm_beat_s() * 4 or all(k.names.whole for k in self._known.values())
 
     @property
     def views(self) -> Mapping[str, Hearing]:
@@ -258,8 +296,10 @@ class Neighbourhood:
             return "unknown" if now - self._began <= silent_s else "silent"
         return "heard" if now - known.heard_at <= silent_s else "silent"
 
-    def _datagrams(self, known: Acquaintance, applications: list[str], now: float) -> Iterable[bytes]:
-        """Yield signed heartbeats, as few as hold all applications."""
+    def _datagrams(
+        self, known: Acquaintance, applications: list[str], now: float, names: NamesPart | None
+    ) -> Iterable[bytes]:
+        """Yield signed heartbeats, as few as hold all applications and these names."""
         session, counter = known.echo()
         heartbeat = Heartbeat(
             site=self._site,
@@ -273,6 +313,7 @@ class Neighbourhood:
             heard_counter=counter,
             words={name: self._word(known, name) for name in applications},
             door=self._door,
+            names=names,
         )
         datagram = sign_heartbeat(heartbeat, self._key)
         if datagram is not None:
@@ -280,10 +321,13 @@ class Neighbourhood:
             older = sign_heartbeat(heartbeat, self._retired) if self._retired is not None else None
             if older is not None:
                 yield older
+        elif names is not None and applications:
+            yield from self._datagrams(known, applications, now, None)
+            yield from self._datagrams(known, [], now, names)
         elif len(applications) > 1:
             half = len(applications) // 2
-            yield from self._datagrams(known, applications[:half], now)
-            yield from self._datagrams(known, applications[half:], now)
+            yield from self._datagrams(known, applications[:half], now, None)
+            yield from self._datagrams(known, applications[half:], now, None)
 
     def _word(self, known: Acquaintance, name: str) -> Word:
         duty, heard = self.duties[name], known.words.get(name)
@@ -315,7 +359,8 @@ class Neighbourhood:
     def _peers(self) -> list[Acquaintance]:
         if self._statuses is None:
             return []
-        return [known for known in self._known.values() if self._shares or self._shared(known)]
+        to_all = self._shares or self._listens or any(part.words for part in self._names)
+        return [known for known in self._known.values() if to_all or self._shared(known)]
 
     def _calm_beat_s(self) -> float:
         """Return how often to say that there is nothing to say: seldom where there are many to say it to."""

@@ -94,6 +94,20 @@ def join(token: str, data: Path, name: str, keys: KeyChoice, way: Any) -> None:
     metavar="PORT",
     help="Where routes without TLS are; 80 if not given, 8080 for an agent that is not root.",
 )
+@click.option(
+    "--dns",
+    multiple=True,
+    metavar="ADDRESS[:PORT]",
+    help="Answer for the site's names at this address; may be given several times. Port 53 if not given, 8053 for an "
+    "agent that is not root.",
+)
+@click.option(
+    "--dns-upstream",
+    multiple=True,
+    metavar="ADDRESS[:PORT]",
+    help="Whom to ask for all other names; those of /etc/resolv.conf if not given.",
+)
+@click.option("--announce", is_flag=True, help="Announce routes to the network by multicast DNS.")
 @click.option("--log-json", is_flag=True, help="Write the log as JSON lines.")
 @way_options()
 def run(data: Path, stated: tuple[str, ...], *, log_json: bool, way: Any, **near: Any) -> None:

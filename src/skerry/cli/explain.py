@@ -11,6 +11,7 @@ from skerry.cli.explain_binding import binding
 from skerry.cli.explain_choices import choice_now, choice_sentences, placement_sentences
 from skerry.cli.explain_delivery import delivery
 from skerry.cli.explain_history import show_history
+from skerry.cli.explain_name import name
 from skerry.cli.explain_path import path
 from skerry.cli.explain_policy import policy
 from skerry.cli.explain_rollout import only_site, rollout_sentences
@@ -35,6 +36,7 @@ from skerry.spec.api import HostView
         "skerry explain path zurich",
         "skerry explain topics --site zurich",
         "skerry explain route https://meter-reader.site.internal/ --site zurich",
+        "skerry explain name meter-reader.site.internal --site zurich",
         "skerry explain secret db-password --site zurich",
         "skerry explain binding sorter --site zurich",
     )
@@ -45,6 +47,7 @@ def explain() -> None:
 
 explain.add_command(binding)
 explain.add_command(delivery)
+explain.add_command(name)
 explain.add_command(path)
 explain.add_command(policy)
 explain.add_command(route)

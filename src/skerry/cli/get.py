@@ -20,7 +20,7 @@ from skerry.cli.text import examples
 @click.argument("what", type=ResourceType())
 @click.argument("name", default="")
 @click.option("-l", "--selector", default="", help="Only sites, or hosts of sites, with these labels.")
-@click.option("--site", default="", help="Only hosts, routes, topics or events of this site.")
+@click.option("--site", default="", help="Only hosts, routes, names, topics or events of this site.")
 @click.option("--host", default="", help="Only events of this host.")
 @click.option("--app", "application", default="", help="Only releases or routes of this application.")
 @click.option(
@@ -31,8 +31,8 @@ from skerry.cli.text import examples
 def get(what: Resource, name: str, watch: bool, output: str, **narrow: str | int) -> None:
     """List all of one kind.
 
-    Kinds are sites, hosts, relays, apps, models, releases, rollouts, routes, topics, policies, configurations,
-    events and tokens.
+    Kinds are sites, hosts, relays, apps, models, releases, rollouts, routes, names, topics, policies,
+    configurations, events and tokens.
     """
     query = Query(name=name, **narrow)  # type: ignore[arg-type]
     (watch_list if watch else show_list)(what, query, output)

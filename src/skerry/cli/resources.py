@@ -28,6 +28,7 @@ from skerry.spec.api import (
 )
 from skerry.spec.api_configuration import ConfigurationView
 from skerry.spec.api_ingress import RouteStanding
+from skerry.spec.api_names import NameStanding
 from skerry.spec.api_policy import PolicyView
 from skerry.spec.api_relay import RelayStanding
 from skerry.spec.api_topics import TopicFlow
@@ -222,6 +223,18 @@ def _route_columns(at: datetime) -> list[Column[RouteStanding]]:
     ]
 
 
+def _name_columns(at: datetime) -> list[Column[NameStanding]]:
+    return [
+        Column("NAME", lambda v: v.name.name),
+        Column("SITE", lambda v: v.site, 1),
+        Column("APP", lambda v: ",".join(v.name.applications), 1),
+        Column("LEADS TO", lambda v: ", ".join(f"{one.address} ({one.host})" for one in v.name.places)),
+        Column("STATE", lambda v: v.name.places[0].state),
+        Column("DNS", lambda v: ",".join(v.answered_by), 1),
+        Column("AS OF", lambda v: age(v.as_of, at), 2),
+    ]
+
+
 def _place(standing: RouteStanding) -> str:
     view = standing.route
     name = min(view.names, key=len, default="")
@@ -342,6 +355,16 @@ RESOURCES: tuple[Resource, ...] = (
         _route_columns,
         lambda v: f"route/{v.host}/{v.route.application}/{v.route.route}",
         frozenset({"site", "application"}),
+    ),
+    Resource(
+        "name",
+        "names",
+        lambda client, query: [
+            one for one in client.names(site=query.site) if query.name in ("", one.name.name)
+        ],
+        _name_columns,
+        lambda v: f"name/{v.site}/{v.name.name}",
+        frozenset({"site"}),
     ),
     Resource("relay", "relays", _relays, _relay_columns, lambda v: f"relay/{v.name}"),
     Resource(

@@ -51,6 +51,7 @@ from skerry.spec.api_delivery import DeltaOrder, DeltaOrdered, HostDelivery, Rel
 from skerry.spec.api_forecast import ForecastView
 from skerry.spec.api_health import SiteHealth
 from skerry.spec.api_ingress import RouteExplanation, RouteStanding
+from skerry.spec.api_names import NameExplanation, NameStanding
 from skerry.spec.api_pki import AuthorityView, PkiImport, PkiRequest, PkiView, TrustBundle
 from skerry.spec.api_policy import PolicyDecision, PolicyView
 from skerry.spec.api_recovery import ReleasedView
@@ -316,6 +317,14 @@ class Client:
     def explain_route(self, url: str, site: str) -> RouteExplanation:
         """Return what answers a request at a site."""
         return self._get(f"/sites/{_part(site)}/route", RouteExplanation, url=url)
+
+    def names(self, *, site: str = "") -> list[NameStanding]:
+        """Return the names of a site, or of all."""
+        return self._get("/names", list[NameStanding], site=site)
+
+    def explain_name(self, name: str, site: str) -> NameExplanation:
+        """Return where a name leads at a site, and why."""
+        return self._get(f"/sites/{_part(site)}/name", NameExplanation, asked=name)
 
     def binding_decision(self, application: str, site: str) -> BindingDecision:
         """Return what an application is joined to at a site, and why."""

@@ -44,8 +44,9 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     well. `capabilities` are those kept, without the prefix CAP_. `tmpfs` maps paths to bytes. `devices` are
     paths below /dev or CDI names. `network` is the name of a network of ours that is made when it is not
     there, `host` or `none`; `alias` is the name by which others in it find this one. `ports` maps ports in
-    the container to ports of the host's loopback address. `host_names` are names by which it finds this host; they
-    need a network of ours.
+    the container to ports of the host's loopback address. In a network of ours `host_names` are names by which it finds
+    this host, and `dns` the addresses asked for names that are none of it, in their order, where the engine can; else
+    those of the host are.
     """
 
     image: str
@@ -60,6 +61,7 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     mounts: tuple[Mount, ...] = ()
     network: str = "none"
     alias: str = ""
+    dns: tuple[str, ...] = ()
     ports: Mapping[int, int] = {}
     host_names: tuple[str, ...] = ()
     init: bool = False
@@ -102,12 +104,17 @@ class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Engine(msgspec.Struct, frozen=True, kw_only=True):
-    """What runs the instances: `podman`, `docker` or `process`, and what it can do."""
+    """What runs the instances: `podman`, `docker` or `process`, and what it can do.
+
+    `dns`: containers that are told whom to ask for names find each other all the same.
+    """
 
     name: str
     version: str = ""
     rootless: bool = False
-    can: frozenset[Literal["processes", "containers", "networks", "devices", "cdi", "pids"]] = frozenset()
+    can: frozenset[Literal["processes", "containers", "networks", "devices", "cdi", "pids", "dns"]] = (
+        frozenset()
+    )
 
 
 class ExecResult(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from skerry.spec.facts import HostFacts
 from skerry.spec.hold import Hold
 from skerry.spec.ingress import RouteView
 from skerry.spec.metadata import Part
+from skerry.spec.names import DnsView
 from skerry.spec.pki import HostPki
 from skerry.spec.topics import BusView
 
@@ -144,7 +145,7 @@ class Observed(Part, frozen=True, kw_only=True):
     `ahead` says of releases that are fetched before they are assigned how far they are. `holds` are those in force.
     `secrets` are the versions that are used, by name, `secrets_next` those that are held and to be used from their time
     on, and `made_secrets` what the host made for itself. `pki` is the host's part in the site's certificates. `routes`
-    are those of the ingress.
+    are those of the ingress, `dns` where it answers for names.
     `bindings` are those that are used or attached there, by name.
     """
 
@@ -161,6 +162,7 @@ class Observed(Part, frozen=True, kw_only=True):
     pki: HostPki = HostPki()
     routes: Annotated[tuple[RouteView, ...], Meta(max_length=512)] = ()
     bindings: dict[str, BindingView] = {}
+    dns: DnsView | None = None
 
 
 class Event(Part, frozen=True, kw_only=True):

@@ -26,6 +26,7 @@ from securesystemslib.signer import Key, Signature
 
 from skerry.kit.canonical import UNREADABLE
 from skerry.kit.errors import Untrusted
+from skerry.spec.names import NamesPart
 from skerry.trust.keys import SigningKey
 
 MAX_DATAGRAM_BYTES = 1200
@@ -59,7 +60,7 @@ class SharingDoor(msgspec.Struct, frozen=True, array_like=True):
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One heartbeat. `address` is where the sender listens; `heard_*` is what it last heard from the receiver.
 
-    `door` is absent where the sender shares no blobs.
+    `door` is absent where the sender shares no blobs, `names` where it says nothing of names now.
     """
 
     site: _Text
@@ -73,6 +74,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     heard_counter: _Number = 0
     words: Annotated[dict[_Text, Word], Meta(max_length=64)] = {}
     door: SharingDoor | None = None
+    names: NamesPart | None = None
 
 
 class Verifier(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import ipaddress
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 import msgspec
@@ -23,12 +23,14 @@ from skerry.agent.sharing_door import DoorKeeper
 from skerry.carrier.waking import sleep_unless_woken
 from skerry.kit.canonical import UNREADABLE
 from skerry.kit.errors import Bug, Rejected, SkerryError, Unavailable, as_failure
+from skerry.matching.names import HostWords
 from skerry.ports.agent_store import AgentStore
 from skerry.ports.clock import Clock
 from skerry.ports.neighbours import Datagrams
 from skerry.reconcile.duty import Duty
 from skerry.spec.desired import DesiredState
 from skerry.spec.facts import Fact, HostFacts
+from skerry.spec.names import NameWord
 from skerry.trust.keys import SigningKey
 
 __all__ = ["AppStatus", "NeighbourLoop"]
@@ -121,6 +123,24 @@ class NeighbourLoop:
     def views(self) -> dict[str, Hearing]:
         """Return which of the hosts it talks with this host hears, for its report."""
         return dict(self._hood.views)
+
+    def say_names(self, words: Sequence[NameWord], *, listens: bool) -> None:
+        """Tell the site which names are here; `listens`: what the others say of theirs is wanted as well."""
+        if self._hood.say(words, listens=listens):
+            self._wake.set()
+
+    def names(self) -> list[HostWords]:
+        """Return what the site's other hosts said of names."""
+        return self._hood.names(self._clock.monotonic())
+
+    def knows_names(self) -> bool:
+        """Tell whether that is all of the site, as far as can be known."""
+        return self._hood.knows_names(self._clock.monotonic())
+
+    @property
+    def address(self) -> str:
+        """This machine's IP address on its network, empty while none is known."""
+        return self._place.host
 
     def facts(self) -> HostFacts:
         """Return the fact `lan_address`; empty while no address of this machine is known."""

@@ -38,8 +38,9 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     """What a component is started with, beside what is its own.
 
     `env` are variables, which the component's own override; `secret_env` are variables whose values are read from files
-    when it starts. `values` fill `${...}` references by name. `mounts` and `devices` are for containers alone: paths
-    in `env` and `values` are then those in the container, and `host_names` are names by which it finds this host.
+    when it starts. `values` fill `${...}` references by name. `mounts`, `devices`, `host_names`, by which it finds this
+    host, and `dns`, whom it asks for names, are for containers alone: paths in `env` and `values` are then those in the
+    container.
     """
 
     env: Mapping[str, str] = {}
@@ -48,6 +49,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     mounts: tuple[Mount, ...] = ()
     devices: tuple[str, ...] = ()
     host_names: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
 
 
 NOTHING = Given()
@@ -154,6 +156,7 @@ class HostServices(HostService):
             mounts=tuple(mount for one in given for mount in one.mounts),
             devices=tuple(dict.fromkeys(device for one in given for device in one.devices)),
             host_names=tuple(dict.fromkeys(name for one in given for name in one.host_names)),
+            dns=tuple(dict.fromkeys(address for one in given for address in one.dns)),
         )
 
     async def begin(self) -> None:

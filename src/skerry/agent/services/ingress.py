@@ -26,6 +26,7 @@ from skerry.ports.runtime import InstanceView
 from skerry.reconcile.probing import ProbeState
 from skerry.reconcile.records import ReleaseFact
 from skerry.spec.facts import Fact, HostFacts
+from skerry.spec.ingress import RouteView
 from skerry.spec.metrics import Value
 from skerry.spec.report import Observed
 from skerry.telemetry.keeping import Series
@@ -117,7 +118,9 @@ class HostIngress(HostService):
         if self._laid.table != self._served:
             self._wake.set()
 
-    def show(self, observed: Observed) -> Observed:
+    @property
+    def views(self) -> tuple[RouteView, ...]:
+        """How each route stands now."""
         views = self._laid.views
         if self._trouble:
             views = tuple(
@@ -126,7 +129,10 @@ class HostIngress(HostService):
                 else view
                 for view in views
             )
-        return msgspec.structs.replace(observed, routes=views)
+        return views
+
+    def show(self, observed: Observed) -> Observed:
+        return msgspec.structs.replace(observed, routes=self.views)
 
     def facts(self) -> HostFacts:
         """Return the facts of the ingress: which proxy there is, its ports, and those that others hold."""

@@ -54,6 +54,7 @@ from skerry.agent.sharing_serving import Passes, Shelf
 from skerry.agent.volumes import Volumes
 from skerry.agent.vouching import Vouching, VouchingParts
 from skerry.agent.ways_up import WayFollower
+from skerry.agent.wiring.names import state_names
 from skerry.agent.wiring.opening import (
     find_container_engine,
     lock_data,
@@ -81,7 +82,8 @@ class Stated(msgspec.Struct, frozen=True):
 
     Facts by name; where heartbeats go (`host`, `host:port`, `:port`); whether and where blobs are shared with the
     site (`auto`, `off`, a port); whether neighbours are looked for by multicast; the ports of the ingress, 0 for the
-    usual ones; and the way up.
+    usual ones; where a DNS listens, and whom it asks for what is not of the site; whether routes are announced by
+    multicast; and the way up.
     """
 
     facts: Mapping[str, str] = {}
@@ -90,6 +92,9 @@ class Stated(msgspec.Struct, frozen=True):
     discover: bool = False
     ingress_https: int = 0
     ingress_http: int = 0
+    dns: tuple[str, ...] = ()
+    dns_upstream: tuple[str, ...] = ()
+    announce: bool = False
     way: StatedWay = NOTHING_STATED
 
 
@@ -103,7 +108,8 @@ def run_agent(data: Path, stated: Stated) -> None:
     settle_structs()
     with lock_data(data):
         identity = load_identity(data, open_guard())
-        override_facts({}, stated.facts)  # refuse a wrong override before anything runs
+        override_facts({}, stated.facts)  # refuse what is wrong before anything runs
+        state_names(stated.dns, stated.dns_upstream, announce=stated.announce)
         asyncio.run(_run(data, identity, stated))
 
 
@@ -146,18 +152,18 @@ def _wire(
 ) -> _Host:
     clock = SystemClock()
     blobs, volumes = DirectoryBlobs(data / "blobs"), Volumes(data / "volumes", clock)
+    sharing, neighbours = _sharing(data, identity, stated, syncer, store, blobs)
     ground = _ground(data, identity, stated, syncer, store, blobs)
     runtime, releases, files, live = ground.runtime, ground.releases, ground.keys, ground.live
     host, site = identity.place.host, identity.place.site
     limiter = Limiter(store, clock, syncer.now)
-    services = open_services(ground, *(meters := open_telemetry(ground, limiter)))
+    services = open_services(ground, neighbours, *(meters := open_telemetry(ground, limiter)))
     place = Site(host, site, lambda: syncer.desired.variables if syncer.desired else {}, services.give)
     place = msgspec.structs.replace(place, configuration=ground.configuration)
     launcher = Launcher(place, store, releases, volumes, live)
     tests = SelfTests(releases, TestBench(releases, launcher, runtime, clock), store)
     preparer = Preparer(releases, blobs, clock)
     engine = EngineFinder(lambda: find_container_engine(data), runtime, preparer, store, clock)
-    sharing, neighbours = _sharing(data, identity, stated, syncer, store, blobs)
     facts = open_facts(
         data,
         stated.facts,
@@ -228,6 +234,7 @@ def _ground(
         probes=ProbeLoop(prober, runtime, clock),
         measurements=Measurements(store, syncer.now),
         ingress=default_ports(stated.ingress_https, stated.ingress_http),
+        names=state_names(stated.dns, stated.dns_upstream, announce=stated.announce),
     )
 
 

@@ -22,6 +22,7 @@ from skerry.agent.identity import Identity
 from skerry.agent.keys import KeyFiles
 from skerry.agent.live_configuration import LiveConfiguration
 from skerry.agent.live_models import LiveModels
+from skerry.agent.loops.neighbours import NeighbourLoop
 from skerry.agent.loops.probe import ProbeLoop
 from skerry.agent.loops.sync import Syncer
 from skerry.agent.measurements import Measurements
@@ -40,6 +41,7 @@ from skerry.agent.services.ingress_certificate import SERVER, ServerCertificate
 from skerry.agent.services.secrets import HostSecrets, SecretParts
 from skerry.agent.site_ca import LocalCertificates
 from skerry.agent.vault import Vault
+from skerry.agent.wiring.names import StatedNames, open_names
 from skerry.agent.wiring.opening import (
     open_broker,
     open_bus_client,
@@ -73,16 +75,26 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     probes: ProbeLoop
     measurements: Measurements
     ingress: ProxyPorts
+    names: StatedNames = StatedNames()
 
 
-def open_services(ground: Ground, *measuring: HostService) -> HostServices:
+def open_services(ground: Ground, neighbours: NeighbourLoop, *measuring: HostService) -> HostServices:
     """Return the services of a host; one that uses another comes after it."""
     files = open_secret_files(ground.data)
     bindings = _bindings(ground, files)
     secrets, certificates = _secrets(ground, files, bindings), _certificates(ground)
     ingress = _ingress(ground, secrets, certificates.local)
-    bus = _bus(ground, certificates.local)
-    return HostServices([bindings, secrets, certificates, _configuration(ground), bus, ingress, *measuring])
+    local = certificates.local
+    names = open_names(
+        ground.identity,
+        ground.syncer,
+        ground.clock,
+        ground.names,
+        neighbours=neighbours,
+        ingress=(ingress, lambda: local.trust_domain or DEFAULT_DOMAIN),
+    )
+    configuration, bus = _configuration(ground), _bus(ground, local)
+    return HostServices([bindings, secrets, certificates, configuration, bus, ingress, names, *measuring])
 
 
 def _certificates(ground: Ground) -> HostCertificates:

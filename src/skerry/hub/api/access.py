@@ -53,6 +53,8 @@ ACCESS: Mapping[str, tuple[Needed, Scoping]] = {
     "list_volumes": ("viewer", "filtered"),
     "list_routes": ("viewer", "filtered"),
     "explain_route": ("viewer", "inside"),
+    "list_names": ("viewer", "filtered"),
+    "explain_name": ("viewer", "inside"),
     "list_policies": ("viewer", "everybody"),
     "show_policy": ("viewer", "everybody"),
     "list_configurations": ("viewer", "filtered"),
