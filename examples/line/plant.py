@@ -73,7 +73,7 @@ async def run(ports: list[int]) -> None:
         telling.cancel()
         await unit.shutdown()  # type: ignore[no-untyped-call]
         await asyncio.wait([serving, telling])
-    PLACES.unlink()
+    PLACES.unlink(missing_ok=True)
 
 
 async def make_press(port: int) -> tuple[Server, Node]:

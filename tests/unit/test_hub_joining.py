@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx2
 import msgspec
 import pytest
 
+from skerry.cli.release_preview import preview_lines
+from skerry.hub.api.app import API_PATH, OperatorApi
 from skerry.hub.joining import binding_conflicts, check_joined
 from skerry.matching.bindings import held_alone
+from skerry.ports.hub_store import TokenRecord
+from skerry.spec.api import FleetPreview
 from skerry.spec.binding import BindingNeed, BindingSpec, OpcUaBinding
 from skerry.spec.metadata import Metadata
 from skerry.spec.release import Release
 from skerry.spec.site import Site, SiteSpec
+from skerry.trust.tokens import hash_secret
 from tests.unit.matching_world import component, release
 from tests.unit.test_hub_preview import Fleet
 
@@ -78,3 +84,30 @@ def test_what_is_chosen_by_labels_or_attached_elsewhere_is_no_conflict(fleet: Fl
     assert held_alone([SPEED], offered, ["h1", "h2"]) == {"a", "b"}
     assert held_alone([need], offered, ["h1"]) == frozenset()
     assert held_alone([], offered, []) == frozenset()
+
+
+@pytest.mark.rule("BINDING-7")
+async def test_applying_such_a_rollout_is_refused_and_previewing_it_says_so(fleet: Fleet) -> None:
+    fleet.assign("harbour", fleet.push(app("writer", SPEED)))
+    name = fleet.push(app("other", SPEED))
+    now = fleet.clock.now()
+    admin = TokenRecord(id="2", name="ops", hash=hash_secret("admin-token"), role="admin", created_at=now)
+    fleet.hub.store.add_token(admin, fleet.audit())
+    rollout = {
+        "apiVersion": "skerry/v1",
+        "kind": "Rollout",
+        "metadata": {"name": "second"},
+        "spec": {"release": name, "sites": "*"},
+    }
+    transport = httpx2.ASGITransport(OperatorApi(fleet.hub))  # type: ignore[arg-type]
+    headers = {"Authorization": "Bearer admin-token"}
+    async with httpx2.AsyncClient(
+        transport=transport, base_url=f"https://hub{API_PATH}", headers=headers
+    ) as client:
+        refused = await client.post("/apply", json={"documents": [rollout]})
+        assert refused.status_code == 400
+        assert f"{HAS_IT}: at harbour" in refused.text
+        seen = await client.get(f"/releases/{name}/preview")
+    found = msgspec.json.decode(seen.content, type=FleetPreview)
+    assert found.binding_conflicts == {HAS_IT: ("harbour",)}
+    assert f"{HAS_IT}: at 1 site: harbour" in list(preview_lines(found, at=now))

@@ -157,7 +157,7 @@ def open_pool(
 ) -> urllib3.HTTPSConnectionPool:
     """Return connections to an upstream, a host and a port, opened when needed; `options` are those of sockets."""
     host, port = address
-    given: dict[str, Any] = {"maxsize": 4, "ssl_context": context, "retries": False}
+    given: dict[str, Any] = {"maxsize": 8, "ssl_context": context, "retries": False}
     if options:
         given["socket_options"] = options
     if proxy is None:
