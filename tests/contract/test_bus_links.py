@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from skerry.kit.errors import Unavailable, Untrusted
 from skerry.matching.bus_links import apart
 from skerry.ports.broker import BusAccount, BusPlace
 from skerry.ports.bus_link import MAX_FRAME_BYTES, LinkEnd, LinkIdentity
+from skerry.spec.topics import HostTopics
 from skerry.testing.waiting import eventually
 from skerry.trust.pki import spiffe_id
 from tests.contract.bus_world import HERE, LINE, BusWorld, needs
@@ -267,6 +269,37 @@ async def test_a_host_that_is_away_is_said_and_holds_up_no_other(world: LinkWorl
 
     await eventually(said, what="that h3 is away")
     assert rules.links.views["h1"] == ""
+
+
+@pytest.mark.rule("BUS-7")
+async def test_for_a_host_that_never_came_nothing_waits(world: LinkWorld) -> None:
+    line = world.state("h1", publish=["plant/a"])
+    rules = world.state("h2", subscribe=["plant/a"])
+    late = world.stations.pop("h3")
+    late.topics = HostTopics(subscribe=("plant/a",))
+    await world.until_linked()
+    reader, writer = rules.enter(), line.enter()
+    writer.client.publish("plant/a", b"before it came")
+    await reader.until(b"before it came")
+    world.stations["h3"] = late
+    await world.until_linked()
+    came = late.enter()
+    writer.client.publish("plant/a", b"after")
+    await came.until(b"after")
+
+
+async def test_a_port_that_somebody_else_has_is_changed_for_another(world: LinkWorld) -> None:
+    line = world.state("h1", publish=["plant/a"])
+    rules = world.state("h2", subscribe=["plant/a"])
+    with socket.socket() as taken:
+        taken.bind((HERE, 0))
+        taken.listen()
+        line.port = port = int(taken.getsockname()[1])
+        await world.until_linked()
+        assert line.port != port
+        reader, writer = rules.enter(), line.enter()
+        writer.client.publish("plant/a", b"7")
+        await reader.until(b"7")
 
 
 @pytest.mark.rule("BUS-7")

@@ -94,6 +94,8 @@ class Outgoing:
             await asyncio.gather(*ways, return_exceptions=True)
 
     async def _send(self, end: LinkEnd) -> None:
+        # The other end counts the link as open from its first word on: from now on what is put waits for it.
+        await end.send(msgspec.msgpack.encode(LinkMessage(self._session, 0)))
         while self._end is end:
             if self._sent < min(len(self._waiting), WINDOW):
                 message = self._waiting[self._sent]
@@ -127,14 +129,15 @@ class Incoming:
         self._last = ("", 0)
         self.patterns: tuple[str, ...] = ()
 
-    async def take(self, end: LinkEnd) -> None:
-        """Publish here what comes, until the link ends.
+    async def take(self, end: LinkEnd, *, heard: Callable[[], None]) -> None:
+        """Publish here what comes, until the link ends; `heard` is called at each word of the other end.
 
         Raises:
             SkerryError: how it ended, or why it cannot be published here.
         """
         while True:
             message = _decode(await end.receive(limit_s=SILENT_S), LinkMessage, end.host)
+            heard()
             session, last = self._last
             is_new = message.number > (last if message.session == session else 0)
             if is_new and match_any_topic(self.patterns, message.topic):

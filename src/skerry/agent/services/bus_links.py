@@ -122,7 +122,7 @@ class HostLinks:
             if name not in self._dialling:
                 self._dialling[name] = asyncio.ensure_future(self._dial_forever(name))
         if self._plan.sends and self._address:
-            link_port = await self._parts.door.listen(self._address, link_port, self._identity, self._let_in)
+            link_port = await self._listen(link_port, self._identity)
             bare = f"[{self._address}]" if ":" in self._address else self._address
             self._listening = f"{bare}:{link_port}"
         elif not self._plan.sends and self._listening:
@@ -150,8 +150,18 @@ class HostLinks:
 
     def _send(self, topic: str, payload: bytes) -> None:
         for name, patterns in self._plan.sends.items():
-            if match_any_topic(patterns, topic):
-                self._outgoing.setdefault(name, Outgoing(self._session)).put(topic, payload)
+            # One that has never come may be a host that stands by, and wants none of it.
+            if name in self._outgoing and match_any_topic(patterns, topic):
+                self._outgoing[name].put(topic, payload)
+
+    async def _listen(self, port: int, identity: LinkIdentity) -> int:
+        """Listen at the port that was kept, or at another one if somebody else has it: the others are told which."""
+        try:
+            return await self._parts.door.listen(self._address, port, identity, self._let_in)
+        except Unavailable:
+            if not port:
+                raise
+            return await self._parts.door.listen(self._address, 0, identity, self._let_in)
 
     async def _let_in(self, end: LinkEnd) -> None:
         if end.host not in self._plan.sends:
@@ -168,12 +178,16 @@ class HostLinks:
 
     async def _dial_forever(self, name: str) -> None:
         pause_s = RETRY_S
+
+        def heard() -> None:
+            nonlocal pause_s
+            self._why[name], pause_s = "", RETRY_S
+
         while True:
             end: LinkEnd | None = None
             try:
                 end = await self._dial(name)
-                self._why[name], pause_s = "", RETRY_S
-                await self._incoming[name].take(end)
+                await self._incoming[name].take(end, heard=heard)
             except SkerryError as error:
                 self._why[name] = error.message
             finally:
