@@ -129,7 +129,7 @@ def test_a_file_of_before_there_were_windows_keeps_what_it_has(tmp_path: Path) -
     store.save({"a": b"1"})
     store.close()
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.executescript("DROP TABLE windows; PRAGMA user_version = 1;")
+        connection.executescript("DROP TABLE windows; DROP TABLE events; PRAGMA user_version = 1;")
     store, set_aside = SqliteAgentStore.open(path)
     store.change_windows([window(0)])
     assert (store.load("a"), store.windows(), set_aside) == (b"1", [window(0)], False)

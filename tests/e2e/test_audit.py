@@ -34,6 +34,12 @@ def test_a_hub_whose_database_was_changed_is_found_out(fleet: TestFleet) -> None
     said = fleet.run("audit", "list")
     for action in ("host.enroll", "release.create", "rollout.decide"):
         assert action in said
+    log = fleet.run("events", "--since", "1h")
+    assert "agent.started" in log and "by host:edge" in log
+    events = [json.loads(line) for line in fleet.run("events", "--host", "edge", "-o", "json").splitlines()]
+    numbers = [entry["number"] for entry in events if entry["source"] == "host" and "number" in entry]
+    assert sorted(numbers) == list(range(1, len(numbers) + 1)), "each event of the host once, and no gap"
+    assert not [entry for entry in events if entry["kind"].startswith("chain.")]
     anchor = fleet.folder / "head.json"
     anchor.write_text(fleet.run("audit", "head"))
     fleet.run("token", "create", "later", "--role", "viewer")

@@ -192,8 +192,11 @@ async def test_restarts_a_lost_database_and_a_disk_put_back_raise_no_alarm(
         edge.agent.note("test.happened", str(number))
         edge.agent.tell(edge.agent._observed, {})
         assert await edge.exchange() == ""
-    told = [record.event.message for record in reversed(harbour.store.events(limit=1000))]
+    events = [record.event for record in reversed(harbour.store.events(limit=1000))]
+    told = [event.message for event in events if event.kind == "test.happened"]
     assert told == [str(number) for number in range(30)]
+    others = {event.kind for event in events} - {"test.happened"}
+    assert "chain.restarted" in others and all(kind.startswith("chain.") for kind in others)
 
 
 # ── new keys ─────────────────────────────────────────────────────────────────────────────────────────────

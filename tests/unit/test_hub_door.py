@@ -286,6 +286,7 @@ async def test_a_token_that_would_outlive_the_calendar_is_refused(world: World) 
 BODIES = {
     "POST /login": 4096,
     "POST /tokens": 2 << 20,
+    "POST /log": 2 << 20,
     "POST /sites/a/join-tokens": 2 << 20,
     "POST /relays/a/tokens": 2 << 20,
     "POST /releases": 64 << 20,

@@ -16,7 +16,7 @@ from typing import Any
 from skerry.adapters.sqlite_documents import DOCUMENTS, SqliteDocuments
 from skerry.adapters.sqlite_opening import open_database
 from skerry.kit.errors import Conflict
-from skerry.ports.agent_store import AgentStore, QueuedReport, WindowRow
+from skerry.ports.agent_store import MAX_KEPT_EVENTS, AgentStore, KeptEvent, QueuedReport, WindowRow
 
 _schema = (
     DOCUMENTS,
@@ -31,7 +31,11 @@ _windows_schema = (
     ),
     "PRAGMA user_version = 2",
 )
-_steps = (_schema, _windows_schema)
+_events_schema = (
+    "CREATE TABLE events (number INTEGER PRIMARY KEY, content BLOB NOT NULL)",
+    "PRAGMA user_version = 3",
+)
+_steps = (_schema, _windows_schema, _events_schema)
 _forget_window = (
     "DELETE FROM windows WHERE application = ? AND release = ? AND component = ? AND metric = ? AND begin = ?"
 )
@@ -58,7 +62,7 @@ class SqliteAgentStore(SqliteDocuments, AgentStore):
         connection, set_aside = open_database(path, _steps, patience_s=patience_s)
         return cls(connection, str(path)), set_aside
 
-    def put_report(self, report: QueuedReport) -> None:
+    def put_report(self, report: QueuedReport, *, events: Sequence[KeptEvent] = ()) -> None:
         put = (
             "INSERT INTO reports VALUES (?, ?, ?) ON CONFLICT (sequence) "
             "DO UPDATE SET envelope = excluded.envelope, sent = excluded.sent WHERE NOT sent"
@@ -68,6 +72,17 @@ class SqliteAgentStore(SqliteDocuments, AgentStore):
             if connection.execute(put, row).rowcount == 0:
                 message = f"report {report.sequence} was sent and cannot change"
                 raise Conflict("report.sent", message, sequence=report.sequence)
+            if events:
+                rows = [(one.number, one.content) for one in events]
+                connection.executemany("INSERT OR REPLACE INTO events VALUES (?, ?)", rows)
+                oldest = events[-1].number - MAX_KEPT_EVENTS
+                connection.execute("DELETE FROM events WHERE number <= ?", (oldest,))
+
+    def kept_events(self, limit: int = MAX_KEPT_EVENTS) -> Sequence[KeptEvent]:
+        query = "SELECT number, content FROM events ORDER BY number DESC LIMIT ?"
+        with self._reading() as connection:
+            rows = connection.execute(query, (limit,)).fetchall()
+        return [KeptEvent(int(number), bytes(content)) for number, content in reversed(rows)]
 
     def reports(self, limit: int, *, above: int = -1) -> Sequence[QueuedReport]:
         query = "SELECT sequence, envelope, sent FROM reports WHERE sequence > ? ORDER BY sequence LIMIT ?"

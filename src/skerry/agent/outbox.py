@@ -1,7 +1,8 @@
 """Reports on their way: numbered, signed, kept on disk until the hub acknowledges them.
 
 Events are merged into the newest report that was not sent yet, so that a long time offline makes few reports.
-A report that was sent is never changed. The queue is bounded; what is dropped is counted and told.
+A report that was sent is never changed. The queue is bounded; what is dropped is counted and told. Each event names
+the digest of the one before, so that the hub sees when one is missing or was altered.
 
 Numbers are reserved in blocks, so that a heartbeat costs no write. Each block begins `SPARE` above the end of
 the one before: a host whose disk is too full to reserve a block still says so under the numbers between, and
@@ -27,13 +28,15 @@ import msgspec
 
 from skerry.agent.identity import Identity
 from skerry.kit.canonical import encode_canonical
+from skerry.kit.digests import digest_of
 from skerry.kit.errors import Unavailable
-from skerry.ports.agent_store import AgentStore, QueuedReport
+from skerry.ports.agent_store import AgentStore, KeptEvent, QueuedReport
 from skerry.spec.carrier import MAX_SYNC_REPORTS, JsonEnvelope
 from skerry.spec.facts import HostFacts
 from skerry.spec.metrics import MetricWindow
 from skerry.spec.report import REPORT_TYPE, Event, Observed, Report
 from skerry.spec.telemetry import METRICS_TYPE, MetricBatch, TelemetryBatch
+from skerry.trust.chain import ChainHead, link_events
 from skerry.trust.envelope import decode_document, sign_document
 from skerry.trust.keys import SigningKey
 from skerry.trust.report import claimed_key, sign_telemetry
@@ -76,6 +79,7 @@ class Outbox:
         self._pending: deque[Event] = deque()
         self._dropped = 0
         self._queue = deque(report.sequence for report in store.reports(2 * MAX_QUEUED))
+        self._chain = _newest_event(store)
         self._first = self._queue[0] if self._queue else self._sequence + 1
         self._entrusted = msgspec.json.decode(store.load("entrusted") or b"{}", type=_Entrusted)
         self._keeper: str | None = self._entrusted.keeper if self._entrusted.events else None
@@ -113,18 +117,22 @@ class Outbox:
             surplus = len(self._queue) + (before is None) - MAX_QUEUED
             dropped = self._dropped + (self._part_with(surplus) if surplus > 0 else 0)
             last = self._queue[-1] if self._queue else 0
+            linked, head = link_events(self._chain, taken)
             report = Report(
                 host=self._identity.place.host,
                 site=self._identity.place.site,
                 sequence=before.sequence if before else self._next(durable=True),
                 sent_at=sent_at,
                 clock=clock,
-                events=(*(before.events if before else ()), *taken),
+                events=(*(before.events if before else ()), *linked),
                 dropped_events=(before.dropped_events if before else 0) + dropped,
                 session=self._session,
                 after=before.after if before else last,
             )
-            self._store.put_report(self._sign(report))
+            self._store.put_report(
+                self._sign(report), events=[KeptEvent(one.number, encode_canonical(one)) for one in linked]
+            )
+            self._chain = head
             if before is None:
                 self._queue.append(report.sequence)
             self._open = report
@@ -384,6 +392,12 @@ class Outbox:
     def _sign(self, report: Report) -> QueuedReport:
         envelope = sign_document(report, REPORT_TYPE, self._identity.key)
         return QueuedReport(report.sequence, msgspec.json.encode(envelope))
+
+
+def _newest_event(store: AgentStore) -> ChainHead:
+    """Return where the chain of this host's events ends: an event is kept in one step with the report that tells it."""
+    kept = store.kept_events(1)
+    return ChainHead(kept[-1].number, digest_of(kept[-1].content)) if kept else ChainHead()
 
 
 def _read(queued: QueuedReport) -> Report:

@@ -37,6 +37,7 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
     "Look": _commands(
         get="List what there is: sites, hosts, relays, apps, models, releases, rollouts, policies, events.",
         describe="Show one thing with everything that is known about it.",
+        events="Show what happened at hosts and at the hub, and follow it.",
         health="Say how sites are, in one word each, with the reasons.",
         metrics="Ask what hosts and applications measured, with coverage and ages.",
         top="Show which sites or applications take most.",

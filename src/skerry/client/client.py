@@ -48,6 +48,7 @@ from skerry.spec.api import (
 from skerry.spec.api_binding import BindingDecision
 from skerry.spec.api_configuration import ConfigurationView, RenderedConfiguration
 from skerry.spec.api_delivery import DeltaOrder, DeltaOrdered, HostDelivery, ReleaseDiff, TrafficPreview
+from skerry.spec.api_events import LogPage, LogRequest
 from skerry.spec.api_forecast import ForecastView
 from skerry.spec.api_health import SiteHealth
 from skerry.spec.api_ingress import RouteExplanation, RouteStanding
@@ -425,6 +426,10 @@ class Client:
     def events(self, *, site: str = "", host: str = "", limit: int = 100) -> list[EventView]:
         """Return the newest events, at most `limit`."""
         return self._get("/events", list[EventView], site=site, host=host, limit=str(limit))
+
+    def log(self, asked: LogRequest) -> LogPage:
+        """Return a page of what happened at hosts and at the hub."""
+        return self._post("/log", asked, LogPage)
 
     def audit(self, *, limit: int = 100) -> list[AuditView]:
         """Return who did what, the newest first, at most `limit`."""

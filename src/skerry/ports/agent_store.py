@@ -16,6 +16,17 @@ class QueuedReport(msgspec.Struct, frozen=True):
     sent: bool = False
 
 
+class KeptEvent(msgspec.Struct, frozen=True):
+    """An event of this host as it is chained: its number, and its canonical JSON."""
+
+    number: int
+    content: bytes
+
+
+MAX_KEPT_EVENTS = 2000
+"""So many events are kept, the newest, also those that the hub has."""
+
+
 class WindowRow(msgspec.Struct, frozen=True):
     """A window of metrics. All but `end`, `state` and `value` name it; instants are whole seconds of the epoch."""
 
@@ -44,13 +55,17 @@ class AgentStore(Protocol):
         """
         ...
 
-    def put_report(self, report: QueuedReport) -> None:
-        """Queue a report, or replace one of the same sequence that was not sent.
+    def put_report(self, report: QueuedReport, *, events: Sequence[KeptEvent] = ()) -> None:
+        """Queue a report, or replace one of the same sequence that was not sent; and keep events, together.
 
         Raises:
             Conflict: a report of that sequence was sent already.
             Unavailable: no room.
         """
+        ...
+
+    def kept_events(self, limit: int = MAX_KEPT_EVENTS) -> Sequence[KeptEvent]:
+        """Return the newest events that are kept, oldest first."""
         ...
 
     def reports(self, limit: int, *, above: int = -1) -> Sequence[QueuedReport]:

@@ -1,4 +1,7 @@
-"""AuditLog: who did what, in a chain. A part of the hub's store; rules as `skerry.ports.hub_store`."""
+"""AuditLog: who did what, in a chain, and what happened at hosts.
+
+A part of the hub's store; rules as `skerry.ports.hub_store`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import msgspec
 
 from skerry.ports.host_identities import Audit
 from skerry.spec.audit import AuditEntry
+from skerry.spec.report import Event
 from skerry.trust.chain import ChainHead
 
 
@@ -30,8 +34,18 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     previous: str = ""
 
 
+class EventRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An event as stored."""
+
+    id: int
+    host: str
+    site: str
+    received_at: datetime
+    event: Event
+
+
 class AuditLog(Protocol):
-    """The audit: it is only ever added to, and forgotten at its old end."""
+    """The audit and the events of hosts: they are only ever added to, and forgotten at their old ends."""
 
     def add_audit(self, audit: Audit) -> None:
         """Write an audit entry of its own."""
@@ -47,6 +61,18 @@ class AuditLog(Protocol):
 
     def audit_head(self) -> ChainHead:
         """Return the number and the digest of the newest entry."""
+        ...
+
+    def audits_after(self, after: int, limit: int) -> Sequence[AuditRecord]:
+        """Return the oldest audit entries above a number, oldest first."""
+        ...
+
+    def events_after(self, after: int, limit: int) -> Sequence[EventRecord]:
+        """Return the oldest events above a number, in the order in which they were stored."""
+        ...
+
+    def log_position(self, since: datetime) -> tuple[int, int]:
+        """Return the number of the newest event and of the newest audit entry before the first that is not older."""
         ...
 
     def trim(self, *, keep_events: int, keep_audits: int) -> None:

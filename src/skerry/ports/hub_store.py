@@ -14,6 +14,7 @@ import msgspec
 
 from skerry.ports.audit_log import AuditLog
 from skerry.ports.audit_log import AuditRecord as AuditRecord  # noqa: PLC0414 - part of this port as well
+from skerry.ports.audit_log import EventRecord as EventRecord  # noqa: PLC0414 - part of this port as well
 from skerry.ports.authorities import Authorities
 from skerry.ports.configurations import ConfigurationChanges, Configurations
 from skerry.ports.deciding import Deciding, Turn
@@ -201,16 +202,6 @@ class AppliedReport(msgspec.Struct, frozen=True, kw_only=True):
     observed: Observed | None = None
     facts: HostFacts | None = None
     events: tuple[Event, ...] = ()
-
-
-class EventRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """An event as stored."""
-
-    id: int
-    host: str
-    site: str
-    received_at: datetime
-    event: Event
 
 
 class HubStore(

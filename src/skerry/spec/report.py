@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from skerry.spec.audit import LinkDigest
 from skerry.spec.binding import BindingView
 from skerry.spec.facts import HostFacts
 from skerry.spec.hold import Hold
@@ -166,13 +167,19 @@ class Observed(Part, frozen=True, kw_only=True):
 
 
 class Event(Part, frozen=True, kw_only=True):
-    """Something that happened, at the host's (corrected) time."""
+    """Something that happened, at the host's (corrected) time.
+
+    A host's own events are a chain: `number` counts them from 1, and `previous` is the digest of the one before. One
+    that the hub tells of a host has the number 0.
+    """
 
     at: Instant
     kind: Annotated[str, Meta(max_length=128)]
     message: Annotated[str, Meta(max_length=4096)] = ""
     application: str = ""
     component: str = ""
+    number: Annotated[int, Meta(ge=0, le=MAX_NUMBER)] = 0
+    previous: LinkDigest = ""
 
 
 class Report(Part, frozen=True, kw_only=True, tag_field="type", tag="report"):

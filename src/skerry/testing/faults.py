@@ -20,7 +20,7 @@ from typing import Literal
 
 import msgspec
 
-from skerry.ports.agent_store import AgentStore, QueuedReport, WindowRow
+from skerry.ports.agent_store import MAX_KEPT_EVENTS, AgentStore, KeptEvent, QueuedReport, WindowRow
 from skerry.ports.blobs import Blobs, LocalBlobs
 
 When = Literal["before", "after"]
@@ -104,9 +104,13 @@ class FaultyAgentStore(AgentStore):
         with self._plan.around("save"):
             self._inner.save(documents)
 
-    def put_report(self, report: QueuedReport) -> None:
+    def put_report(self, report: QueuedReport, *, events: Sequence[KeptEvent] = ()) -> None:
         with self._plan.around("put_report"):
-            self._inner.put_report(report)
+            self._inner.put_report(report, events=events)
+
+    def kept_events(self, limit: int = MAX_KEPT_EVENTS) -> Sequence[KeptEvent]:
+        with self._plan.around("kept_events"):
+            return self._inner.kept_events(limit)
 
     def reports(self, limit: int, *, above: int = -1) -> Sequence[QueuedReport]:
         with self._plan.around("reports"):

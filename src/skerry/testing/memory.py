@@ -21,7 +21,7 @@ from skerry.delivery.delta_format import read_header
 from skerry.delivery.words import choose_words
 from skerry.kit.digests import digest_of, hex_of, parse_digest
 from skerry.kit.errors import Conflict, Missing, Unavailable, Untrusted
-from skerry.ports.agent_store import AgentStore, QueuedReport, WindowRow
+from skerry.ports.agent_store import MAX_KEPT_EVENTS, AgentStore, KeptEvent, QueuedReport, WindowRow
 from skerry.ports.blobs import Blobs, LocalBlobs
 
 _chunk_bytes = 256 * 1024
@@ -33,6 +33,7 @@ class MemoryAgentStore(AgentStore):
     def __init__(self) -> None:
         self._documents: dict[str, bytes] = {}
         self._reports: dict[int, QueuedReport] = {}
+        self._events: list[KeptEvent] = []
         self._windows: dict[tuple[object, ...], WindowRow] = {}
         self._turn = threading.Lock()
 
@@ -47,12 +48,17 @@ class MemoryAgentStore(AgentStore):
                 else:
                     self._documents[key] = value
 
-    def put_report(self, report: QueuedReport) -> None:
+    def put_report(self, report: QueuedReport, *, events: Sequence[KeptEvent] = ()) -> None:
         with self._turn:
             queued = self._reports.get(report.sequence)
             if queued is not None and queued.sent:
                 raise Conflict("report.sent", f"report {report.sequence} was sent and cannot change")
             self._reports[report.sequence] = report
+            self._events = [*self._events, *events][-MAX_KEPT_EVENTS:]
+
+    def kept_events(self, limit: int = MAX_KEPT_EVENTS) -> Sequence[KeptEvent]:
+        with self._turn:
+            return self._events[-limit:]
 
     def reports(self, limit: int, *, above: int = -1) -> Sequence[QueuedReport]:
         with self._turn:

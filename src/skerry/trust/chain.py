@@ -17,6 +17,7 @@ import msgspec
 from skerry.kit.canonical import encode_canonical
 from skerry.kit.digests import digest_of
 from skerry.spec.audit import TRIMMED, AuditEntry
+from skerry.spec.report import Event
 
 FlawCode = Literal["gap", "altered", "cut", "truncated", "rewritten", "head", "out-of-reach"]
 
@@ -38,6 +39,13 @@ class Flaw(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
+class Break(msgspec.Struct, frozen=True):
+    """Where a host's events do not follow on one another: the kind of event that tells of it, and what it says."""
+
+    kind: Literal["chain.gap", "chain.altered", "chain.restarted", "chain.forked"]
+    message: str
+
+
 def digest_entry(entry: msgspec.Struct) -> str:
     """Return the digest that the entry after this one names."""
     return digest_of(encode_canonical(entry))
@@ -46,6 +54,46 @@ def digest_entry(entry: msgspec.Struct) -> str:
 def trimmed_subject(head: ChainHead) -> str:
     """Return what an entry says of entries that were forgotten: the newest of them, and its digest."""
     return f"{head.number} {head.digest}"
+
+
+def link_events(head: ChainHead, events: Iterable[Event]) -> tuple[list[Event], ChainHead]:
+    """Return events as they follow on the newest one of a host, and which one is the newest then."""
+    linked: list[Event] = []
+    for event in events:
+        one = msgspec.structs.replace(event, number=head.number + 1, previous=head.digest)
+        linked.append(one)
+        head = ChainHead(one.number, digest_entry(one))
+    return linked, head
+
+
+def follow_events(head: ChainHead, events: Iterable[Event]) -> tuple[ChainHead, tuple[Break, ...]]:
+    """Return the newest of a host's events after these have come, and where they do not follow on one another.
+
+    Events without a number are of no chain, and passed over.
+    """
+    breaks: list[Break] = []
+    for event in events:
+        if not event.number:
+            continue
+        if event.number > head.number + 1:
+            missing = f"events {head.number + 1} to {event.number - 1} of this host have not come"
+            breaks.append(Break("chain.gap", missing))
+        elif event.number == head.number + 1:
+            if event.previous != head.digest:
+                message = (
+                    f"event {event.number} does not follow on event {head.number} as it came: one was altered"
+                )
+                breaks.append(Break("chain.altered", message))
+        elif event.number == 1 and not event.previous:
+            message = (
+                f"the host counts its events from 1 again, after {head.number}: it has lost its database"
+            )
+            breaks.append(Break("chain.restarted", message))
+        else:
+            message = f"event {event.number} came after event {head.number}: there is another copy of this host's data"
+            breaks.append(Break("chain.forked", message))
+        head = ChainHead(event.number, digest_entry(event))
+    return head, tuple(breaks)
 
 
 class AuditCheck:

@@ -7,6 +7,7 @@ whole chain.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import msgspec
 import sqlalchemy as sa
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 from skerry.adapters.sql import rows
 from skerry.adapters.sql.database import Database
 from skerry.adapters.sql.schema import audits, chains, events
-from skerry.ports.audit_log import AuditLog, AuditRecord
+from skerry.ports.audit_log import AuditLog, AuditRecord, EventRecord
 from skerry.ports.host_identities import Audit
 from skerry.spec.audit import TRIMMED, AuditEntry
 from skerry.trust.chain import ChainHead, digest_entry, trimmed_subject
@@ -22,6 +23,11 @@ from skerry.trust.chain import ChainHead, digest_entry, trimmed_subject
 AUDIT_CHAIN = "audit"
 SLACK = 10
 """A part of the entries to be kept that may be too many, so that not every trimming adds an entry that is too many."""
+
+
+def events_chain(host: str) -> str:
+    """Return the name of the chain of a host's events."""
+    return f"host:{host}"
 
 
 class SqlAuditLog(AuditLog):
@@ -37,12 +43,26 @@ class SqlAuditLog(AuditLog):
         return self._database.read(lambda connection: rows.load_all(connection, query, AuditRecord))
 
     def audit_entries(self, after: int, limit: int) -> Sequence[AuditEntry]:
-        query = sa.select(audits).where(audits.c.id > after).order_by(audits.c.id).limit(limit)
-        found = self._database.read(lambda connection: rows.load_all(connection, query, AuditRecord))
-        return [_entry(record) for record in found]
+        return [_entry(record) for record in self.audits_after(after, limit)]
 
     def audit_head(self) -> ChainHead:
         return self._database.read(lambda connection: load_head(connection, AUDIT_CHAIN))
+
+    def audits_after(self, after: int, limit: int) -> Sequence[AuditRecord]:
+        query = sa.select(audits).where(audits.c.id > after).order_by(audits.c.id).limit(limit)
+        return self._database.read(lambda connection: rows.load_all(connection, query, AuditRecord))
+
+    def events_after(self, after: int, limit: int) -> Sequence[EventRecord]:
+        query = sa.select(events).where(events.c.id > after).order_by(events.c.id).limit(limit)
+        return self._database.read(lambda connection: rows.load_all(connection, query, EventRecord))
+
+    def log_position(self, since: datetime) -> tuple[int, int]:
+        return self._database.read(
+            lambda connection: (
+                _before(connection, events, events.c.received_at >= since),
+                _before(connection, audits, audits.c.at >= since),
+            )
+        )
 
     def trim(self, *, keep_events: int, keep_audits: int) -> None:
         self._database.write(lambda connection: trim(connection, keep_events, keep_audits))
@@ -90,6 +110,14 @@ def _forget_audits(connection: sa.Connection, keep: int) -> None:
     connection.execute(sa.delete(audits).where(audits.c.id <= last.id))
     subject, why = trimmed_subject(gone), f"{keep} entries are kept"
     add_audit(connection, Audit(at=newest.at, who="hub", action=TRIMMED, subject=subject, why=why))
+
+
+def _before(connection: sa.Connection, table: sa.Table, recent: sa.ColumnElement[bool]) -> int:
+    """Return the number before the first recent row; where there is none, that of the newest row."""
+    first = connection.execute(sa.select(sa.func.min(table.c.id)).where(recent)).scalar_one()
+    if first is not None:
+        return int(first) - 1
+    return int(connection.execute(sa.select(sa.func.max(table.c.id))).scalar_one() or 0)
 
 
 def _entry(record: AuditRecord) -> AuditEntry:

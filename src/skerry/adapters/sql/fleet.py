@@ -9,10 +9,11 @@ import msgspec
 import sqlalchemy as sa
 
 from skerry.adapters.sql import authorities, rows
-from skerry.adapters.sql.audit_log import add_audit
+from skerry.adapters.sql.audit_log import add_audit, events_chain, load_head, put_head
 from skerry.adapters.sql.identities import add_replacement, note_event
 from skerry.adapters.sql.schema import (
     Instant,
+    chains,
     events,
     host_states,
     hosts,
@@ -23,6 +24,7 @@ from skerry.adapters.sql.schema import (
 from skerry.kit.errors import Bug, Conflict, Denied, Missing
 from skerry.ports.hub_store import AppliedReport, Audit, EventRecord, HostRecord, JoinTokenRecord, SiteRecord
 from skerry.spec.report import Event
+from skerry.trust.chain import follow_events
 
 _without_desired = [column for column in sites.c if column.name != "desired"]
 _state_columns = ("observed_at", "observed", "facts")
@@ -240,7 +242,18 @@ def _apply_contents(connection: sa.Connection, report: AppliedReport) -> None:
         connection.execute(_put_facts, {"of": report.host, "new_facts": report.facts})
     if report.events:
         origin = {"host": report.host, "site": report.site, "received_at": report.seen_at}
-        connection.execute(_add_events, [{**origin, "event": event} for event in report.events])
+        told = (*_breaks(connection, report), *report.events)
+        connection.execute(_add_events, [{**origin, "event": event} for event in told])
+
+
+def _breaks(connection: sa.Connection, report: AppliedReport) -> Sequence[Event]:
+    """Follow the chain of a host's events, and return what is to be told of it."""
+    if not any(event.number for event in report.events):
+        return ()
+    chain = events_chain(report.host)
+    head, breaks = follow_events(load_head(connection, chain), report.events)
+    put_head(connection, chain, head)
+    return [Event(at=report.sent_at, kind=one.kind, message=one.message) for one in breaks]
 
 
 def _insert_host(connection: sa.Connection, host: HostRecord) -> None:
@@ -248,6 +261,8 @@ def _insert_host(connection: sa.Connection, host: HostRecord) -> None:
     state = {name: values.pop(name) for name in _state_columns}
     connection.execute(sa.insert(hosts), values)
     connection.execute(sa.insert(host_states), {"host": host.name, **state})
+    # Another machine, or one that begins anew, counts from 1.
+    connection.execute(sa.delete(chains).where(chains.c.name == events_chain(host.name)))
 
 
 def _load_hosts(connection: sa.Connection, query: sa.Select[tuple[object, ...]]) -> Sequence[HostRecord]:

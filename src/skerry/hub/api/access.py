@@ -35,6 +35,7 @@ ACCESS: Mapping[str, tuple[Needed, Scoping]] = {
     "show_host": ("viewer", "inside"),
     "list_events": ("viewer", "filtered"),
     "list_health": ("viewer", "filtered"),
+    "read_log": ("viewer", "filtered"),
     "list_applications": ("viewer", "filtered"),
     "list_models": ("viewer", "filtered"),
     "list_releases": ("viewer", "everybody"),

@@ -26,6 +26,7 @@ from skerry.hub.api import (
     decisions,
     deltas,
     documents,
+    event_log,
     fleet,
     forecast,
     health,
@@ -123,6 +124,7 @@ def operations() -> Litestar:
         *pki.HANDLERS,
         *forecast.HANDLERS,
         *health.HANDLERS,
+        *event_log.HANDLERS,
         *telemetry.HANDLERS,
     ]
     for handler in handlers:
