@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from skerry.adapters.comparing_control import INSTANCE as COMPARING
 from skerry.adapters.envoy_proxy import INSTANCE, EnvoyProxy
 from skerry.adapters.process_runtime import ProcessRuntime
 from skerry.adapters.system_clock import SystemClock
@@ -121,7 +122,7 @@ class EnvoyWorld:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server = _Server(("127.0.0.1", 0), Handler)
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         self._servers.append(server)
@@ -171,7 +172,8 @@ class EnvoyWorld:
         os.kill((await self.runtime.instances())[INSTANCE].pid, signal.SIGKILL)
 
     async def close(self) -> None:
-        await self.runtime.remove(INSTANCE)
+        for instance in (INSTANCE, COMPARING):
+            await self.runtime.remove(instance)
         for server in self._servers:
             server.shutdown()
             server.server_close()
@@ -183,6 +185,15 @@ class EnvoyWorld:
         if request.client:
             context.load_cert_chain(*self.client_files(request.client))
         return _NamedConnection(request.name, self.ports.https, context)
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    """Says nothing of clients that leave: tests kill some of them."""
+
+    request_queue_size = 128
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass
 
 
 class _NamedConnection(http.client.HTTPSConnection):

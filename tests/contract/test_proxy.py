@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from skerry.adapters.envoy_proxy import find_program
 from skerry.kit.errors import Unavailable
-from skerry.ports.proxy import Backend, Entry, ProxyTable
+from skerry.ports.proxy import SHADOWED, Backend, Entry, ProxyTable, Shadowing
 from skerry.spec.ingress import MutualTls, Route, RouteAuth
+from skerry.spec.shadow import Shadow
 from skerry.testing.memory_proxy import ProxyAnswer, ProxyRequest
 from skerry.testing.waiting import eventually
 from tests.contract.proxy_world import EnvoyWorld, MemoryWorld, ProxyWorld
@@ -156,6 +158,37 @@ async def test_requests_are_counted_by_backend(world: ProxyWorld) -> None:
     assert {counts.run for counts in first.values()} == {c.run for c in (await world.proxy.counts()).values()}
 
 
+@pytest.mark.rule("INGRESS-7")
+async def test_clients_get_the_live_answer_while_another_release_gets_copies(world: ProxyWorld) -> None:
+    live, other = world.backend("a/main/1"), world.backend("a/main/2")
+    copied = msgspec.structs.replace(entry(route(), live), shadow=Shadowing(other.id, Shadow(share="100%")))
+    await serve(world, copied, backends=(live, other))
+    for _ in range(20):
+        assert (await ask(world)).backend == live.id
+    # A body makes it a POST, which is copied only where it is named.
+    assert (await ask(world, body=b"x")).backend == live.id
+    await eventually(lambda: _compared(world, other.id, 20))
+    found = (await world.proxy.shadows())[other.id]
+    assert (found.requests, found.differing, found.errors, found.uncompared) == (20, 20, 0, 0)
+    assert found.beside == live.id
+    await eventually(lambda: _counted(world, {f"{live.id}{SHADOWED}": 20, live.id: 1}))
+    # Nothing is copied any more once the entry does not say so.
+    await serve(world, entry(route(), live), backends=(live, other))
+    assert (await ask(world)).backend == live.id
+    assert (await world.proxy.shadows())[other.id].requests == 20
+
+
+async def test_who_comes_without_tls_is_led_to_where_it_is_with_it(world: ProxyWorld) -> None:
+    one = world.backend("a/main/1")
+    locked = route("locked", path="/locked", redirect=True, auth=RouteAuth(token="key"))
+    await serve(world, entry(locked, one, token=b"s3cret"), entry(route(), one), backends=(one,))
+    assert await world.proxy.listening() == {world.ports.https, world.ports.http}
+    assert (await ask(world, "/locked", tls=False)).status == 308
+    assert (await ask(world, "/locked", token="s3cret")).status == 200
+    # Others of the same name stay where they are.
+    assert (await ask(world, "/", tls=False)).status == 404
+
+
 @pytest.mark.envoy
 @pytest.mark.rule("INGRESS-3")
 async def test_a_token_is_never_told_to_a_proxy_that_would_write_it_to_a_disk(tmp_path: Path) -> None:
@@ -178,6 +211,11 @@ async def _is_dead(world: ProxyWorld) -> bool | None:
 async def _counted(world: ProxyWorld, wanted: dict[str, int]) -> bool | None:
     counts = await world.proxy.counts()
     return {key: one.requests for key, one in counts.items() if one.requests} == wanted or None
+
+
+async def _compared(world: ProxyWorld, backend: str, wanted: int) -> bool | None:
+    found = (await world.proxy.shadows()).get(backend)
+    return (found is not None and found.compared == wanted) or None
 
 
 def _everything(folder: Path) -> bytes:

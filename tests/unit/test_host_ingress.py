@@ -11,16 +11,16 @@ import pytest
 
 from skerry.agent.services.host_service import Turn
 from skerry.agent.services.ingress import HostIngress, IngressParts
-from skerry.agent.services.ingress_figures import figures_between
-from skerry.ports.proxy import Certificate, Counts, ProxyPorts
+from skerry.ports.proxy import Certificate, ProxyPorts
 from skerry.ports.runtime import InstanceView
 from skerry.reconcile.probing import ProbeState
 from skerry.reconcile.records import ApplicationRecord, ReleaseFact
 from skerry.spec.application import Component, Port
 from skerry.spec.facts import Fact, HostFacts
-from skerry.spec.ingress import Route, RouteAuth, RouteView
-from skerry.spec.metrics import Histogram, Rate, Value
+from skerry.spec.ingress import Route, RouteAuth, RouteRate, RouteView
+from skerry.spec.metrics import Rate, Value
 from skerry.spec.report import Observed
+from skerry.spec.shadow import Shadow
 from skerry.telemetry.keeping import Series
 from skerry.testing.clock import SimulatedClock
 from skerry.testing.memory_proxy import MemoryProxy, ProxyRequest
@@ -364,37 +364,84 @@ async def test_without_a_proxy_program_routes_are_refused_and_the_host_says_so_i
     assert "ingress" not in world.ingress.facts()
 
 
+SHADOW = Shadow(share="25%")
+
+
+def on_trial(world: World, *, live: Route, trial: Route, **options: Any) -> str:
+    """Have one release answer, and another run beside it that wants copies; return the instance of the second."""
+    old, new = fact(1, live), fact(2, trial, update="shadow", **options)
+    world.records["reader"] = ApplicationRecord(
+        "reader", good=world.release(old), candidate=world.release(new)
+    )
+    world.run(old, 4001)
+    return world.run(new, 4002)
+
+
+@pytest.mark.rule("INGRESS-7")
+async def test_a_release_on_trial_gets_copies_while_it_is_ready_and_answers_nobody(world: World) -> None:
+    key = on_trial(world, live=route(), trial=route(shadow=SHADOW))
+    (view,) = await world.serve()
+    assert (view.state, view.release) == ("serving", "reader@1")
+    assert view.why == "25% of requests are copied to reader@2"
+    assert {world.answer() for _ in range(8)} == {served(1)}
+    ((backend, counts),) = (await world.proxy.shadows()).items()
+    assert (backend, counts.requests) == (served(2)[1], 2)
+    world.probes[key] = UNREADY
+    (view,) = await world.serve()
+    assert (view.why, {world.answer() for _ in range(8)}) == ("", {served(1)})
+    # Proven, it answers, and nothing is copied any more.
+    world.probes[key] = READY
+    world.records["reader"] = ApplicationRecord("reader", good=digest(2), previous=digest(1))
+    await world.serve()
+    assert (world.answer(), world.proxy.table and world.proxy.table.entries[0].shadow) == (served(2), None)
+
+
+@pytest.mark.parametrize(
+    ("live", "trial"),
+    (
+        (route(), route()),
+        (route(path="/a"), route(path="/b", shadow=SHADOW)),
+        (route(rate=RouteRate(requests=1)), route(shadow=SHADOW)),
+        (route(protocol="grpc"), route(shadow=SHADOW)),
+    ),
+)
+async def test_what_two_releases_do_not_have_alike_is_not_copied(
+    world: World, live: Route, trial: Route
+) -> None:
+    on_trial(world, live=live, trial=trial)
+    await world.serve()
+    assert world.proxy.table is not None
+    assert [entry.shadow for entry in world.proxy.table.entries] == [None]
+
+
+async def test_a_release_that_wants_no_copies_gets_none_though_its_route_says_how(world: World) -> None:
+    on_trial(world, live=route(shadow=SHADOW), trial=route())
+    await world.serve()
+    assert world.proxy.table is not None
+    assert [entry.shadow for entry in world.proxy.table.entries] == [None]
+
+
 # ── figures ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_happened_between_two_looks_goes_to_the_release_that_answered() -> None:
-    owners = {"k": ("reader", "reader@1", "web", "main")}
-    before = {"k": Counts("1", 10, 1, 100, 1000, {5.0: 9, float("inf"): 10})}
-    after = {"k": Counts("1", 14, 2, 150, 1500, {5.0: 12, float("inf"): 14}), "stranger": Counts("1", 5)}
-    found = dict(figures_between(before, after, owners))
-    assert {series.metric for series in found} == {"ingress_errors", "ingress_latency_ms", "ingress_bytes"}
-    assert {series.release for series in found} == {"reader@1"}
-    values = {series.metric: value for series, value in found.items()}
-    assert values["ingress_errors"] == Rate(bad=1, total=4)
-    assert values["ingress_bytes"] == Rate(bad=50, total=550)
-    latency = values["ingress_latency_ms"]
-    assert isinstance(latency, Histogram)
-    assert sum(latency.counts) == 4
+async def test_a_trial_is_measured_by_what_its_answers_differed_in(world: World) -> None:
+    on_trial(world, live=route(), trial=route(shadow=Shadow(share="100%")))
+    await world.serve()
+    async with world.running():
+        await world.clock.elapse(1)
+        for _ in range(8):
+            world.answer()
+        await world.clock.elapse(12)
 
+        async def is_measured() -> bool:
+            return any(s.metric == "shadow_disagreement" for s, _ in world.measured)
 
-def test_a_proxy_that_began_anew_counts_from_nothing() -> None:
-    owners = {"k": ("reader", "reader@1", "web", "main")}
-    found = {s.metric: v for s, v in figures_between({"k": Counts("1", 10)}, {"k": Counts("2", 3)}, owners)}
-    assert found["ingress_errors"] == Rate(bad=0, total=3)
-
-
-def test_routes_of_one_component_are_told_together_and_each_for_itself() -> None:
-    owners = {"a": ("reader", "reader@1", "web", "main"), "b": ("reader", "reader@1", "web", "deep")}
-    found = list(figures_between({}, {"a": Counts("1", 2), "b": Counts("1", 3)}, owners))
-    errors = sorted((s.metric, v.total) for s, v in found if isinstance(v, Rate) and "errors" in s.metric)
-    assert errors == [
-        ("ingress_errors", 2), ("ingress_errors", 3), ("ingress_errors.deep", 3), ("ingress_errors.main", 2),
-    ]  # fmt: skip
+        await eventually(is_measured)
+    found = {(s.release, s.metric): v for s, v in world.measured}
+    assert found["reader@2", "shadow_disagreement"] == Rate(bad=8, total=8)
+    # Clients were answered by the live release, also where their requests were copied.
+    assert found["reader@1", "ingress_errors"] == Rate(bad=0, total=8)
+    assert ("reader@2", "ingress_errors") not in found
 
 
 async def test_counters_are_read_at_their_own_pace_and_what_an_agent_finds_is_not_its_own(

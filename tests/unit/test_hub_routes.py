@@ -14,7 +14,7 @@ import pytest
 from skerry.hub.api.app import API_PATH, OperatorApi
 from skerry.hub.routing import check_routes
 from skerry.hub.secret_keeping import secrets_of
-from skerry.ports.hub_store import AppliedReport
+from skerry.ports.hub_store import AppliedReport, TokenRecord
 from skerry.spec.api import FleetPreview
 from skerry.spec.api_ingress import RouteExplanation, RouteStanding
 from skerry.spec.application import Component, Port
@@ -25,6 +25,7 @@ from skerry.spec.metrics import MetricWindow, Rate, Value, histogram_of
 from skerry.spec.release import Release
 from skerry.spec.report import Observed
 from skerry.spec.site import Site, SiteSpec
+from skerry.trust.tokens import hash_secret
 from tests.unit.matching_world import component, release
 from tests.unit.test_hub_preview import SECRET, Fleet
 
@@ -113,6 +114,37 @@ async def test_a_host_without_a_proxy_or_with_a_taken_port_speaks_against_a_roll
     assert "no proxy" in refusals(fleet, raw, "name=harbour")[0]
     new = Site(metadata=Metadata("new"), spec=SiteSpec())
     assert refusals(fleet, raw, "name=new", new) == []
+
+
+@pytest.mark.rule("INGRESS-4")
+async def test_two_rollouts_of_one_apply_whose_routes_would_meet_are_both_refused(
+    fleet: Fleet, client: httpx2.AsyncClient
+) -> None:
+    for name in ("reader", "thief"):
+        fleet.push(app(name, route(host="reader")))
+    token = TokenRecord(
+        id="2", name="hand", hash=hash_secret("operator"), role="operator", created_at=fleet.clock.now()
+    )
+    fleet.hub.store.add_token(token, fleet.audit())
+
+    async def refused(*where: str) -> list[str]:
+        documents = [
+            {
+                "apiVersion": "skerry/v1",
+                "kind": "Rollout",
+                "metadata": {"name": f"to-{name}"},
+                "spec": {"release": f"{name}@1", "sites": sites},
+            }
+            for name, sites in zip(("reader", "thief"), where, strict=True)
+        ]
+        headers = {"Authorization": "Bearer operator"}
+        body = {"documents": documents, "dry_run": True}
+        answer = await client.post("/apply", json=body, headers=headers)
+        problems = answer.json().get("problems", [])
+        return sorted({one["path"].split(":")[0] for one in problems if "belongs to" in one["message"]})
+
+    assert await refused("*", "name=harbour") == ["Rollout to-reader", "Rollout to-thief"]
+    assert await refused("name=airport", "name=harbour") == []
 
 
 async def test_routes_are_listed_with_what_clients_saw_and_a_request_is_explained(

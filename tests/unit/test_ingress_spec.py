@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,9 +12,12 @@ from hypothesis import strategies as st
 from skerry.matching.ingress import Claim, HostPorts, find_conflicts, host_ports
 from skerry.matching.route_trace import parse_url, trace_route
 from skerry.spec.application import ApplicationSpec, Component, Port
+from skerry.spec.checks_gates import check_gates_told
 from skerry.spec.checks_ingress import check_ingress
 from skerry.spec.facts import Fact
+from skerry.spec.gates import GateSpec
 from skerry.spec.ingress import MutualTls, Route, RouteAuth, RouteRate, RouteView, route_names
+from skerry.spec.shadow import Shadow
 
 
 def route(name: str = "main", **options: Any) -> Route:
@@ -60,10 +64,66 @@ def test_a_plain_route_has_no_problem() -> None:
         (route(protocol="tcp", listen=5020, auth=RouteAuth(token="a")), "spec.ingress[0].auth.token"),
         (route(protocol="tcp", listen=5020, max_body="1MiB"), "spec.ingress[0].max_body"),
         (route(protocol="tcp", listen=502), "spec.ingress[0].listen"),
+        (route(protocol="tcp", listen=5020, redirect=True), "spec.ingress[0].redirect"),
+        (route(tls="plain", redirect=True), "spec.ingress[0].redirect"),
     ),
 )
 def test_what_cannot_be_kept_is_refused_where_it_stands(made: Route, where: str) -> None:
     assert any(one.startswith(f"{where}: ") for one in problems(made)), problems(made)
+
+
+@pytest.mark.parametrize(
+    ("made", "where"),
+    (
+        (route(shadow=Shadow(), protocol="grpc"), "spec.ingress[0].shadow"),
+        (route(shadow=Shadow(), rate=RouteRate(requests=1)), "spec.ingress[0].shadow"),
+        (route(shadow=Shadow(share="0%")), "spec.ingress[0].shadow.share"),
+        (route(shadow=Shadow(timeout="0s")), "spec.ingress[0].shadow.timeout"),
+        (route(shadow=Shadow(max_body="1GiB")), "spec.ingress[0].shadow.max_body"),
+        (route(path="/a", shadow=Shadow(paths=("/a/b", "/ab"))), "spec.ingress[0].shadow.paths[1]"),
+        (route(shadow=Shadow(tolerance="1%")), "spec.ingress[0].shadow.tolerance"),
+        (route(shadow=Shadow(compare="top-1", fields=("$.a",))), "spec.ingress[0].shadow.fields"),
+        (route(shadow=Shadow(compare="json", label="$.a")), "spec.ingress[0].shadow.label"),
+        (route(), "spec.update"),
+    ),
+)
+def test_what_cannot_be_copied_or_compared_is_refused_where_it_stands(made: Route, where: str) -> None:
+    found = list(check_ingress(msgspec.structs.replace(application(made), update="shadow")))
+    assert [one.path for one in found] == [where]
+
+
+def test_copies_are_for_applications_that_want_them_alone() -> None:
+    plain = Shadow(compare="json", fields=("$.a",), tolerance="1%", paths=("/x",))
+    assert problems(route(shadow=plain)) == ["spec.ingress[0].shadow: nothing is copied with update: auto"]
+    wanting = msgspec.structs.replace(application(route(shadow=plain)), update="shadow")
+    assert list(check_ingress(wanting)) == []
+
+
+def test_who_is_led_from_without_tls_takes_that_place_as_well() -> None:
+    found = problems(route("a", path="/x", redirect=True), route("b", path="/x", tls="plain"))
+    assert found == ["spec.ingress[1]: is at the same place as route a"]
+    claims = [
+        Claim("alpha", (route(redirect=True),)),
+        Claim("beta", (route(host="alpha", tls="plain"), route("other", tls="plain"))),
+    ]
+    (conflict,) = find_conflicts(claims, {}, site="zurich", domain="d")
+    assert (conflict.application, conflict.route) == ("beta", "main")
+    taken = HostPorts(taken={80: "nginx"})
+    (conflict,) = find_conflicts(claims[:1], {"h": taken}, site="zurich", domain="d")
+    assert conflict.why == "port 80 of host h is taken by nginx"
+
+
+def test_gates_may_ask_for_what_is_measured_of_routes_and_for_nothing_that_is_not() -> None:
+    def told(made: Route, **gate: Any) -> list[str]:
+        one = GateSpec(max_increase="0.1", **gate)
+        return [problem.path for problem in check_gates_told([one], application(made))]
+
+    assert told(route(), metric="ingress_latency_ms", kind="quantile", quantile=0.99) == []
+    assert told(route(), metric="ingress_errors.main", kind="rate", component="web") == []
+    assert told(route(), metric="ingress_errors", kind="mean") == ["spec.gates[0].kind"]
+    assert told(route(), metric="ingress_errors", kind="rate", component="other") == ["spec.gates[0].metric"]
+    assert told(route(), metric="shadow_disagreement", kind="rate") == ["spec.gates[0].metric"]
+    assert told(route(shadow=Shadow()), metric="shadow_disagreement", kind="rate") == []
 
 
 def test_a_token_may_stay_within_its_host_without_tls() -> None:

@@ -119,3 +119,15 @@ def test_shared_devices_and_chosen_ports_do_not() -> None:
         ).alone
         == ""
     )
+
+
+def test_a_release_that_is_to_be_compared_has_processes_of_its_own_but_for_its_configurations() -> None:
+    def shadowed(made: Release) -> Release:
+        spec = msgspec.structs.replace(made.application.spec, update="shadow")
+        return msgspec.structs.replace(made, application=msgspec.structs.replace(made.application, spec=spec))
+
+    one, other = (kin(shadowed(release(weights=f"w{n}", version=f"{n}.0.0"))) for n in (1, 2))
+    assert one.family != other.family
+    assert one.family
+    assert one.frame == other.frame == kin(release()).frame
+    assert kin(shadowed(release())) == kin(shadowed(release()))

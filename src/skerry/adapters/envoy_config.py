@@ -3,8 +3,6 @@
 Rules:
 - Listeners do not change when routes do: all names of a port share one chain of filters, and what is special to a
   route stands in the route. So a stream of one route never ends because of another.
-- A cluster belongs to one route of one release, so that its statistics do. Its name has no dots, which Envoy's
-  statistics would cut it at.
 - Every filter that protects is off unless a route sets it, and a path is brought to one form before it is matched.
 
 Source of the format: the protobuf definitions of envoy.config.*.v3 and envoy.extensions.*.v3, release 1.40.
@@ -16,42 +14,20 @@ import base64
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from skerry.adapters.envoy_clusters import LOOPBACK, detour_of, is_copied
 from skerry.kit.quantities import parse_duration, parse_size
-from skerry.ports.proxy import Backend, Certificate, Entry, ProxyTable
+from skerry.ports.proxy import LATENCY_BOUNDS_MS, Certificate, Entry, ProxyTable
+from skerry.spec.shadow import SAFE_METHODS, share_of
 
 Json = dict[str, Any]
 
-EVERYWHERE, LOOPBACK = "0.0.0.0", "127.0.0.1"  # noqa: S104  a route says who may reach it
-CONNECT_S = 2
-UPSTREAM_IDLE_S = 3
-"""Shorter than servers keep an idle connection (5 s is common), so that none is ended while a request begins on it."""
+EVERYWHERE = "0.0.0.0"  # noqa: S104  a route says who may reach it
+IN_IPV6 = {EVERYWHERE: "::", LOOPBACK: "::1"}
 HTTP_TIMEOUT_S = 30.0
+HTTPS_PORT = 443
 MAX_CONNECTIONS = 8192
-BUCKETS_MS = (
-    0.5,
-    1,
-    2,
-    3,
-    5,
-    7,
-    10,
-    15,
-    20,
-    30,
-    50,
-    75,
-    100,
-    150,
-    250,
-    500,
-    1000,
-    2500,
-    5000,
-    10000,
-    30000,
-    60000,
-)
 _API = "type.googleapis.com/envoy"
+_PREVIOUS = f"{_API}.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
 _CONNECTIONS = "envoy.resource_monitors.global_downstream_max_connections"
 _FILTERS = f"{_API}.extensions.filters.http"
 _RBAC, _RATE, _BUFFER = "skerry.rbac", "skerry.rate", "skerry.body"
@@ -68,7 +44,7 @@ def bootstrap(folder: str, admin: str) -> Json:
         "admin": {"address": {"pipe": {"path": admin, "mode": 0o600}}},
         "stats_config": {
             "histogram_bucket_settings": [
-                {"match": {"prefix": "cluster."}, "buckets": [float(bound) for bound in BUCKETS_MS]}
+                {"match": {"prefix": "cluster."}, "buckets": [float(bound) for bound in LATENCY_BOUNDS_MS]}
             ]
         },
         "overload_manager": {"resource_monitors": [{"name": _CONNECTIONS, "typed_config": connections}]},
@@ -79,18 +55,13 @@ def bootstrap(folder: str, admin: str) -> Json:
     }
 
 
-def clusters(backends: Iterable[Backend]) -> list[Json]:
-    """Return one cluster for each backend, each once."""
-    return [_cluster(backend) for backend in sorted(set(backends), key=lambda one: one.id)]
-
-
 def routes(table: ProxyTable) -> dict[str, list[Json]]:
     """Return by the name of each listener of names and paths its one route configuration."""
-    return {name: [_route_config(name, entries, table.domain)] for name, _, entries in _shared(table)}
+    return {name: [_route_config(name, entries, table)] for name, _, entries in _shared(table)}
 
 
-def listeners(table: ProxyTable, folder: str) -> list[Json]:
-    """Return a listener for each port that an entry needs, and no other."""
+def listeners(table: ProxyTable, folder: str, *, ipv6: bool = False) -> list[Json]:
+    """Return a listener for each port that an entry needs, and no other; with `ipv6` of both kinds of addresses."""
     found = [_shared_listener(name, address, table, folder) for name, address, _ in _shared(table)]
     found += [
         _tcp_listener(entry, table, folder)
@@ -98,7 +69,7 @@ def listeners(table: ProxyTable, folder: str) -> list[Json]:
         # One that nobody answers for is not listened on: there is no 503 without HTTP.
         if entry.route.protocol == "tcp" and entry.backend
     ]
-    return found
+    return [_with_ipv6(one) for one in found] if ipv6 else found
 
 
 def secrets(certificate: Certificate) -> dict[str, list[Json]]:
@@ -125,7 +96,11 @@ def _shared(table: ProxyTable) -> list[tuple[str, str, list[Entry]]]:
     """
     found: list[tuple[str, str, list[Entry]]] = []
     for tls, name in (("site", "https"), ("plain", "http")):
-        entries = [e for e in table.entries if e.route.protocol != "tcp" and e.route.tls == tls]
+        entries = [
+            e
+            for e in table.entries
+            if e.route.protocol != "tcp" and (e.route.tls == tls or (e.route.redirect and tls == "plain"))
+        ]
         outside = [e for e in entries if e.route.expose == "site"]
         if outside:
             found.append((name, EVERYWHERE, outside))
@@ -173,6 +148,12 @@ def _listener(name: str, address: str, port: int, chain: Json) -> Json:
         "per_connection_buffer_limit_bytes": 1 << 20,
         "filter_chains": [{"name": name, **chain}],
     }
+
+
+def _with_ipv6(listener: Json) -> Json:
+    place = listener["address"]["socket_address"]
+    other = {"address": IN_IPV6[place["address"]], "port_value": place["port_value"]}
+    return {**listener, "additional_addresses": [{"address": {"socket_address": other}}]}
 
 
 def _tls(folder: str, protocols: Sequence[str], *, demanded: bool) -> Json:
@@ -238,7 +219,8 @@ def _http_filter(name: str, folder: str, *, with_tls: bool) -> Json:
 # ── routes ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _route_config(name: str, entries: Sequence[Entry], domain: str) -> Json:
+def _route_config(name: str, entries: Sequence[Entry], table: ProxyTable) -> Json:
+    with_tls = name.startswith("https")
     by_name: dict[str, list[Entry]] = {}
     for entry in entries:
         for host in entry.names:
@@ -247,7 +229,15 @@ def _route_config(name: str, entries: Sequence[Entry], domain: str) -> Json:
         {
             "name": host,
             "domains": [host],
-            "routes": [route for entry in _longest_first(found) for route in _routes_of(entry, domain)],
+            "routes": [
+                route
+                for entry in _longest_first(found)
+                for route in (
+                    _routes_of(entry, table.domain)
+                    if with_tls == (entry.route.tls == "site")
+                    else [_redirect(entry, table.ports.https)]
+                )
+            ],
         }
         for host, found in sorted(by_name.items())
     ]
@@ -264,8 +254,17 @@ def _longest_first(entries: Iterable[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda entry: (-len(entry.route.path.rstrip("/")), entry.application))
 
 
+def _redirect(entry: Entry, https: int) -> Json:
+    """Return the answer to those who come without TLS: where it is with it (RFC 9110, 15.4.9)."""
+    target: Json = {"https_redirect": True, "response_code": "PERMANENT_REDIRECT"}
+    if https != HTTPS_PORT:
+        target["port_redirect"] = https
+    name = f"{entry.application}/{entry.route.name}/redirect"
+    return {"name": name, "match": _match(entry.route.path), "redirect": target}
+
+
 def _routes_of(entry: Entry, domain: str) -> list[Json]:
-    """Return the route, and around it what answers those who must not take it."""
+    """Return the route, what is copied of it, and around them what answers those who must not take it."""
     found = _route(entry, domain)
     name, match = found["name"], found["match"]
     before: list[Json] = []
@@ -274,8 +273,9 @@ def _routes_of(entry: Entry, domain: str) -> list[Json]:
         most = parse_size(entry.route.max_body)
         longer = {"name": "content-length", "range_match": {"start": most + 1, "end": 1 << 62}}
         before.append(_refusal(f"{name}/body", {**match, "headers": [longer]}, 413, "the body is too long"))
+    copied = _copied(entry, found)
     if entry.route.auth.token is None:
-        return [*before, found]
+        return [*before, *copied, found]
     # The filter of Envoy that knows keys is outside its threat model; to match a header is not.
     shown = {"name": "authorization", "string_match": {"exact": f"Bearer {entry.token.decode('ascii')}"}}
     without = _refusal(f"{name}/token", match, 401, "this route asks for a token")
@@ -283,8 +283,47 @@ def _routes_of(entry: Entry, domain: str) -> list[Json]:
     if not entry.token:
         return [without]
     known = {**found, "match": {**match, "headers": [shown]}, "request_headers_to_remove": [shown["name"]]}
-    before = [{**one, "match": {**match, "headers": [*one["match"]["headers"], shown]}} for one in before]
-    return [*before, known, without]
+    before = [_for_headers(one, shown) for one in before]
+    copied = [{**_for_headers(one, shown), "request_headers_to_remove": [shown["name"]]} for one in copied]
+    return [*before, *copied, known, without]
+
+
+def _for_headers(route: Json, *headers: Json) -> Json:
+    match: Json = route["match"]
+    return {**route, "match": {**match, "headers": [*match.get("headers", ()), *headers]}}
+
+
+def _copied(entry: Entry, found: Json) -> list[Json]:
+    """Return the routes of the share of requests that takes the detour: safe ones may be sent again, others may not.
+
+    What Envoy is asked to upgrade is no request that has an answer.
+    """
+    if not is_copied(entry) or entry.shadow is None:
+        return []
+    rule = entry.shadow.rule
+    share = {"numerator": round(share_of(rule) * 1_000_000), "denominator": "MILLION"}
+    no_upgrade = {"name": "upgrade", "present_match": False}
+    made: list[Json] = []
+    for safe in (True, False):
+        methods = [one for one in rule.methods if (one in SAFE_METHODS) == safe]
+        if not methods:
+            continue
+        asked = {"name": ":method", "string_match": {"safe_regex": {"regex": "|".join(methods)}}}
+        retries: Json = {
+            **found["route"]["retry_policy"],
+            "retry_priority": {
+                "name": "envoy.retry_priorities.previous_priorities",
+                "typed_config": {"@type": _PREVIOUS, "update_frequency": 1},
+            },
+        }
+        if safe:
+            retries["retry_on"] += ",reset"
+        action = {**found["route"], "cluster": detour_of(entry), "retry_policy": retries}
+        for path in rule.paths or (entry.route.path,):
+            match = {**_match(path), "runtime_fraction": {"default_value": share}}
+            one = {**found, "name": f"{found['name']}/shadow", "match": match, "route": action}
+            made.append(_for_headers(one, asked, no_upgrade))
+    return made
 
 
 def _refusal(name: str, match: Json, status: int, text: str) -> Json:
@@ -294,8 +333,7 @@ def _refusal(name: str, match: Json, status: int, text: str) -> Json:
 
 def _route(entry: Entry, domain: str) -> Json:
     route = entry.route
-    path = route.path.rstrip("/")
-    match: Json = {"path_separated_prefix": path} if path else {"prefix": "/"}
+    match = _match(route.path)
     found: Json = {"name": f"{entry.application}/{route.name}", "match": match}
     if entry.backend:
         found["route"] = {
@@ -315,6 +353,11 @@ def _route(entry: Entry, domain: str) -> Json:
     if special := _special(entry, domain):
         found["typed_per_filter_config"] = special
     return found
+
+
+def _match(path: str) -> Json:
+    plain = path.rstrip("/")
+    return {"path_separated_prefix": plain} if plain else {"prefix": "/"}
 
 
 def _timeout_s(entry: Entry) -> float:
@@ -358,32 +401,6 @@ def _rules(entry: Entry, domain: str) -> Json:
     return {
         "action": "ALLOW",
         "policies": {"clients": {"permissions": [{"any": True}], "principals": clients}},
-    }
-
-
-# ── clusters ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _cluster(backend: Backend) -> Json:
-    address = {"socket_address": {"address": LOOPBACK, "port_value": backend.port}}
-    version = "http2_protocol_options" if backend.http2 else "http_protocol_options"
-    http: Json = {
-        "@type": f"{_API}.extensions.upstreams.http.v3.HttpProtocolOptions",
-        "explicit_http_config": {version: {}},
-        "common_http_protocol_options": {"idle_timeout": _seconds(UPSTREAM_IDLE_S)},
-    }
-    many = {"max_connections": 4096, "max_pending_requests": 4096, "max_requests": 4096, "max_retries": 256}
-    return {
-        "@type": f"{_API}.config.cluster.v3.Cluster",
-        "name": backend.id,
-        "type": "STATIC",
-        "connect_timeout": _seconds(CONNECT_S),
-        "load_assignment": {
-            "cluster_name": backend.id,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
-        },
-        "circuit_breakers": {"thresholds": [many]},
-        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http},
     }
 
 

@@ -13,7 +13,7 @@ from skerry.kit.canonical import encode_canonical
 from skerry.kit.errors import Rejected
 from skerry.matching.ingress import Claim, HostPorts, RouteConflict, claim_of, find_conflicts, host_ports
 from skerry.matching.requirements import match_requirements
-from skerry.matching.selector import parse_selector
+from skerry.matching.selector import Selector, parse_selector
 from skerry.ports.hub_store import HostRecord, ReleaseRecord, SiteRecord
 from skerry.ports.metric_windows import HostWindow
 from skerry.rollout.quantiles import Tails
@@ -22,6 +22,7 @@ from skerry.spec.ingress import RouteView
 from skerry.spec.metrics import Histogram, Rate, merge_histograms, merge_rates
 from skerry.spec.problems import Problem
 from skerry.spec.release import Release
+from skerry.spec.rollout import RolloutSpec
 from skerry.spec.site import Site
 
 MAX_TOLD = 20
@@ -30,14 +31,22 @@ ERRORS, LATENCY, BYTES = "ingress_errors", "ingress_latency_ms", "ingress_bytes"
 
 
 def check_routes(
-    hub: Hub, release: ReleaseRecord, selector: str, new_sites: Sequence[Site]
+    hub: Hub,
+    release: ReleaseRecord,
+    selector: str,
+    new_sites: Sequence[Site],
+    *,
+    beside: Sequence[RolloutSpec] = (),
 ) -> Iterator[Problem]:
-    """Yield why routes of a release cannot be, and at which of the sites that a selector names."""
+    """Yield why routes of a release cannot be, and at which of the sites that a selector names.
+
+    `new_sites` and the rollouts `beside` come at the same moment.
+    """
     made = {
         s.metadata.name: SiteRecord(name=s.metadata.name, document=encode_canonical(s)) for s in new_sites
     }
     document = msgspec.json.decode(release.document, type=Release)
-    for why, sites in _conflicts(hub, document, selector, made).items():
+    for why, sites in _conflicts(hub, document, selector, made, beside).items():
         more = f" and {len(sites) - MAX_TOLD} more" if len(sites) > MAX_TOLD else ""
         yield Problem(
             "spec.release", f"{why}: at {', '.join(sites[:MAX_TOLD])}{more}", "skerry get routes lists them"
@@ -46,7 +55,7 @@ def check_routes(
 
 def route_conflicts(hub: Hub, release: Release, selector: str) -> dict[str, tuple[str, ...]]:
     """Return why routes of a release cannot be, and at which of the sites of a selector."""
-    return {why: tuple(sites) for why, sites in _conflicts(hub, release, selector, {}).items()}
+    return {why: tuple(sites) for why, sites in _conflicts(hub, release, selector, {}, ()).items()}
 
 
 def domain_of(hub: Hub) -> str:
@@ -55,15 +64,18 @@ def domain_of(hub: Hub) -> str:
 
 
 def _conflicts(
-    hub: Hub, release: Release, selector: str, made: Mapping[str, SiteRecord]
+    hub: Hub,
+    release: Release,
+    selector: str,
+    made: Mapping[str, SiteRecord],
+    beside: Sequence[RolloutSpec],
 ) -> dict[str, list[str]]:
     application = release.application.metadata.name
     own = claim_of(application, release.application.spec)
     if not (own.routes or own.fixed):
         return {}
-    try:
-        chosen = parse_selector(selector)
-    except Rejected:  # that is told elsewhere
+    chosen = _chosen(selector)
+    if chosen is None:
         return {}
     sites = {site.name: site for site in hub.store.sites()} | dict(made)
     there = [name for name, site in sites.items() if chosen.matches(name, labels_of(site))]
@@ -71,10 +83,18 @@ def _conflicts(
     for host in hub.store.hosts():
         hosts.setdefault(host.site, []).append(host)
     others = _Others(hub, application)
+    coming = {one.release: _chosen(one.sites) for one in beside}
     found: dict[str, list[str]] = {}
     for site in sorted(there):
         ports = _ports(release, hosts.get(site, ()))
-        before = others.claims(site)
+        before = others.claims(site) + [
+            claim
+            for name, where in coming.items()
+            if where is not None
+            and where.matches(site, labels_of(sites[site]))
+            and (claim := others.claim(name)) is not None
+            and claim.application != application
+        ]
         known = {(c.application, c.route) for c in _find(before, ports, site, domain_of(hub))}
         for conflict in _find([*before, own], ports, site, domain_of(hub)):
             if (conflict.application, conflict.route) not in known:
@@ -82,6 +102,14 @@ def _conflicts(
                 # What differs from site to site would make a line for each.
                 found.setdefault(why.replace(f".{site}.", ".SITE."), []).append(site)
     return found
+
+
+def _chosen(selector: str) -> Selector | None:
+    """Return a selector; None for one that says nothing, which is told elsewhere."""
+    try:
+        return parse_selector(selector)
+    except Rejected:
+        return None
 
 
 def _find(
@@ -115,10 +143,11 @@ class _Others:
 
     def claims(self, site: str) -> list[Claim]:
         """Return the claims at a site."""
-        found = (self._claim(release) for release in self._releases.get(site, {}).values())
+        found = (self.claim(release) for release in self._releases.get(site, {}).values())
         return [claim for claim in found if claim is not None and (claim.routes or claim.fixed)]
 
-    def _claim(self, name: str) -> Claim | None:
+    def claim(self, name: str) -> Claim | None:
+        """Return the claim of a release, None where there is no such release."""
         if name not in self._claims:
             record = self._hub.store.release(name)
             application = msgspec.json.decode(record.document, type=Release).application if record else None

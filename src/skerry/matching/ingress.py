@@ -124,6 +124,8 @@ def _places(one: _Wanted) -> Iterator[tuple[object, ...]]:
     else:
         for name in one.names:
             yield ("path", one.route.tls, name, one.route.path.rstrip("/"))
+            if one.route.redirect:
+                yield ("path", "plain", name, one.route.path.rstrip("/"))
 
 
 def _told(place: tuple[object, ...]) -> str:
@@ -146,14 +148,19 @@ def _against(one: _Wanted, hosts: Mapping[str, HostPorts], held: Mapping[tuple[o
     for host, ports in sorted(hosts.items()):
         if not ports.proxy:
             return f"host {host} has no proxy: install skerry[ingress], or envoy, there"
-        if one.route.protocol == "tcp":
-            if one.route.listen in (ports.https, ports.http):
-                return f"port {one.route.listen} of host {host} is where its names and paths are"
-            needed = one.route.listen or 0
-        else:
-            needed = ports.https if one.route.tls == "site" else ports.http
-            if ("port", needed) in held:
+        if one.route.protocol == "tcp" and one.route.listen in (ports.https, ports.http):
+            return f"port {one.route.listen} of host {host} is where its names and paths are"
+        for needed in _needed(one.route, ports):
+            if one.route.protocol != "tcp" and ("port", needed) in held:
                 return f"port {needed} belongs to {held['port', needed]}"
-        if needed in ports.taken:
-            return f"port {needed} of host {host} is taken by {ports.taken[needed]}"
+            if needed in ports.taken:
+                return f"port {needed} of host {host} is taken by {ports.taken[needed]}"
     return ""
+
+
+def _needed(route: Route, ports: HostPorts) -> tuple[int, ...]:
+    """Return the ports of a host that a route is listened for on."""
+    if route.protocol == "tcp":
+        return (route.listen or 0,)
+    own = ports.https if route.tls == "site" else ports.http
+    return (own, ports.http) if route.redirect else (own,)

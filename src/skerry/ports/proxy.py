@@ -8,6 +8,8 @@ Promises every adapter keeps (tests/contract/test_proxy.py):
 - The proxy outlives its caller, and a proxy that was killed answers as before once `serve` is called again.
 - A token is in no file on a disk, no argument, no message and no answer.
 - `counts` never fall but where `run` is another.
+- Of an entry with `shadow` the client gets the live backend's answer and nothing else: also while the other one is
+  slow, fails, or is not there, and when what copies and compares has died.
 """
 
 from __future__ import annotations
@@ -18,6 +20,13 @@ from typing import Protocol
 import msgspec
 
 from skerry.spec.ingress import Route
+from skerry.spec.shadow import Shadow
+
+SHADOWED = "/shadow"
+"""What the id of a backend ends with in `counts` for the requests that were copied on their way to it."""
+LATENCY_BOUNDS_MS = (
+    0.5, 1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 75, 100, 150, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000,
+)  # fmt: skip
 
 
 class Certificate(msgspec.Struct, frozen=True):
@@ -40,6 +49,13 @@ class Backend(msgspec.Struct, frozen=True):
     http2: bool = False
 
 
+class Shadowing(msgspec.Struct, frozen=True):
+    """Which requests are copied, how answers are compared, and the id of the backend that gets the copies."""
+
+    backend: str
+    rule: Shadow
+
+
 class Entry(msgspec.Struct, frozen=True):
     """One route in force. `backend` is the id of who answers, empty while nobody does: clients then get a 503.
 
@@ -51,6 +67,7 @@ class Entry(msgspec.Struct, frozen=True):
     names: tuple[str, ...]
     backend: str = ""
     token: bytes = b""
+    shadow: Shadowing | None = None
 
 
 class ProxyPorts(msgspec.Struct, frozen=True):
@@ -88,6 +105,25 @@ class Counts(msgspec.Struct, frozen=True):
     latency_ms: Mapping[float, int] = {}
 
 
+class ShadowCounts(msgspec.Struct, frozen=True):
+    """What came of the copies that a backend got since the comparing of `run` began; `beside` is the live one.
+
+    Of `requests` in the share, `uncompared` were not compared: too long, too many at a time, or no measure. Of those
+    `compared`, `differing` answers did not agree, and `errors` of them were none or of 500 and above. The latencies of
+    both releases are those of the compared requests, counted as in `Counts`.
+    """
+
+    run: str
+    beside: str
+    requests: int = 0
+    uncompared: int = 0
+    compared: int = 0
+    differing: int = 0
+    errors: int = 0
+    latency_ms: Mapping[float, int] = {}
+    live_latency_ms: Mapping[float, int] = {}
+
+
 class Proxy(Protocol):
     """Serves one table at a time."""
 
@@ -117,5 +153,15 @@ class Proxy(Protocol):
 
         Raises:
             Unavailable: it does not answer (`proxy.away`).
+        """
+        ...
+
+    async def shadows(self) -> Mapping[str, ShadowCounts]:
+        """Return what came of copied requests, by the id of the backend that got the copies.
+
+        What was compared last is there for a while after the entry has no `shadow` any more.
+
+        Raises:
+            Unavailable: what compares does not answer (`shadow.away`).
         """
         ...

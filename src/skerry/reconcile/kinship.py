@@ -44,7 +44,11 @@ def find_kinship(release: Release, choices: Iterable[VariantChoice]) -> Kinship:
     device = next((need.name for need in needs if need.type in DEVICE_TYPES), "")
     alone = next((why for component in components if (why := _alone(component))), "")
     alone = alone or (f"it is joined to the device {device}" if device else "")
-    return Kinship(_digest([frames, cold]) if hot else "", frame, hot, alone)
+    family: list[Any] = [frames, cold]
+    if release.application.spec.update == "shadow":
+        # One process can answer for one release at a time: to be compared, each needs its own.
+        family.append(release.name)
+    return Kinship(_digest(family) if hot else "", frame, hot, alone)
 
 
 def is_hot(component: Component) -> bool:

@@ -452,7 +452,7 @@ def _overlaps(good: ReleaseFact | None, release: ReleaseFact) -> bool:
         return False
     only_models_changed = bool(release.frame) and release.frame == good.frame
     may = release.update == "auto" and only_models_changed and not (good.alone or release.alone)
-    return release.update == "blue-green" or may
+    return release.update in ("blue-green", "shadow") or may
 
 
 def _waits(target: Target, record: ApplicationRecord) -> tuple[TrialPhase, str]:

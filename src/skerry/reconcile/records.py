@@ -33,7 +33,7 @@ TrialPhase = Literal[
     "starting",
     "soaking",
 ]
-Update = Literal["auto", "recreate", "blue-green"]
+Update = Literal["auto", "recreate", "blue-green", "shadow"]
 
 
 class Refusal(msgspec.Struct, frozen=True):

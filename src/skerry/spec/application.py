@@ -394,14 +394,15 @@ class ApplicationSpec(Part, frozen=True, kw_only=True):
 
     `topics` are what it publishes and reads on the message bus of its host.
     `update` says what happens to the old release: `recreate` ends it before the new one begins, `blue-green`
-    runs both until the new one is proven. `auto` is blue-green where only models changed and nothing speaks
-    against two at a time (a fixed port of the host, a device for one alone, data that is kept), else recreate.
+    runs both until the new one is proven, and so does `shadow`, which gives the new one copies of requests meanwhile
+    (`ingress[].shadow`). `auto` is blue-green where only models changed and nothing speaks against two at a time (a
+    fixed port of the host, a device for one alone, data that is kept), else recreate.
     `ingress` is what others at the site may reach of it.
     `needs` are bindings of its site: a site that lacks one does not get the application.
     """
 
     version: Version
-    update: Literal["auto", "recreate", "blue-green"] = "auto"
+    update: Literal["auto", "recreate", "blue-green", "shadow"] = "auto"
     topics: TopicsSpec = TopicsSpec()
     placement: Placement = Placement()
     config: ApplicationConfig | None = None

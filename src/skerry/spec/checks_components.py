@@ -34,7 +34,7 @@ def check_components(application: ApplicationSpec) -> Iterator[Problem]:
         path = f"spec.components[{index}]"
         yield from _check_component(path, component)
         yield from _check_texts(path, component, application.needs)
-        if application.update == "blue-green" and _shares_ports(component):
+        if application.update in ("blue-green", "shadow") and _shares_ports(component):
             for place, port in enumerate(component.ports):
                 if port.port:
                     message = f"port {port.port} cannot be used by the old release and the new one at a time"

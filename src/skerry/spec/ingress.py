@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from skerry.spec.metadata import Duration, Name, Part, Size
+from skerry.spec.shadow import Shadow
 
 SHORT_DOMAIN = "site.internal"
 """The domain of the names that are the same at every site."""
@@ -75,7 +76,9 @@ class Route(Part, frozen=True, kw_only=True):
     end of the request to the end of the answer (not for WebSockets; `0s` is none; 30 s for `http`, none for `grpc`);
     `idle` ends what says nothing for so long. With `max_body` a request is held until all of it is there, and
     refused with 413 beyond; WebSockets are not held. `drain` is how long the release before the one that takes over
-    goes on for the requests it has. `expose: host` is for programs of the same host alone.
+    goes on for the requests it has. `expose: host` is for programs of the same host alone. With `redirect` a request
+    without TLS is answered with the address of the same with TLS (308). `shadow` is for `update: shadow`: which
+    requests are copied to a release on trial.
     """
 
     name: Name
@@ -93,6 +96,8 @@ class Route(Part, frozen=True, kw_only=True):
     rate: RouteRate | None = None
     drain: Duration = "5s"
     expose: Literal["site", "host"] = "site"
+    redirect: bool = False
+    shadow: Shadow | None = None
 
 
 Routes = Annotated[tuple[Route, ...], Meta(max_length=64)]

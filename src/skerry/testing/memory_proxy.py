@@ -9,7 +9,10 @@ import msgspec
 from skerry.kit.errors import Unavailable
 from skerry.kit.quantities import parse_size
 from skerry.matching.route_trace import leads
-from skerry.ports.proxy import Counts, Entry, ProxyTable
+from skerry.ports.proxy import SHADOWED, Counts, Entry, ProxyTable, ShadowCounts
+from skerry.spec.ingress import Route
+from skerry.spec.shadow import share_of
+from skerry.telemetry.agreement import Answer, compare_answers
 
 
 class ProxyRequest(msgspec.Struct, frozen=True):
@@ -31,7 +34,10 @@ class ProxyAnswer(msgspec.Struct, frozen=True):
 
 
 class MemoryProxy:
-    """A `Proxy`. `fails` makes it refuse tables, `dumb` keep its counts to itself; `kill` ends it as if it had died."""
+    """A `Proxy`; each backend answers any path with its own id.
+
+    `fails` makes it refuse tables, `dumb` keep its counts to itself; `kill` ends it as if it had died.
+    """
 
     def __init__(self, *, program: str = "memory 1") -> None:
         self.program = program
@@ -40,6 +46,8 @@ class MemoryProxy:
         self.table: ProxyTable | None = None
         self.served: list[ProxyTable] = []
         self._counts: dict[str, Counts] = {}
+        self._shadows: dict[str, ShadowCounts] = {}
+        self._share: dict[str, float] = {}
         self._run = 0
         self._alive = False
 
@@ -62,21 +70,17 @@ class MemoryProxy:
     async def listening(self) -> frozenset[int]:
         if self.table is None or not self._alive:
             return frozenset()
-        ports = self.table.ports
-        return frozenset(
-            (entry.route.listen or 0)
-            if entry.route.protocol == "tcp"
-            else ports.https
-            if entry.route.tls == "site"
-            else ports.http
-            for entry in self.table.entries
-            if entry.backend or entry.route.protocol != "tcp"
-        )
+        return frozenset(port for entry in self.table.entries for port in self._ports(entry))
 
     async def counts(self) -> Mapping[str, Counts]:
         if self.dumb:
             raise Unavailable("proxy.away", "the proxy does not answer")
         return dict(self._counts) if self._alive else {}
+
+    async def shadows(self) -> Mapping[str, ShadowCounts]:
+        if self.dumb:
+            raise Unavailable("shadow.away", "what compares does not answer")
+        return dict(self._shadows)
 
     def kill(self) -> None:
         """End it; what it was told is forgotten by nobody but itself."""
@@ -85,19 +89,50 @@ class MemoryProxy:
     def ask(self, request: ProxyRequest) -> ProxyAnswer:
         """Return what a client gets."""
         entries = self.table.entries if self.table is not None and self._alive else ()
-        there = [e for e in entries if e.route.protocol != "tcp" and (e.route.tls == "site") == request.tls]
+        there = [e for e in entries if e.route.protocol != "tcp" and _comes_to(e.route, tls=request.tls)]
         if not there:
             return ProxyAnswer(0)
         fitting = [e for e in there if request.name in e.names and leads(e.route.path, request.path)]
         if not fitting:
             return ProxyAnswer(404)
         entry = max(fitting, key=lambda one: len(one.route.path.rstrip("/")))
+        if not request.tls and entry.route.tls == "site":
+            return ProxyAnswer(308)
         refusal = self._refusal(entry, request)
         if refusal:
             return ProxyAnswer(refusal)
-        known = self._counts.get(entry.backend, Counts(str(self._run)))
-        self._counts[entry.backend] = msgspec.structs.replace(known, requests=known.requests + 1)
+        key = f"{entry.backend}{SHADOWED}" if self._copies(entry, request) else entry.backend
+        known = self._counts.get(key, Counts(str(self._run)))
+        self._counts[key] = msgspec.structs.replace(known, requests=known.requests + 1)
         return ProxyAnswer(200, entry.backend)
+
+    def _copies(self, entry: Entry, request: ProxyRequest) -> bool:
+        """Copy and compare a request, if it is in the share; requests are counted, so that a share is exact."""
+        if entry.shadow is None or ("POST" if request.body else "GET") not in entry.shadow.rule.methods:
+            return False
+        key = entry.shadow.backend
+        self._share[key] = self._share.get(key, 0.0) + share_of(entry.shadow.rule)
+        if self._share[key] < 1:
+            return False
+        self._share[key] -= 1
+        live, other = (Answer(200, one.encode()) for one in (entry.backend, key))
+        differs = compare_answers(entry.shadow.rule, live, other) == "differs"
+        known = self._shadows.get(key, ShadowCounts(str(self._run), entry.backend))
+        self._shadows[key] = msgspec.structs.replace(
+            known,
+            requests=known.requests + 1,
+            compared=known.compared + 1,
+            differing=known.differing + differs,
+        )
+        return True
+
+    def _ports(self, entry: Entry) -> tuple[int, ...]:
+        assert self.table is not None
+        route, ports = entry.route, self.table.ports
+        if route.protocol == "tcp":
+            return (route.listen or 0,) if entry.backend else ()
+        own = ports.https if route.tls == "site" else ports.http
+        return (own, ports.http) if route.redirect else (own,)
 
     def _refusal(self, entry: Entry, request: ProxyRequest) -> int:
         auth, most = entry.route.auth, entry.route.max_body
@@ -114,3 +149,7 @@ class MemoryProxy:
         assert mtls is not None
         prefixes = tuple(f"spiffe://{domain}/site/{site}/" for site in mtls.sites)
         return client in mtls.ids or (bool(client) and client.startswith(prefixes) and bool(prefixes))
+
+
+def _comes_to(route: Route, *, tls: bool) -> bool:
+    return (route.tls == "site") == tls or (route.redirect and not tls)

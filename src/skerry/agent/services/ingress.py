@@ -15,13 +15,13 @@ import msgspec
 import structlog
 
 from skerry.agent.services.host_service import HostService, Turn
-from skerry.agent.services.ingress_figures import Owner, figures_between
+from skerry.agent.services.ingress_figures import Owner, figures_between, shadows_between
 from skerry.agent.services.ingress_table import Laid, Scene, lay_table, names_needed
 from skerry.carrier.waking import sleep_unless_woken
 from skerry.kit.errors import as_failure
 from skerry.matching.ingress import HTTP_FACT, HTTPS_FACT, PROXY_FACT, TAKEN_FACT, HostPorts, host_ports
 from skerry.ports.clock import Clock
-from skerry.ports.proxy import Certificate, Counts, Proxy, ProxyPorts, ProxyTable
+from skerry.ports.proxy import Certificate, Counts, Proxy, ProxyPorts, ProxyTable, ShadowCounts
 from skerry.ports.runtime import InstanceView
 from skerry.reconcile.probing import ProbeState
 from skerry.reconcile.records import ReleaseFact
@@ -35,6 +35,7 @@ _log = structlog.get_logger()
 
 LOOK_S = 1.0
 COUNT_S = 10.0
+TOLD_EVERY_S = 60.0
 NOT_PROBED = "not probed yet"
 
 
@@ -80,6 +81,8 @@ class HostIngress(HostService):
         self._trouble = ""
         self._told: dict[tuple[str, str], str] = {}
         self._counts: Mapping[str, Counts] = {}
+        self._shadows: Mapping[str, ShadowCounts] = {}
+        self._restarted_at = float("-inf")
         self._owners: dict[str, Owner] = {}
         self._counted_at = float("-inf")
         self._own_ports: frozenset[int] = frozenset()
@@ -170,8 +173,10 @@ class HostIngress(HostService):
         if table == self._served and alive:
             self._recover()
             return
-        if table == self._served:
+        now = parts.clock.monotonic()
+        if table == self._served and now - self._restarted_at > TOLD_EVERY_S:
             parts.note("ingress.restarted", "the proxy had ended, and is started again")
+            self._restarted_at = now
         await parts.proxy.serve(table)
         self._served = table
         self._own_ports = await parts.proxy.listening()
@@ -200,10 +205,23 @@ class HostIngress(HostService):
         # What an agent finds at its first look was counted by the one before it, or is nobody's.
         for series, value in figures_between(self._counts, {} if first else counts, self._owners):
             self._parts.add(series, value)
-        self._counts = counts
+        shadows = await self._shadow_counts()
+        for series, value in shadows_between(self._shadows, {} if first else shadows, self._owners):
+            self._parts.add(series, value)
+        self._counts, self._shadows = counts, shadows
         self._owners = {
-            key: owner for key, owner in self._owners.items() if key in self._laid.owners or key in counts
+            key: owner
+            for key, owner in self._owners.items()
+            if key in self._laid.owners or key in counts or key in shadows
         }
+
+    async def _shadow_counts(self) -> Mapping[str, ShadowCounts]:
+        try:
+            return await self._parts.proxy.shadows()
+        except Exception as caught:  # with the next look, as above; what clients saw is counted all the same
+            error = as_failure(caught)
+            _log.debug("ingress.shadow_uncounted", code=error.code, reason=error.message)
+            return self._shadows
 
     def _fail(self, caught: Exception) -> None:
         error = as_failure(caught)

@@ -6,6 +6,8 @@ Rules:
 - How a route is protected is what the release says that it leads to. One that asks for a token and has no value of it,
   or for TLS and has no certificate, is not in force: never open in its place.
 - A route that stands in another's place is not in force, and says whose.
+- A release on trial that wants `update: shadow` gets copies of a route's requests while it is ready, the good release
+  answers, and both have the route at the same path. How answers are compared is what the release on trial says.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import msgspec
 
 from skerry.kit.digests import short
 from skerry.matching.ingress import Claim, HostPorts, find_conflicts, fixed_ports
-from skerry.ports.proxy import Backend, Certificate, Entry, ProxyPorts, ProxyTable
+from skerry.ports.proxy import SHADOWED, Backend, Certificate, Entry, ProxyPorts, ProxyTable, Shadowing
 from skerry.ports.runtime import InstanceView
 from skerry.reconcile.records import ApplicationRecord, ReleaseFact
 from skerry.spec.ingress import Route, RouteView, auth_kind, route_names
@@ -65,6 +67,7 @@ class _Found(msgspec.Struct, frozen=True):
     route: Route
     port: int = 0
     why: str = ""
+    shadow: Shadowing | None = None
 
 
 def lay_table(scene: Scene) -> Laid:
@@ -80,15 +83,24 @@ def lay_table(scene: Scene) -> Laid:
         if entry is not None:
             entries.append(entry)
     backends, owners = _backends(scene)
-    known = set(owners)
+    known = {backend.id for backend in backends}
     table = ProxyTable(
         ports=ProxyPorts(scene.ports.https, scene.ports.http),
         domain=scene.domain,
-        entries=tuple(e if e.backend in known else msgspec.structs.replace(e, backend="") for e in entries),
+        entries=tuple(_with_known(entry, known) for entry in entries),
         backends=tuple(backends),
         certificate=scene.certificate,
     )
     return Laid(table, tuple(views), owners)
+
+
+def _with_known(entry: Entry, known: set[str]) -> Entry:
+    """Return an entry without what is no backend."""
+    if entry.backend not in known:
+        return msgspec.structs.replace(entry, backend="", shadow=None)
+    if entry.shadow is not None and entry.shadow.backend not in known:
+        return msgspec.structs.replace(entry, shadow=None)
+    return entry
 
 
 def names_needed(scene: Scene) -> tuple[str, ...]:
@@ -113,8 +125,25 @@ def _routes(scene: Scene, record: ApplicationRecord) -> Iterator[_Found]:
     names = {route.name: None for fact in facts for route in fact.ingress}
     for name in names:
         having = [_Found(record.application, f, r) for f in facts for r in f.ingress if r.name == name]
-        answering = (found for one in having if (found := _answering(scene, one)).port)
-        yield next(answering, None) or _answering(scene, having[0])
+        answering = [found for one in having if (found := _answering(scene, one)).port]
+        yield _with_shadow(answering, record) if answering else _answering(scene, having[0])
+
+
+def _with_shadow(answering: Sequence[_Found], record: ApplicationRecord) -> _Found:
+    """Return the first of a route's releases that answer, and that the second is given copies, if it is to have any."""
+    live, *rest = answering
+    other = next(iter(rest), None)
+    if other is None or other.fact.digest != record.candidate or other.fact.update != "shadow":
+        return live
+    rule = other.route.shadow
+    if other.fact.kin == live.fact.kin:
+        return live  # one process answers for both
+    if rule is None or live.route.path != other.route.path or live.route.protocol != "http":
+        return live
+    if live.route.rate is not None:
+        return live  # a way of its own would have a rate of its own
+    why = f"{rule.share} of requests are copied to {other.fact.name}"
+    return msgspec.structs.replace(live, why=why, shadow=Shadowing(_backend_id(other), rule))
 
 
 def _serving(scene: Scene, digest: str) -> ReleaseFact | None:
@@ -186,7 +215,7 @@ def _settle(scene: Scene, one: _Found, refusal: str) -> tuple[Entry | None, Rout
     )
     if why:
         return None, view
-    return Entry(one.application, route, names, _backend_id(one) if one.port else "", token), view
+    return Entry(one.application, route, names, _backend_id(one) if one.port else "", token, one.shadow), view
 
 
 def _backends(scene: Scene) -> tuple[list[Backend], dict[str, tuple[str, str, str, str]]]:
@@ -204,7 +233,10 @@ def _backends(scene: Scene) -> tuple[list[Backend], dict[str, tuple[str, str, st
                 one = _Found(application, fact, route, int(port))
                 key = _backend_id(one)
                 backends[key] = Backend(key, one.port, http2=route.protocol == "grpc")
-                owners[key] = (application, fact.name, route.component, route.name)
+                # Copied requests are the live release's as well: the proxy counts them apart.
+                owners |= dict.fromkeys(
+                    (key, f"{key}{SHADOWED}"), (application, fact.name, route.component, route.name)
+                )
     return list(backends.values()), owners
 
 

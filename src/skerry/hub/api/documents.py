@@ -277,7 +277,7 @@ def _plan(parsed: list[AnyDocument], hub: Hub, seen: Seen, who: str) -> _Planned
             if before is not None:
                 hint = "a rollout cannot be changed once it has started: give another name"
                 raise Conflict("rollout.immutable", f"rollout {name} is there with other content", hint=hint)
-            problems += _check_rollout(hub, document, [d for d in documents if isinstance(d, Site)])
+            problems += _check_rollout(hub, document, documents)
             problems += _within(document, configuring.check_rollout(document))
             rollouts.append(configuring.pin(_new_rollout(hub, document, content, who)))
         action: Literal["create", "update", "unchanged"]
@@ -386,8 +386,11 @@ def _stored(hub: Hub, document: AnyDocument) -> bytes | None:
     return record.document if record else None
 
 
-def _check_rollout(hub: Hub, rollout: Rollout, new_sites: list[Site]) -> list[Problem]:
+def _check_rollout(hub: Hub, rollout: Rollout, documents: list[AnyDocument]) -> list[Problem]:
     problems: list[Problem] = []
+    new_sites = [d for d in documents if isinstance(d, Site)]
+    # One that is there already, and is applied again, is among what the sites have.
+    beside = [d.spec for d in documents if isinstance(d, Rollout) and _stored(hub, d) is None]
     where = f"Rollout {rollout.metadata.name}: spec"
     release = hub.store.release(rollout.spec.release)
     if release is not None and (why := hub.repository.why_revoked(release)):
@@ -403,7 +406,7 @@ def _check_rollout(hub: Hub, rollout: Rollout, new_sites: list[Site]) -> list[Pr
         application = msgspec.json.decode(release.document, type=Release).application
         problems += _within(rollout, check_gates_told(rollout.spec.gates, application.spec))
         problems += _within(rollout, check_secrets(hub, release, rollout.spec.sites, new_sites))
-        problems += _within(rollout, check_routes(hub, release, rollout.spec.sites, new_sites))
+        problems += _within(rollout, check_routes(hub, release, rollout.spec.sites, new_sites, beside=beside))
         problems += _within(rollout, check_joined(hub, release, rollout.spec.sites, new_sites))
     there = [msgspec.json.decode(site.document, type=Site) for site in hub.store.sites()]
     sites = {site.metadata.name: site.metadata.labels for site in [*there, *new_sites]}
