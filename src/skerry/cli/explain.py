@@ -10,6 +10,7 @@ import click
 from skerry.cli.explain_binding import binding
 from skerry.cli.explain_choices import choice_now, choice_sentences, placement_sentences
 from skerry.cli.explain_delivery import delivery
+from skerry.cli.explain_drift import drift
 from skerry.cli.explain_history import show_history
 from skerry.cli.explain_name import name
 from skerry.cli.explain_path import path
@@ -33,6 +34,7 @@ from skerry.spec.api import HostView
         "skerry explain rollout spring",
         "skerry explain delivery meter-reader@1.1.0 --host press-3",
         "skerry explain policy meter-reader@1.1.0",
+        "skerry explain drift meter-reader --site zurich",
         "skerry explain path zurich",
         "skerry explain topics --site zurich",
         "skerry explain route https://meter-reader.site.internal/ --site zurich",
@@ -48,6 +50,7 @@ def explain() -> None:
 explain.add_command(binding)
 explain.add_command(delivery)
 explain.add_command(name)
+explain.add_command(drift)
 explain.add_command(path)
 explain.add_command(policy)
 explain.add_command(route)

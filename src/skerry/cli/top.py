@@ -1,4 +1,4 @@
-"""`skerry top`: which sites or applications take most."""
+"""`skerry top`: which sites or applications take most, and which models predict most."""
 
 from __future__ import annotations
 
@@ -13,18 +13,23 @@ from skerry.kit.quantities import format_size
 from skerry.spec.api_telemetry import TopAnswer, TopView
 
 
-@click.command(epilog=examples("skerry top sites", "skerry top apps --since 24h -l region=north -o json"))
-@click.argument("what", type=click.Choice(["sites", "apps"]))
+@click.command(
+    epilog=examples(
+        "skerry top sites", "skerry top apps --since 24h -l region=north -o json", "skerry top models"
+    )
+)
+@click.argument("what", type=click.Choice(["sites", "apps", "models"]))
 @click.option(
     "--since", default="1h", show_default=True, type=DURATION, help="How far back, such as 6h or 7d."
 )
 @click.option("-l", "--selector", default="*", metavar="SELECTOR", help="Of these sites alone.")
 @output_option("table", "json", "yaml")
 def top(what: str, since: float, selector: str, output: str) -> None:
-    """Show which sites or applications take most, the most first.
+    """Show which sites or applications take most, or which models predict most, the most first.
 
     Of sites, CPU is the busy share of their hosts' processors; of applications, how many processors they take at all
-    sites together.
+    sites together. Of models, ACCURACY is of the predictions whose truth came, and DRIFT the population stability index
+    of the feature that is furthest from the model's reference.
     """
     with connect() as client:
         answer = client.top(what, since_s=since, selector=selector)
@@ -41,6 +46,16 @@ def top(what: str, since: float, selector: str, output: str) -> None:
 
 
 def _columns(answer: TopAnswer) -> list[Column[TopView]]:
+    if answer.what == "models":
+        return [
+            Column("MODEL", lambda row: row.name),
+            Column("PREDICTIONS", lambda row: str(row.predictions)),
+            Column("LABELLED", lambda row: str(row.labelled), 2),
+            Column("ACCURACY", lambda row: in_words(row.accuracy)),
+            Column("DRIFT", lambda row: in_words(row.drift_psi)),
+            Column("SITES", lambda row: str(row.sites), 1),
+            Column("AS OF", lambda row: age(row.as_of, answer.until)),
+        ]
     sites = answer.what == "sites"
     columns = [
         Column[TopView]("SITE" if sites else "APP", lambda row: row.name),

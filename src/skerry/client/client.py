@@ -55,6 +55,7 @@ from skerry.spec.api_ingress import RouteExplanation, RouteStanding
 from skerry.spec.api_names import NameExplanation, NameStanding
 from skerry.spec.api_pki import AuthorityView, PkiImport, PkiRequest, PkiView, TrustBundle
 from skerry.spec.api_policy import PolicyDecision, PolicyView
+from skerry.spec.api_quality import DriftAnswer
 from skerry.spec.api_recovery import ReleasedView
 from skerry.spec.api_relay import RelayStanding, RelayTokenAnswer, RelayTokenRequest, SitePath
 from skerry.spec.api_rollout import AbortRequest, ApproveRequest, DecisionView, PauseRequest
@@ -263,8 +264,12 @@ class Client:
         return self._get("/metrics/hosts", list[HostTelemetryView], selector=selector)
 
     def top(self, what: str, *, since_s: float, selector: str) -> TopAnswer:
-        """Return which sites or apps take most."""
+        """Return which sites or apps take most, or which models predict most."""
         return self._get(f"/top/{_part(what)}", TopAnswer, since_s=str(since_s), selector=selector)
+
+    def drift(self, application: str, *, since_s: float, selector: str) -> DriftAnswer:
+        """Return how far the features of an application's models are from their references."""
+        return self._get(f"/drift/{_part(application)}", DriftAnswer, since_s=str(since_s), selector=selector)
 
     def volumes(self, site: str = "") -> list[VolumesView]:
         """Return the volumes of the applications assigned to a site, or to all."""

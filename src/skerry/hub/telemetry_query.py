@@ -21,6 +21,7 @@ from skerry.spec.api_telemetry import (
     TopAnswer,
     TopView,
 )
+from skerry.spec.series import SeriesSelector
 from skerry.spec.site import Site
 from skerry.telemetry.query import (
     Figure,
@@ -67,7 +68,7 @@ class TelemetryQueries:
             labels = self._all_labels(piece.site, piece.host, dict(piece.key.labels))
             grouped.setdefault(tuple(labels.get(name, "") for name in by), []).append(piece)
         figures = answer_question(question, grouped)
-        newest = self._expected(question)
+        newest = self._expected(question.selector)
         for one in chosen:
             newest[one.site] = max(newest.get(one.site, 0), min(one.newest, self._now))
         inside = {piece.site for pieces in grouped.values() for piece in pieces}
@@ -76,7 +77,7 @@ class TelemetryQueries:
             stat=check_stat(question, chosen[0].key.kind) if chosen else question.stat,
             since=from_epoch(since),
             until=from_epoch(self._now),
-            figures=tuple(_view(figure, by) for figure in figures),
+            figures=tuple(figure_view(figure, by) for figure in figures),
             coverage=self._coverage(newest, inside),
         )
 
@@ -200,9 +201,9 @@ class TelemetryQueries:
         end = min(series.newest, self._now)
         return Piece(series.site, series.host, series.key, total, ordered[-1], covered, end)
 
-    def _expected(self, question: Question) -> dict[str, int]:
+    def _expected(self, selector: SeriesSelector) -> dict[str, int]:
         """Return the sites that an answer should have: those that the application is for, or else all."""
-        asked = {one.label: one.value for one in question.selector.matchers if one.operator == "="}
+        asked = {one.label: one.value for one in selector.matchers if one.operator == "="}
         sites = list(self._labels)
         if "app" in asked:
             sites = [
@@ -215,7 +216,7 @@ class TelemetryQueries:
             for site in sites
             if all(
                 matcher.holds({**self._labels[site], "site": site}.get(matcher.label, ""))
-                for matcher in question.selector.matchers
+                for matcher in selector.matchers
                 if matcher.label == "site" or matcher.label in self._labels[site]
             )
         ]
@@ -295,7 +296,8 @@ def _top(
     )
 
 
-def _view(figure: Figure, by: Sequence[str]) -> FigureView:
+def figure_view(figure: Figure, by: Sequence[str]) -> FigureView:
+    """Return a figure with its group by name of the labels."""
     return FigureView(
         group=dict(zip(by, figure.group, strict=True)),
         value=figure.value,

@@ -61,7 +61,10 @@ class MetricView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TopView(msgspec.Struct, frozen=True, kw_only=True):
-    """How much a site's hosts, or an application's components, take; null where nobody told.
+    """How much a site's hosts, or an application's components, take, or how a model fares; null where nobody told.
+
+    Of models: how many `predictions`, of how many the truth came (`labelled`), the share that was right (`accuracy`),
+    and the largest drift of their features.
 
     `cpu` is in processors (for a site: the busy share of them, from 0 to 1), `memory_bytes` what is in use.
     """
@@ -71,6 +74,10 @@ class TopView(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: float | None
     memory_share: float | None = None
     restarts: float | None = None
+    predictions: int | None = None
+    labelled: int | None = None
+    accuracy: float | None = None
+    drift_psi: float | None = None
     sites: int
     hosts: int
     as_of: datetime | None
@@ -78,7 +85,7 @@ class TopView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TopAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What sites or applications take, the most first."""
+    """What sites or applications take, or what models did, the most first."""
 
     what: str
     since: datetime

@@ -151,13 +151,17 @@ def _figure(question: Question, group: tuple[str, ...], pieces: Sequence[Piece])
             f"{question.selector.name} is {' and '.join(sorted(kinds))} at different sites",
             hint="ask for some of them by their labels",
         )
-    stat = check_stat(question, pieces[0].key.kind)
+    return figure_of(group, pieces, _value(check_stat(question, pieces[0].key.kind), pieces))
+
+
+def figure_of(group: tuple[str, ...], pieces: Sequence[Piece], value: float | None) -> Figure:
+    """Return a value of a group of at least one piece, with its samples, sites, hosts and ages."""
     ends: dict[str, int] = {}
     for piece in pieces:
         ends[piece.site] = max(ends.get(piece.site, 0), piece.end)
     return Figure(
         group=group,
-        value=_value(stat, pieces),
+        value=value,
         samples=sum(piece.value.count for piece in pieces),
         sites=len(ends),
         hosts=len({piece.host for piece in pieces}),

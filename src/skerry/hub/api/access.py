@@ -75,6 +75,7 @@ ACCESS: Mapping[str, tuple[Needed, Scoping]] = {
     "list_telemetry_hosts": ("viewer", "filtered"),
     "expose_metrics": ("viewer", "filtered"),
     "show_top": ("viewer", "filtered"),
+    "explain_drift": ("viewer", "filtered"),
     # bring releases
     "create_release": ("publisher", "everybody"),
     "publish_metadata": ("publisher", "everybody"),

@@ -1,4 +1,4 @@
-"""What hosts measured: questions, and who takes most."""
+"""What hosts measured and what their models answered: questions, and who takes most."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from skerry.hub.api.operators import TheHub, TheSeen
 from skerry.hub.api.scope import Seen
 from skerry.hub.services import Hub
 from skerry.hub.telemetry_exposition import CONTENT_TYPE, write_exposition
-from skerry.hub.telemetry_query import TelemetryQueries, labels_of
+from skerry.hub.telemetry_quality import QualityQueries
+from skerry.hub.telemetry_query import labels_of
 from skerry.kit.errors import Missing
 from skerry.matching.selector import parse_selector
+from skerry.spec.api_quality import DriftAnswer
 from skerry.spec.api_telemetry import HostTelemetryView, MetricsAnswer, MetricView, TopAnswer
 
-HOUR_S = 3600.0
+HOUR_S, DAY_S = 3600.0, 86_400.0
 
 
 @get("/metrics/query", sync_to_thread=True)
@@ -53,13 +55,27 @@ def show_top(
     since_s: FromQuery[float] = HOUR_S,
     selector: FromQuery[str] = "*",
 ) -> TopAnswer:
-    """Show which sites, or applications, take most."""
+    """Show which sites, or applications, take most, or which models predict most."""
     queries = _queries(hub, seen, selector)
     if what == "sites":
         return queries.top_sites(since_s)
     if what == "apps":
         return queries.top_apps(since_s)
-    raise Missing("top.unknown", f"there is no top of {what[:64]}", hint="one of apps, sites")
+    if what == "models":
+        return queries.top_models(since_s)
+    raise Missing("top.unknown", f"there is no top of {what[:64]}", hint="one of apps, models, sites")
+
+
+@get("/drift/{application:str}", sync_to_thread=True)
+def explain_drift(
+    application: FromPath[str],
+    hub: TheHub,
+    seen: TheSeen,
+    since_s: FromQuery[float] = DAY_S,
+    selector: FromQuery[str] = "*",
+) -> DriftAnswer:
+    """Show how far the features of an application's models are from their references, with all counts."""
+    return _queries(hub, seen, selector).drift(application, since_s)
 
 
 @get("/metrics/exposition", media_type=MediaType.TEXT, sync_to_thread=True)
@@ -69,10 +85,10 @@ def expose_metrics(hub: TheHub, seen: TheSeen, selector: FromQuery[str] = "*") -
     return Response(text, headers={"Content-Type": CONTENT_TYPE})
 
 
-def _queries(hub: Hub, seen: Seen, selector: str) -> TelemetryQueries:
+def _queries(hub: Hub, seen: Seen, selector: str) -> QualityQueries:
     chosen = parse_selector(selector)
     sites = [site for site in seen.sites() if chosen.matches(site.name, labels_of(site))]
-    return TelemetryQueries(hub.store, hub.clock, sites)
+    return QualityQueries(hub.store, hub.clock, sites)
 
 
-HANDLERS = [query_metrics, list_metrics, list_telemetry_hosts, expose_metrics, show_top]
+HANDLERS = [query_metrics, list_metrics, list_telemetry_hosts, expose_metrics, show_top, explain_drift]
