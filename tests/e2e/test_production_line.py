@@ -47,7 +47,7 @@ class Line(Reader):
 
     def __init__(self, folder: Path, memory: Path) -> None:
         super().__init__(folder, env={"SKERRY_RUN_DIR": str(memory)})
-        self._memory = memory
+        self.memory = memory
         self._plant: subprocess.Popen[bytes] | None = None
         self.ports = {port: free_port() for port in PORTS}
         (folder / "line.yaml").write_text(self.here((ROOT / LINE).read_text()))
@@ -114,8 +114,8 @@ class Line(Reader):
 
     def mosquitto(self, program: str, user: str, *arguments: str) -> str:
         """Run one of mosquitto's clients as an application."""
-        (password,) = self._memory.rglob(f"accounts.{user}/password")
-        (settings,) = self._memory.rglob("nats.conf")
+        (password,) = self.memory.rglob(f"accounts.{user}/password")
+        (settings,) = self.memory.rglob("nats.conf")
         port = json.loads(settings.read_text())["mqtt"]["port"]
         command = [program, "-h", "127.0.0.1", "-p", str(port), "-u", user, "-P", password.read_text()]
         done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60, check=False)
@@ -131,12 +131,13 @@ class Line(Reader):
     def cut_power(self) -> None:
         """Take hub, agent and all that it started away at once, and what was in memory."""
         self.hub.kill()
-        while found := processes_of(self.agent.data):
+        # The proxy works in the directory in memory, all others in the agent's.
+        while found := {**processes_of(self.agent.data), **processes_of(self.memory)}:
             for pid in found:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         self.agent.kill()
-        for path in self._memory.iterdir():
+        for path in self.memory.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def close(self) -> None:
@@ -192,7 +193,7 @@ def test_a_camera_stops_a_press_with_a_hub_and_after_a_power_cut_with_none(line:
 
     for command in lines[-2:]:
         line.follow(command)
-    assert processes_of(line.agent.data) == {}
+    assert {**processes_of(line.agent.data), **processes_of(line.memory)} == {}
 
 
 def check_interfaces(line: Line, *, reading: int, limit: int) -> None:
