@@ -38,7 +38,7 @@ from skerry.telemetry.windows import (
 )
 from skerry.testing.clock import SimulatedClock
 from skerry.trust.keys import SigningKey
-from skerry.trust.report import sign_telemetry
+from skerry.trust.report import sign_batch
 from tests.bench.figure import Figure
 
 BEGIN = datetime(2026, 5, 4, tzinfo=UTC)
@@ -119,7 +119,7 @@ def _link() -> Iterator[Figure]:
         batch = TelemetryBatch(
             host="edge-1", site="harbour", sequence=1 << 40, stream="0" * 16, number=4000, block=block
         )
-        size = len(msgspec.json.encode(sign_telemetry(batch, key)))
+        size = len(msgspec.json.encode(sign_batch(batch, key)))
         a_day = size * 1440 / minutes
         text = f"{size:,} B a batch, {a_day * 30 / 1e6:.1f} MB for 20 series and 30 days, report and TLS not counted"
         yield Figure(f"link_bytes_per_series_day_every_{minutes}m", round(a_day / SERIES), "B", text)

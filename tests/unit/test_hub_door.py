@@ -297,6 +297,7 @@ BODIES = {
     "POST /rollouts/a/pause": 2 << 20,
     "POST /pki/issuer": 2 << 20,
     "POST /rollouts/a/approve": 2 << 20,
+    "POST /topics/sent": 2 << 20,
     "POST /rollouts/a/abort": 2 << 20,
     "POST /releases/a@1/deltas": 2 << 20,
     "POST /bundles": 8 << 20,

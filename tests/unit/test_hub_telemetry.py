@@ -35,7 +35,7 @@ from skerry.telemetry.windows import (
     gauge_of,
 )
 from skerry.testing.memory_telemetry import MemoryTelemetryBuffer
-from skerry.trust.report import sign_telemetry, verify_metrics
+from skerry.trust.report import sign_batch, verify_metrics
 from tests.contract.hub_records import rollout
 from tests.unit.test_hub_backend import Harbour, Member
 
@@ -73,9 +73,7 @@ class Measuring:
         named = msgspec.structs.replace(
             batch, host=member.name, site=member.site, sequence=sequence or self.sequence
         )
-        request = SyncRequest(
-            reports=(member.signed(self.sequence),), metrics=sign_telemetry(named, member.key)
-        )
+        request = SyncRequest(reports=(member.signed(self.sequence),), metrics=sign_batch(named, member.key))
         return await self.harbour.backend.sync(request)
 
     async def tell(self, *, times: int = 1) -> None:
@@ -229,11 +227,11 @@ async def test_a_batch_of_somebody_else_or_of_another_report_is_refused(harbour:
     named = msgspec.structs.replace(batch, host="edge", site="harbour", sequence=7)
     report = host.member.report(7)
     key = host.member.key.verifier
-    assert verify_metrics(sign_telemetry(named, host.member.key), key, report) == named
+    assert verify_metrics(sign_batch(named, host.member.key), key, report) == named
     with pytest.raises(Untrusted, match="no trusted key"):
-        verify_metrics(sign_telemetry(named, other.member.key), key, report)
+        verify_metrics(sign_batch(named, other.member.key), key, report)
     with pytest.raises(Untrusted, match="not of the report"):
-        verify_metrics(sign_telemetry(named, host.member.key), key, host.member.report(8))
+        verify_metrics(sign_batch(named, host.member.key), key, host.member.report(8))
     assert (await host.send(batch, sequence=99)).metrics == 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -54,7 +54,10 @@ class World:
         self.failing = ""
         self.held = ""
         self.takes = True
-        uplink = Uplink(tell=self._tell, failing=lambda: self.failing, held=lambda _: self.held)
+        self.limit: Callable[[int], str] = lambda _: ""
+        uplink = Uplink(
+            tell=self._tell, failing=lambda: self.failing, held=lambda size: self.held or self.limit(size)
+        )
         self.service = Telemetry(self.recorder, self.readings, self.clock, uplink)
         self.service.release_named = lambda digest: {"sha256:1": "reader@1.0.0"}.get(digest, "")
 
@@ -260,3 +263,23 @@ def process(root: Path, pid: int, *, parent: int, ticks: int) -> None:
     fields = ["0"] * 40
     fields[0], fields[1], fields[11], fields[19], fields[21] = "S", str(parent), str(ticks), "500", "4"
     (folder / "stat").write_text(f"{pid} (a (strange) name) {' '.join(fields)}\n")
+
+
+@pytest.mark.rule("UPLINK-3")
+async def test_what_else_goes_up_leaves_room_for_the_batch_that_waits() -> None:
+    world = World()
+    await world.minute()
+    world.held = "used up"
+    assert not await world.service.tell()
+    asked: list[int] = []
+
+    def held(size: int) -> str:
+        asked.append(size)
+        return ""
+
+    world.held, world.limit = "", held
+    assert world.service.holds_back(10) == ""
+    assert await world.service.tell()
+    assert world.service.holds_back(10) == ""
+    assert asked[0] == 10 + len(world.told[-1].block)
+    assert asked[-1] == 10

@@ -174,4 +174,4 @@ def _check_tls(place: BusPlace, context: ssl.SSLContext, limit_s: float) -> None
 
 def _as_message(message: mqtt.MQTTMessage) -> BusMessage:
     number = message.mid if message.qos else 0
-    return BusMessage(message.topic, bytes(message.payload), number, message.retain)
+    return BusMessage(message.topic, bytes(message.payload), number, message.retain, message.dup)

@@ -36,10 +36,11 @@ from skerry.spec.facts import HostFacts
 from skerry.spec.metrics import MetricWindow
 from skerry.spec.report import REPORT_TYPE, Event, Observed, Report
 from skerry.spec.telemetry import METRICS_TYPE, MetricBatch, TelemetryBatch
+from skerry.spec.uplink import TopicBatch
 from skerry.trust.chain import ChainHead, link_events
 from skerry.trust.envelope import decode_document, sign_document
 from skerry.trust.keys import SigningKey
-from skerry.trust.report import claimed_key, sign_telemetry
+from skerry.trust.report import claimed_key, sign_batch
 
 RESERVE = 1000
 SPARE = 1_000_000
@@ -238,12 +239,12 @@ class Outbox:
             )
             return sign_document(batch, METRICS_TYPE, key)
 
-    def telemetry(self, sequence: int, batch: TelemetryBatch) -> JsonEnvelope:
-        """Return the envelope of a batch of telemetry that goes with the fresh report of that sequence."""
+    def beside(self, sequence: int, batch: TelemetryBatch | TopicBatch) -> JsonEnvelope:
+        """Return the envelope of a batch that goes with the fresh report of that sequence."""
         with self._lock:
             place, key = self._identity.place, self._identity.key
             named = msgspec.structs.replace(batch, host=place.host, site=place.site, sequence=sequence)
-            return sign_telemetry(named, key)
+            return sign_batch(named, key)
 
     def acknowledge(self, up_to: int, *, newest: str = "", held: int = 0, keeper: str = "") -> None:
         """Forget what the hub has; what a full disk does not let go of is sent, and ignored, again.

@@ -40,6 +40,7 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
         events="Show what happened at hosts and at the hub, and follow it.",
         health="Say how sites are, in one word each, with the reasons.",
         metrics="Ask what hosts and applications measured, with coverage and ages.",
+        topics="Read the messages that applications send to the hub, and send some to them.",
         top="Show which sites or applications take most, and which models predict most.",
         simulate="Run a rollout on virtual time, over a described fleet or as a forecast of the hub's.",
         explain="Say in sentences why a variant or a host was chosen, or a rollout or release stands where it does.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from skerry.hub.bus_linking import link_buses
 from skerry.hub.configuring import Configuring
+from skerry.hub.downlinking import Downlinking
 from skerry.hub.identities import Identities
 from skerry.hub.pki_issuing import SiteAuthorities
 from skerry.hub.secret_keeping import SecretKeeper
@@ -28,4 +29,4 @@ def site_additions(
 
     pki.is_barred = is_barred
     sealer = Sealer(store, keeper, clock, is_barred=is_barred)
-    return [Configuring(store).add, sealer.add, pki.add, link_buses]
+    return [Configuring(store).add, sealer.add, pki.add, link_buses, Downlinking(store, clock).add]

@@ -10,7 +10,7 @@ import structlog
 
 from skerry.carrier.notifier import Notifier
 from skerry.hub.deltas import DeltaShelf
-from skerry.hub.hearing import Heard, Hearing, KnownHost, unknown_host
+from skerry.hub.hearing import TOPICS, Heard, Hearing, KnownHost, unknown_host
 from skerry.hub.identities import Identities
 from skerry.hub.issuing import Issuer
 from skerry.hub.presence import PresenceNotes
@@ -92,6 +92,10 @@ class HubBackend:
     def identities(self) -> Identities:
         """The sessions of hosts' reports, and hosts in quarantine."""
         return self.hearing.identities
+
+    async def wait_for_topics(self, seconds: float) -> bool:
+        """Return True when messages of hosts' buses come, False when the time ran out or the hub stops."""
+        return await self._notifier.wait(TOPICS, seconds)
 
     @property
     def blobs(self) -> ReadableBlobs:

@@ -24,6 +24,7 @@ from skerry.ports.hub_store import AppliedReport, HostRecord, HubStore
 from skerry.spec.carrier import TIME_TYPE, HubTime, JsonEnvelope
 from skerry.spec.report import Event, Report
 from skerry.spec.telemetry import TelemetryBatch
+from skerry.spec.uplink import TopicBatch
 from skerry.trust.envelope import sign_document
 from skerry.trust.keys import SigningKey, key_id, public_key
 from skerry.trust.report import unbroken, verify_metrics, verify_report
@@ -70,6 +71,10 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
     broken: bool = False
     fresh: bool = False
     metrics: int = 0
+
+
+TOPICS = "topics"
+"""What is notified when messages of hosts' buses were stored."""
 
 
 class Hearing:
@@ -280,6 +285,10 @@ class Hearing:
             batch = verify_metrics(envelope, host.key, newest)
             if isinstance(batch, TelemetryBatch):
                 await self.telemetry.take(host.name, host.site, batch)
+                return batch.sequence
+            if isinstance(batch, TopicBatch):
+                await asyncio.to_thread(self._store.put_topic_batch, batch, self._clock.now())
+                self._notifier.notify(TOPICS)
                 return batch.sequence
             await asyncio.to_thread(
                 self._store.put_metric_windows,

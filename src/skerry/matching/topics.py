@@ -8,6 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from skerry.spec.topic_patterns import covers
+
+__all__ = [
+    "common_pattern",
+    "covers",
+    "joined_pattern",
+    "match_any_topic",
+    "match_topic",
+    "patterns_meet",
+]
+
 
 def match_topic(pattern: str, topic: str) -> bool:
     """Tell whether a pattern takes in a topic, which has no wildcards."""
@@ -22,19 +33,6 @@ def match_any_topic(patterns: Iterable[str], topic: str) -> bool:
 def patterns_meet(one: str, other: str) -> bool:
     """Tell whether there is a topic that both patterns take in."""
     return _meet(one.split("/"), other.split("/"))
-
-
-def covers(wide: str, narrow: str) -> bool:
-    """Tell whether every topic that `narrow` takes in is one of `wide` too."""
-    levels, others = wide.split("/"), narrow.split("/")
-    for index, level in enumerate(levels):
-        if level == "#":
-            return True
-        if index >= len(others):
-            return False
-        if others[index] == "#" or (level not in ("+", others[index])):
-            return False
-    return len(levels) == len(others)
 
 
 def common_pattern(one: str, other: str) -> str | None:

@@ -105,12 +105,16 @@ class BusPlace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BusMessage(msgspec.Struct, frozen=True):
-    """What came. `number` is what `BusClient.taken` acknowledges; 0 when nothing is to be."""
+    """What came. `number` is what `BusClient.taken` acknowledges; 0 when nothing is to be.
+
+    `again`: the broker may have delivered it before, and was not told that it was taken.
+    """
 
     topic: str
     payload: bytes
     number: int = 0
     retained: bool = False
+    again: bool = False
 
 
 class BusClient(Protocol):

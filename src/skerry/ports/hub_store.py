@@ -18,6 +18,7 @@ from skerry.ports.audit_log import EventRecord as EventRecord  # noqa: PLC0414 -
 from skerry.ports.authorities import Authorities
 from skerry.ports.configurations import ConfigurationChanges, Configurations
 from skerry.ports.deciding import Deciding, Turn
+from skerry.ports.downlink_store import DownlinkStore
 from skerry.ports.host_identities import Audit as Audit  # noqa: PLC0414 - part of this port as well
 from skerry.ports.host_identities import HostIdentities
 from skerry.ports.metric_windows import MetricWindows
@@ -26,6 +27,7 @@ from skerry.ports.presence import Presences
 from skerry.ports.relay_records import RelayRecords
 from skerry.ports.secrets import Secrets
 from skerry.ports.telemetry_store import TelemetryStore
+from skerry.ports.topic_store import TopicStore
 from skerry.spec.api import Role
 from skerry.spec.api_rollout import SiteProgress, Steering
 from skerry.spec.backup import RestoreMark
@@ -216,6 +218,8 @@ class HubStore(
     Configurations,
     Authorities,
     TelemetryStore,
+    TopicStore,
+    DownlinkStore,
     Protocol,
 ):
     """All methods raise `Unavailable` when the database is locked for too long, full or gone."""

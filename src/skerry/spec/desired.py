@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from skerry.spec.binding import BindingSpec
 from skerry.spec.configuration import ConfiguredBy
+from skerry.spec.downlink import MAX_DOWNLINKS, DownlinkMessage
 from skerry.spec.gates import MAX_GATES, GateSpec
 from skerry.spec.metadata import DigestText, Part
 from skerry.spec.pki import SitePki
@@ -148,6 +149,7 @@ class DesiredState(Part, frozen=True, kw_only=True, tag_field="type", tag="desir
     there needs it. Versions whose ids are `revoked_secrets` are used no more whatever any document says. `pki` is what
     to trust and to issue with. `configurations` are those that assignments name.
     `bindings` are all that the site offers, in its order; each host matches them against what a release needs.
+    `downlink` are messages from the hub for its applications.
     `bus` has the topics of hosts that share some with another host: these go from the one to the other.
     """
 
@@ -169,4 +171,5 @@ class DesiredState(Part, frozen=True, kw_only=True, tag_field="type", tag="desir
     pki: SitePki = SitePki()
     configurations: ConfiguredBy = {}
     bindings: tuple[BindingSpec, ...] = ()
+    downlink: Annotated[tuple[DownlinkMessage, ...], Meta(max_length=MAX_DOWNLINKS)] = ()
     bus: dict[str, HostTopics] = {}

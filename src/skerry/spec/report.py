@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from skerry.spec.audit import LinkDigest
 from skerry.spec.binding import BindingView
+from skerry.spec.downlink import MAX_DOWNLINKS, DownlinkId, DownlinkState
 from skerry.spec.facts import HostFacts
 from skerry.spec.hold import Hold
 from skerry.spec.ingress import RouteView
@@ -147,7 +148,8 @@ class Observed(Part, frozen=True, kw_only=True):
     `secrets` are the versions that are used, by name, `secrets_next` those that are held and to be used from their time
     on, and `made_secrets` what the host made for itself. `pki` is the host's part in the site's certificates. `routes`
     are those of the ingress, `dns` where it answers for names.
-    `bindings` are those that are used or attached there, by name.
+    `bindings` are those that are used or attached there, by name. `downlink` says by id what became of messages
+    from the hub for applications of the host.
     """
 
     generation: int = 0
@@ -164,6 +166,7 @@ class Observed(Part, frozen=True, kw_only=True):
     routes: Annotated[tuple[RouteView, ...], Meta(max_length=512)] = ()
     bindings: dict[str, BindingView] = {}
     dns: DnsView | None = None
+    downlink: Annotated[dict[DownlinkId, DownlinkState], Meta(max_length=MAX_DOWNLINKS)] = {}
 
 
 class Event(Part, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from skerry.spec.metadata import Part
+from skerry.spec.metadata import Duration, Part, Size
 
 TOPIC_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9_-]+)*$"
 TOPIC_FILTER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*(/([A-Za-z0-9_-]+|\+))*(/#)?$"
@@ -39,11 +39,36 @@ BUS_ADDRESS_FACT = "bus_address"
 BrokerKind = Literal["nats", "mosquitto", "none"]
 
 
+UplinkPriority = Literal["low", "normal", "high"]
+REDUCTION_PATTERN = r"^(last|mean|count|sample [1-9][0-9]{0,5})$"
+
+
+class UplinkSpec(Part, frozen=True, kw_only=True):
+    """Messages that go up to the hub: those of `topic`, which the application publishes or reads.
+
+    With `reduce` one message stands for all of a topic in each `window`: the `last` one, the `mean` of the numbers, or
+    their `count`; `sample 10` is every tenth one, whenever it comes. No more than `max_rate` go up in a second, as a
+    mean over ten seconds, and none that is larger than `max_size`.
+    """
+
+    topic: TopicFilter
+    priority: UplinkPriority = "normal"
+    reduce: Annotated[str, Meta(pattern=REDUCTION_PATTERN)] | None = None
+    window: Duration = "1m"
+    max_rate: Annotated[float, Meta(gt=0, le=1000)] = 10.0
+    max_size: Size = "64KiB"
+
+
 class TopicsSpec(Part, frozen=True, kw_only=True):
-    """What an application may do on the bus of its host: exactly this, and nothing where it is empty."""
+    """What an application may do on the bus of its host: exactly this, and nothing where it is empty.
+
+    `uplink` goes up to the hub. Messages from the hub may come to topics of `downlink`, and to no others.
+    """
 
     publish: Annotated[tuple[TopicFilter, ...], Meta(max_length=64)] = ()
     subscribe: Annotated[tuple[TopicFilter, ...], Meta(max_length=64)] = ()
+    uplink: Annotated[tuple[UplinkSpec, ...], Meta(max_length=64)] = ()
+    downlink: Annotated[tuple[TopicFilter, ...], Meta(max_length=64)] = ()
 
     @property
     def is_used(self) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from skerry.adapters.broker_process import check_listening
 from skerry.kit.errors import Denied, Unavailable
 from skerry.matching.topics import covers, match_any_topic, match_topic
@@ -122,7 +124,7 @@ class MemoryBusClient:
         self._session.client, self._port, self._name = self, place.port, place.client
         self.take, self._durable = take, durable
         for message in list(self._session.waiting.values()):
-            take(message)
+            take(msgspec.structs.replace(message, again=True))
 
     def subscribe(self, patterns: Sequence[str]) -> None:
         session = self._opened()

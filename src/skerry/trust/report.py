@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from securesystemslib.signer import Key
@@ -12,8 +12,11 @@ from skerry.kit.canonical import UNREADABLE
 from skerry.kit.errors import Untrusted
 from skerry.spec.report import REPORT_TYPE, Report
 from skerry.spec.telemetry import METRICS_TYPE, TELEMETRY_TYPE, MetricBatch, TelemetryBatch
+from skerry.spec.uplink import UPLINK_TYPE, TopicBatch
 from skerry.trust.envelope import sign_payload, verify_document, verify_payload
 from skerry.trust.keys import SigningKey
+
+B = TypeVar("B", TelemetryBatch, TopicBatch)
 
 
 def claimed_key(envelope: dict[str, Any]) -> str:
@@ -59,21 +62,27 @@ def unbroken(reports: Sequence[Report], newest: int) -> Sequence[Report]:
     return reports
 
 
-def sign_telemetry(batch: TelemetryBatch, key: SigningKey) -> dict[str, Any]:
+AnyBatch = MetricBatch | TelemetryBatch | TopicBatch
+
+
+def sign_batch(batch: TelemetryBatch | TopicBatch, key: SigningKey) -> dict[str, Any]:
     """Return the envelope, as JSON, of a batch."""
-    return sign_payload(msgspec.msgpack.encode(batch), TELEMETRY_TYPE, key)
+    kind = TELEMETRY_TYPE if isinstance(batch, TelemetryBatch) else UPLINK_TYPE
+    return sign_payload(msgspec.msgpack.encode(batch), kind, key)
 
 
-def verify_metrics(envelope: dict[str, Any], key: Key, report: Report) -> MetricBatch | TelemetryBatch:
+def verify_metrics(envelope: dict[str, Any], key: Key, report: Report) -> AnyBatch:
     """Return the batch of an envelope signed by `key`, made for the Report that it came with.
 
     Raises:
         Untrusted: not signed by that key (`envelope.*`), no such batch (`document.malformed`), or for another report
             (`metrics.wrong_report`), so that nobody can hand up an old one.
     """
-    batch: MetricBatch | TelemetryBatch
+    batch: AnyBatch
     if envelope.get("payloadType") == TELEMETRY_TYPE:
-        batch = _decode_telemetry(verify_payload(envelope, TELEMETRY_TYPE, [key]))
+        batch = _decode(verify_payload(envelope, TELEMETRY_TYPE, [key]), TelemetryBatch)
+    elif envelope.get("payloadType") == UPLINK_TYPE:
+        batch = _decode(verify_payload(envelope, UPLINK_TYPE, [key]), TopicBatch)
     else:
         batch = verify_document(envelope, METRICS_TYPE, MetricBatch, [key])
     if (batch.host, batch.site, batch.sequence) != (report.host, report.site, report.sequence):
@@ -81,9 +90,9 @@ def verify_metrics(envelope: dict[str, Any], key: Key, report: Report) -> Metric
     return batch
 
 
-def _decode_telemetry(payload: bytes) -> TelemetryBatch:
+def _decode(payload: bytes, kind: type[B]) -> B:
     try:
-        return msgspec.msgpack.decode(payload, type=TelemetryBatch)
+        return msgspec.msgpack.decode(payload, type=kind)
     except UNREADABLE as error:
-        message = f"not a TelemetryBatch: {str(error)[:200]}"
+        message = f"not a {kind.__name__}: {str(error)[:200]}"
         raise Untrusted("document.malformed", message) from error

@@ -30,8 +30,10 @@ from skerry.adapters.sql.audit_log import SqlAuditLog, add_audit
 from skerry.adapters.sql.authorities import SqlAuthorities
 from skerry.adapters.sql.configurations import SqlConfigurations, put_configurations
 from skerry.adapters.sql.database import Database, open_file, open_memory
+from skerry.adapters.sql.downlinks import SqlDownlinks
 from skerry.adapters.sql.secrets import SqlSecrets
 from skerry.adapters.sql.telemetry import SqlTelemetry
+from skerry.adapters.sql.topics import SqlTopics
 from skerry.ports.configurations import ConfigurationChanges
 from skerry.ports.deciding import DecisionRecord, Lease, Turn
 from skerry.ports.host_identities import KeysRecord, LineageRecord
@@ -60,7 +62,16 @@ from skerry.spec.metrics import MetricWindow
 from skerry.spec.report import Event
 
 
-class SqlHubStore(SqlAuditLog, SqlSecrets, SqlConfigurations, SqlAuthorities, SqlTelemetry, HubStore):
+class SqlHubStore(
+    SqlAuditLog,
+    SqlSecrets,
+    SqlConfigurations,
+    SqlAuthorities,
+    SqlTelemetry,
+    SqlTopics,
+    SqlDownlinks,
+    HubStore,
+):
     """Usable from any number of threads at a time."""
 
     def __init__(self, database: Database) -> None:

@@ -29,6 +29,7 @@ from skerry.spec.desired import DESIRED_STATE_TYPE, DesiredState
 from skerry.spec.facts import HostFacts
 from skerry.spec.report import Event, Observed
 from skerry.spec.telemetry import TelemetryBatch
+from skerry.spec.uplink import TopicBatch
 from skerry.trust.desired import verify_desired
 from skerry.trust.envelope import verify_document
 from skerry.trust.keys import SigningKey
@@ -223,13 +224,13 @@ class Syncer:
         await asyncio.to_thread(measurements.note_told, telling)
         return True
 
-    async def tell_telemetry(self, batch: TelemetryBatch) -> bool:
-        """Hand up a batch of telemetry; tell whether it was taken.
+    async def tell_batch(self, batch: TelemetryBatch | TopicBatch) -> bool:
+        """Hand up a batch of telemetry, or of messages; tell whether it was taken.
 
         Raises:
             SkerryError: what went wrong.
         """
-        return await self.hand_up_beside(lambda sequence: self._outbox.telemetry(sequence, batch))
+        return await self.hand_up_beside(lambda sequence: self._outbox.beside(sequence, batch))
 
     async def hand_up_beside(self, sign: Callable[[int], JsonEnvelope]) -> bool:
         """Hand up what `sign` makes for the sequence of a fresh report; tell whether the upstream took it.

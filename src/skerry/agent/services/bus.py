@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import secrets
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -22,7 +22,7 @@ from skerry.agent.services.host_service import NOTHING, Given, HostService, Turn
 from skerry.agent.services.places import ComponentPlace, network_of, places_of
 from skerry.kit.errors import SkerryError, Unavailable, as_failure
 from skerry.ports.agent_store import AgentStore
-from skerry.ports.broker import Broker, BrokerSettings, BusAccount
+from skerry.ports.broker import Broker, BrokerSettings, BusAccount, BusPlace
 from skerry.ports.runtime import Mount
 from skerry.reconcile.records import ReleaseFact
 from skerry.spec.application import Component
@@ -41,6 +41,8 @@ _PREFERRED = 1883
 _PREFERRED_NATIVE = 4222
 _PREFERRED_DOOR = 8883
 _KEY = "bus"
+OWN = "skerry_agent"
+"""The agent's own account; no application has such a name."""
 
 
 class BusParts(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +116,9 @@ class HostBus(HostService):
         # A document that is missing, here or in an earlier run of the agent, takes nothing away.
         rights = dict(topics) if whole else {**self._kept.rights, **topics}
         wanted = {name: self._account(name, rights[name]) for name in sorted(rights)}
+        own = own_topics(rights.values())
+        if own.is_used:
+            wanted[OWN] = self._account(OWN, own)
         if rights != self._kept.rights:
             self._remember(msgspec.structs.replace(self._kept, rights=rights))
         for place in places.values():
@@ -179,13 +184,27 @@ class HostBus(HostService):
         view = BusView(
             broker=self._kept.kind,
             running=bool(self._pid),
-            applications=tuple(sorted(self._in_force)),
+            applications=tuple(sorted(self._in_force.keys() - {OWN})),
             trouble=(self._unplaced or self._trouble or self._parts.containers.trouble or self._unlinked)[
                 :1024
             ],
             links=self._parts.links.views,
         )
         return msgspec.structs.replace(observed, bus=view)
+
+    @property
+    def rights(self) -> Mapping[str, TopicsSpec]:
+        """What applications here declare."""
+        return self._kept.rights
+
+    def own_place(self) -> BusPlace | None:
+        """Return where the agent itself finds the bus; None while it is not there or nothing needs it."""
+        account = self._in_force.get(OWN)
+        if account is None or not self._pid:
+            return None
+        return BusPlace(
+            address=LOOPBACK, port=self._kept.port, user=OWN, password=account.password, client=OWN
+        )
 
     # ── the broker ───────────────────────────────────────────────────────────────────────────────────
 
@@ -365,8 +384,20 @@ def _topics_of(turn: Turn, fact_of: Callable[[str], ReleaseFact | None]) -> dict
             found[application] = TopicsSpec(
                 publish=tuple(dict.fromkeys((*before.publish, *fact.topics.publish))),
                 subscribe=tuple(dict.fromkeys((*before.subscribe, *fact.topics.subscribe))),
+                # Of two releases with a rule for one topic the one under trial has the say.
+                uplink=tuple({one.topic: one for one in (*before.uplink, *fact.topics.uplink)}.values()),
+                downlink=tuple(dict.fromkeys((*before.downlink, *fact.topics.downlink))),
             )
     return found
+
+
+def own_topics(rights: Iterable[TopicsSpec]) -> TopicsSpec:
+    """Return what the agent itself may do on the bus: read what goes up to the hub, publish what comes from it."""
+    every = list(rights)
+    return TopicsSpec(
+        publish=tuple(dict.fromkeys(topic for one in every for topic in one.downlink)),
+        subscribe=tuple(dict.fromkeys(rule.topic for one in every for rule in one.uplink)),
+    )
 
 
 def _in_use(turn: Turn) -> Iterator[tuple[str, str]]:

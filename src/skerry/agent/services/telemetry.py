@@ -69,6 +69,7 @@ class Telemetry(HostService):
         self._scrapers: dict[Measured, Scraper] = {}
         self._failing = ""
         self.pushing: Pushing | None = None
+        self._held_bytes = 0
         self.clock_offset_s: Callable[[], float] = lambda: 0.0
         self.release_named: Callable[[str], str] = lambda digest: digest
 
@@ -139,12 +140,23 @@ class Telemetry(HostService):
         if self._uplink.failing():
             return False
         batch = await asyncio.to_thread(self._recorder.next_batch)
-        if batch is None or self._uplink.held(len(batch.block)):
+        self._held_bytes = 0
+        if batch is None:
+            return False
+        if self._uplink.held(len(batch.block)):
+            self._held_bytes = len(batch.block)
             return False
         if not await self._uplink.tell(batch):
             return False
         await asyncio.to_thread(self._recorder.note_taken, batch.number)
         return True
+
+    def holds_back(self, size: int) -> str:
+        """Return why something else of so many bytes may not go up now; empty when it may.
+
+        What telemetry waits for room for goes first.
+        """
+        return self._uplink.held(size + self._held_bytes)
 
     async def run_forever(self) -> None:
         """Measure and hand up, for ever."""

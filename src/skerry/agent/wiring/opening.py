@@ -33,6 +33,7 @@ from skerry.ports.blobs import LocalBlobs
 from skerry.ports.broker import Broker, BusClient
 from skerry.ports.key_guard import KeyGuard
 from skerry.ports.proxy import Proxy
+from skerry.ports.topic_queue import TopicQueue
 from skerry.spec.facts import HostFacts
 from skerry.spec.topics import BrokerKind
 
@@ -130,6 +131,17 @@ def open_bus_client() -> BusClient:
     from skerry.adapters.mqtt_client import MqttClient
 
     return MqttClient()
+
+
+def open_topic_queue(path: Path) -> TopicQueue:
+    """Return the messages that are on their way up.
+
+    Raises:
+        Unavailable: it cannot be opened (`disk.full`, `database.*`).
+    """
+    from skerry.adapters.sqlite_topic_queue import SqliteTopicQueue
+
+    return SqliteTopicQueue.open(path)
 
 
 def _bus_memory(data: Path, what: str) -> Path | None:

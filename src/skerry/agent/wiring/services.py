@@ -16,6 +16,7 @@ from skerry.adapters.tls_bus_links import TlsBusLinks
 from skerry.agent.authority import HostAuthority
 from skerry.agent.binding_files import BindingFiles
 from skerry.agent.binding_telling import BindingTelling
+from skerry.agent.bus_line import BusLine
 from skerry.agent.configurations import Configurations
 from skerry.agent.host_runtime import HostRuntime
 from skerry.agent.identity import Identity
@@ -30,15 +31,18 @@ from skerry.agent.releases import Releases
 from skerry.agent.secret_files import SecretFiles
 from skerry.agent.secret_telling import SecretTelling
 from skerry.agent.services.bindings import BindingParts, HostBindings
-from skerry.agent.services.bus import BusParts, HostBus
+from skerry.agent.services.bus import BusParts, HostBus, own_topics
 from skerry.agent.services.bus_containers import ContainerParts, ContainerSide
 from skerry.agent.services.bus_links import HostLinks, LinkParts
 from skerry.agent.services.certificates import CertificateParts, HostCertificates
 from skerry.agent.services.configuration import HostConfiguration
+from skerry.agent.services.downlink import DownlinkParts, HostDownlink
 from skerry.agent.services.host_service import HostService, HostServices
 from skerry.agent.services.ingress import HostIngress, IngressParts
 from skerry.agent.services.ingress_certificate import SERVER, ServerCertificate
 from skerry.agent.services.secrets import HostSecrets, SecretParts
+from skerry.agent.services.telemetry import Telemetry
+from skerry.agent.services.uplink import HostUplink, UplinkParts
 from skerry.agent.site_ca import LocalCertificates
 from skerry.agent.vault import Vault
 from skerry.agent.wiring.names import StatedNames, open_names
@@ -49,6 +53,7 @@ from skerry.agent.wiring.opening import (
     open_certificate_folders,
     open_proxy,
     open_secret_files,
+    open_topic_queue,
 )
 from skerry.ports.agent_store import AgentStore
 from skerry.ports.clock import Clock
@@ -78,7 +83,9 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     names: StatedNames = StatedNames()
 
 
-def open_services(ground: Ground, neighbours: NeighbourLoop, *measuring: HostService) -> HostServices:
+def open_services(
+    ground: Ground, neighbours: NeighbourLoop, telemetry: Telemetry, *measuring: HostService
+) -> HostServices:
     """Return the services of a host; one that uses another comes after it."""
     files = open_secret_files(ground.data)
     bindings = _bindings(ground, files)
@@ -94,7 +101,10 @@ def open_services(ground: Ground, neighbours: NeighbourLoop, *measuring: HostSer
         ingress=(ingress, lambda: local.trust_domain or DEFAULT_DOMAIN),
     )
     configuration, bus = _configuration(ground), _bus(ground, local)
-    return HostServices([bindings, secrets, certificates, configuration, bus, ingress, names, *measuring])
+    line = _bus_line(ground, bus)
+    messages = [_downlink(ground, bus, line), _uplink(ground, bus, line, telemetry)]
+    own = [bindings, secrets, certificates, configuration, bus, ingress, names]
+    return HostServices([*own, *messages, telemetry, *measuring])
 
 
 def _certificates(ground: Ground) -> HostCertificates:
@@ -219,3 +229,39 @@ def _links(ground: Ground, local: LocalCertificates) -> HostLinks:
         note=ground.syncer.note,
     )
     return HostLinks(parts)
+
+
+def _bus_line(ground: Ground, bus: HostBus) -> BusLine:
+    return BusLine(
+        open_bus_client,
+        bus.own_place,
+        lambda: ground.syncer.now().timestamp(),
+        lambda: own_topics(bus.rights.values()).subscribe,
+    )
+
+
+def _downlink(ground: Ground, bus: HostBus, line: BusLine) -> HostDownlink:
+    parts = DownlinkParts(
+        line=line,
+        rights=lambda: bus.rights,
+        store=ground.store,
+        clock=ground.clock,
+        now=ground.syncer.now,
+    )
+    return HostDownlink(parts)
+
+
+def _uplink(ground: Ground, bus: HostBus, line: BusLine, telemetry: Telemetry) -> HostUplink:
+    syncer, path = ground.syncer, ground.data / "uplink.db"
+    parts = UplinkParts(
+        open=partial(open_topic_queue, path),
+        exists=path.exists,
+        line=line,
+        rights=lambda: bus.rights,
+        clock=ground.clock,
+        now=lambda: syncer.now().timestamp(),
+        tell=syncer.tell_batch,
+        failing=lambda: syncer.failing,
+        held=telemetry.holds_back,
+    )
+    return HostUplink(parts)

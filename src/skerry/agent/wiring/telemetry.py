@@ -34,7 +34,7 @@ def open_telemetry(ground: Ground, limiter: Limiter) -> tuple[Telemetry, HostQua
         return fact.name if fact else ""
 
     recorder = Recorder(SqliteTelemetryBuffer.open(ground.data / "telemetry.db"), syncer.now)
-    uplink = Uplink(tell=syncer.tell_telemetry, failing=lambda: syncer.failing, held=held)
+    uplink = Uplink(tell=syncer.tell_batch, failing=lambda: syncer.failing, held=held)
     telemetry = Telemetry(recorder, ProcReadings(ground.data), ground.clock, uplink)
     telemetry.clock_offset_s = lambda: syncer.time.offset_s
     telemetry.release_named = release_named

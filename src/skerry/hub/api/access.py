@@ -76,6 +76,9 @@ ACCESS: Mapping[str, tuple[Needed, Scoping]] = {
     "expose_metrics": ("viewer", "filtered"),
     "show_top": ("viewer", "filtered"),
     "explain_drift": ("viewer", "filtered"),
+    "list_topic_messages": ("viewer", "filtered"),
+    "list_topic_sources": ("viewer", "filtered"),
+    "list_sent": ("viewer", "filtered"),
     # bring releases
     "create_release": ("publisher", "everybody"),
     "publish_metadata": ("publisher", "everybody"),
@@ -84,6 +87,7 @@ ACCESS: Mapping[str, tuple[Needed, Scoping]] = {
     "upload": ("publisher", "everybody"),
     # change what sites run
     "apply_documents": ("operator", "inside"),
+    "send_topic_message": ("operator", "filtered"),
     "remove_site": ("operator", "inside"),
     "create_join_token": ("operator", "inside"),
     "remove_host": ("operator", "inside"),

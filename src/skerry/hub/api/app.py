@@ -26,6 +26,7 @@ from skerry.hub.api import (
     decisions,
     deltas,
     documents,
+    downlinks,
     event_log,
     fleet,
     forecast,
@@ -43,6 +44,7 @@ from skerry.hub.api import (
     routes,
     secrets,
     telemetry,
+    topic_messages,
     volumes,
 )
 from skerry.hub.api.auth import TokenAuth, require_role
@@ -112,6 +114,8 @@ def operations() -> Litestar:
         *preview.HANDLERS,
         *deltas.HANDLERS,
         *volumes.HANDLERS,
+        *topic_messages.HANDLERS,
+        *downlinks.HANDLERS,
         *recovery.HANDLERS,
         *hosts.HANDLERS,
         *policies.HANDLERS,

@@ -43,6 +43,9 @@ from skerry.trust.tokens import hash_secret
 _log = structlog.get_logger()
 
 KEEP_EVENTS = 200_000
+KEEP_TOPICS = timedelta(days=30)
+KEEP_DOWNLINKS = timedelta(days=7)
+KEEP_TOPICS_BYTES = 1 << 30
 KEEP_AUDITS = 50_000
 MAINTAIN_EVERY_S = 600.0
 ADMIN_SECRET_TTL = timedelta(days=1)
@@ -179,6 +182,9 @@ async def _maintain(data: Path, hub: Hub, names: list[str], context: ssl.SSLCont
             await asyncio.to_thread(hub.store.trim, keep_events=KEEP_EVENTS, keep_audits=KEEP_AUDITS)
             await hub.backend.windows.trim()
             await hub.backend.telemetry_room.trim()
+            await asyncio.to_thread(hub.store.forget_downlinks, hub.clock.now() - KEEP_DOWNLINKS)
+            before = hub.clock.now() - KEEP_TOPICS
+            await asyncio.to_thread(hub.store.trim_topics, before=before, most_bytes=KEEP_TOPICS_BYTES)
             key, cert, renewed = await asyncio.to_thread(
                 open_server_certificate, data, names, hub.clock.now()
             )
