@@ -51,8 +51,9 @@ class _Open(msgspec.Struct, frozen=True):
 class DnsNameServer(NameServer):
     """Answers for the site, and asks upstreams for the rest."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, clock: Clock, *, idle_s: float = TCP_IDLE_S) -> None:
+        """`idle_s` is how long a client by TCP may take for each question."""
+        self._clock, self._idle_s = clock, idle_s
         self._forwarding = Forwarding(clock)
         self._rates = Rates()
         self._answer: Answer = lambda _: None
@@ -159,7 +160,7 @@ class DnsNameServer(NameServer):
         self._connections[task] = client
         try:
             for _ in range(MAX_ASKED_EACH):
-                async with asyncio.timeout(TCP_IDLE_S):
+                async with asyncio.timeout(self._idle_s):
                     (length,) = struct.unpack("!H", await reader.readexactly(2))
                     if length > MAX_QUERY_BYTES:
                         break
@@ -169,7 +170,7 @@ class DnsNameServer(NameServer):
                     break
                 found = self._own_answer(query, client, own, room=TCP_BYTES)
                 found = found or await self._forwarding.ask(query, tcp=True)
-                async with asyncio.timeout(TCP_IDLE_S):
+                async with asyncio.timeout(self._idle_s):
                     writer.write(struct.pack("!H", len(found)) + found)
                     await writer.drain()
         except (OSError, EOFError, TimeoutError):
