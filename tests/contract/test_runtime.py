@@ -372,6 +372,41 @@ async def test_the_log_is_bounded_and_its_tail_is_right(world: World) -> None:
     assert await world.runtime.logs("one", tail_bytes=0) == b""
 
 
+async def test_output_is_read_on_from_a_mark_and_nothing_comes_twice(world: World) -> None:
+    await start(world, world.prints(30_000, "the-end"))
+    await reaches(world, "exited")
+    mark, read = "", b""
+    for _ in range(100):
+        output = await world.runtime.output("one", mark=mark, limit=10_000)
+        assert not output.lost
+        read += b"".join(piece for _, piece in output.pieces)
+        mark = output.mark
+        if not output.more:
+            break
+    assert read.replace(b"\n", b"") == b"x" * 30_000 + b"the-endready"
+    assert (await world.runtime.output("one", mark=mark, limit=10_000)).pieces == ()
+    again = await world.again().output("one", mark=mark, limit=10_000)
+    assert (again.pieces, again.mark) == ((), mark)
+
+
+async def test_what_is_written_after_a_mark_is_read_after_it(world: World) -> None:
+    await start(world, world.exits(0))
+    await reaches(world, "exited")
+    first = await world.runtime.output("one", mark="", limit=1 << 20)
+    assert b"".join(piece for _, piece in first.pieces) == b"ready\n"
+    await start(world, world.exits(0))
+
+    async def read() -> bytes:
+        output = await world.runtime.output("one", mark=first.mark, limit=1 << 20)
+        return b"".join(piece for _, piece in output.pieces)
+
+    assert await eventually(read, what="what the second run wrote") == b"ready\n"
+
+
+async def test_the_output_of_nobody_is_empty(world: World) -> None:
+    assert (await world.runtime.output("nobody", mark="", limit=100)).pieces == ()
+
+
 async def test_the_log_of_nobody_is_empty(world: World) -> None:
     assert await world.runtime.logs("nobody", tail_bytes=100) == b""
 

@@ -303,6 +303,7 @@ BODIES = {
     "POST /bundles": 8 << 20,
     "POST /reports": 4 << 20,
     "POST /secrets/a/versions": 2 << 20,
+    "POST /logs": 2 << 20,
 }
 
 

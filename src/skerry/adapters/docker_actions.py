@@ -29,9 +29,10 @@ from skerry.adapters.docker_names import (
     network_name,
 )
 from skerry.adapters.docker_networks import EngineNetworks
+from skerry.adapters.docker_output import read_output
 from skerry.adapters.engine_api import Answer, EngineApi, part
 from skerry.kit.errors import SkerryError, Unavailable
-from skerry.ports.runtime import ContainerSpec, ExecResult, InstanceSpec
+from skerry.ports.runtime import ContainerSpec, ExecResult, InstanceSpec, Output
 
 _START_LIMIT_S = 120.0
 _REMOVE_LIMIT_S = 60.0
@@ -244,6 +245,13 @@ class EngineActions:
                 if len(kept) > 2 * limit + (1 << 16):
                     del kept[:-limit]
         return bytes(kept[-limit:])
+
+    def output(self, instance_id: str, mark: str, limit: int) -> Output:
+        """See `Runtime.output`."""
+        sighting = self.look.best(instance_id)
+        if sighting is None:
+            return Output((), mark)
+        return read_output(self._api, sighting.container, mark, limit)
 
     def _send(self, container: str, name: str) -> None:
         """Send a signal; that the container has just ended is fine."""

@@ -23,7 +23,7 @@ from skerry.adapters.docker_events import EventReader, Told
 from skerry.adapters.docker_names import boot_ms, check_owner, signal_number
 from skerry.adapters.engine_api import EngineApi
 from skerry.kit.errors import SkerryError, Unavailable
-from skerry.ports.runtime import Engine, ExecResult, InstanceSpec, InstanceView
+from skerry.ports.runtime import Engine, ExecResult, InstanceSpec, InstanceView, Output
 
 T = TypeVar("T")
 
@@ -122,6 +122,10 @@ class DockerRuntime:
     async def logs(self, instance_id: str, *, tail_bytes: int) -> bytes:
         """See `Runtime.logs`; only the output of the newest run, and on Podman less right after its file was full."""
         return await self._call(lambda: self._actions.logs(instance_id, tail_bytes))
+
+    async def output(self, instance_id: str, *, mark: str, limit: int) -> Output:
+        """See `Runtime.output`; the engine says when each line was written."""
+        return await self._call(lambda: self._actions.output(instance_id, mark, limit))
 
     async def engine(self) -> Engine:
         """See `Runtime.engine`."""

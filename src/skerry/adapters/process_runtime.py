@@ -27,8 +27,9 @@ from skerry.adapters.process_launch import GaveUp, check_spec, is_safe_id, launc
 from skerry.adapters.process_limits import confine, release
 from skerry.adapters.process_lock import own
 from skerry.adapters.process_orphans import find_keeper, kill_orphans
+from skerry.adapters.process_output import read_output
 from skerry.kit.errors import Rejected, Unavailable
-from skerry.ports.runtime import Engine, ExecResult, InstanceSpec, InstanceView
+from skerry.ports.runtime import Engine, ExecResult, InstanceSpec, InstanceView, Output
 
 _END_LIMIT_S = 5.0
 _EXECUTIONS = 8
@@ -108,6 +109,13 @@ class ProcessRuntime:
         """See `Runtime.logs`; the output of earlier runs of the same id is in it as well."""
         folder = self._folder(instance_id)
         return await asyncio.to_thread(folder.tail, tail_bytes) if folder else b""
+
+    async def output(self, instance_id: str, *, mark: str, limit: int) -> Output:
+        """See `Runtime.output`; a file and how far it was read. When a piece was written is not known."""
+        folder = self._folder(instance_id)
+        if folder is None:
+            return Output((), mark)
+        return await asyncio.to_thread(read_output, folder.path, mark, limit)
 
     async def engine(self) -> Engine:
         """See `Runtime.engine`."""

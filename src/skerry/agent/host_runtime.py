@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 
 from skerry.kit.errors import Rejected, Unavailable
-from skerry.ports.runtime import Engine, ExecResult, InstanceSpec, InstanceView, Runtime
+from skerry.ports.runtime import Engine, ExecResult, InstanceSpec, InstanceView, Output, Runtime
 
 _log = structlog.get_logger()
 
@@ -80,6 +80,10 @@ class HostRuntime:
     async def logs(self, instance_id: str, *, tail_bytes: int) -> bytes:
         """See `Runtime.logs`."""
         return await self._of(instance_id).logs(instance_id, tail_bytes=tail_bytes)
+
+    async def output(self, instance_id: str, *, mark: str, limit: int) -> Output:
+        """See `Runtime.output`."""
+        return await self._of(instance_id).output(instance_id, mark=mark, limit=limit)
 
     async def engine(self) -> Engine:
         """See `Runtime.engine`: the container engine where there is one."""

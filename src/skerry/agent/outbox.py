@@ -34,13 +34,14 @@ from skerry.ports.agent_store import AgentStore, KeptEvent, QueuedReport
 from skerry.spec.carrier import MAX_SYNC_REPORTS, JsonEnvelope
 from skerry.spec.facts import HostFacts
 from skerry.spec.metrics import MetricWindow
+from skerry.spec.questions import AnswerPart
 from skerry.spec.report import REPORT_TYPE, Event, Observed, Report
 from skerry.spec.telemetry import METRICS_TYPE, MetricBatch, TelemetryBatch
 from skerry.spec.uplink import TopicBatch
 from skerry.trust.chain import ChainHead, link_events
 from skerry.trust.envelope import decode_document, sign_document
 from skerry.trust.keys import SigningKey
-from skerry.trust.report import claimed_key, sign_batch
+from skerry.trust.report import claimed_key, sign_answer, sign_batch
 
 RESERVE = 1000
 SPARE = 1_000_000
@@ -245,6 +246,13 @@ class Outbox:
             place, key = self._identity.place, self._identity.key
             named = msgspec.structs.replace(batch, host=place.host, site=place.site, sequence=sequence)
             return sign_batch(named, key)
+
+    def answer(self, sequence: int, part: AnswerPart) -> JsonEnvelope:
+        """Return the envelope of a part of an answer that goes with the fresh report of that sequence."""
+        with self._lock:
+            place, key = self._identity.place, self._identity.key
+            named = msgspec.structs.replace(part, host=place.host, site=place.site, sequence=sequence)
+            return sign_answer(named, key)
 
     def acknowledge(self, up_to: int, *, newest: str = "", held: int = 0, keeper: str = "") -> None:
         """Forget what the hub has; what a full disk does not let go of is sent, and ignored, again.

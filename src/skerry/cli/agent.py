@@ -116,12 +116,14 @@ def run(data: Path, stated: tuple[str, ...], *, log_json: bool, way: Any, **near
     What is said here of the way up counts for this run; skerry agent upstreams set changes it for good.
     """
     with left_out(*DECORATION):
+        from skerry.agent.own_log import OwnLog
         from skerry.agent.wiring.running import Stated, run_agent
         from skerry.cli.logs import configure_logs
 
     overrides = parse_stated(stated)
-    configure_logs(json=log_json)
-    run_agent(data.absolute(), Stated(overrides, way=way, **near))
+    own = OwnLog()
+    configure_logs(json=log_json, also=own.take)
+    run_agent(data.absolute(), Stated(overrides, way=way, **near), own)
 
 
 @agent.command(epilog=examples("skerry agent status --data /var/lib/skerry-agent"))

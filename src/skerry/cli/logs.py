@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, MutableMapping
+from typing import Any
 
 import structlog
 
+Event = MutableMapping[str, Any]
 
-def configure_logs(*, json: bool) -> None:
-    """Write logs to standard error from now on."""
+
+def configure_logs(*, json: bool, also: Callable[[Event], None] | None = None) -> None:
+    """Write logs to standard error from now on; `also` is told of each event."""
+
+    def tell(_logger: Any, _method: str, event: Event) -> Event:
+        if also is not None:
+            also(event)
+        return event
+
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if json
@@ -20,6 +30,7 @@ def configure_logs(*, json: bool) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            tell,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),

@@ -34,17 +34,20 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
         host="Let a host go on that is in quarantine, or revoke it.",
         bundle="Carry releases to sites without a link, on a stick.",
     ),
-    "Look": _commands(
-        get="List what there is: sites, hosts, relays, apps, models, releases, rollouts, policies, events.",
-        describe="Show one thing with everything that is known about it.",
-        events="Show what happened at hosts and at the hub, and follow it.",
-        health="Say how sites are, in one word each, with the reasons.",
-        metrics="Ask what hosts and applications measured, with coverage and ages.",
-        topics="Read the messages that applications send to the hub, and send some to them.",
-        top="Show which sites or applications take most, and which models predict most.",
-        simulate="Run a rollout on virtual time, over a described fleet or as a forecast of the hub's.",
-        explain="Say in sentences why a variant or a host was chosen, or a rollout or release stands where it does.",
-    ),
+    "Look": {
+        **_commands(
+            get="List what there is: sites, hosts, relays, apps, models, releases, rollouts, policies, events.",
+            describe="Show one thing with everything that is known about it.",
+            events="Show what happened at hosts and at the hub, and follow it.",
+            health="Say how sites are, in one word each, with the reasons.",
+            metrics="Ask what hosts and applications measured, with coverage and ages.",
+            topics="Read the messages that applications send to the hub, and send some to them.",
+            top="Show which sites or applications take most, and which models predict most.",
+            simulate="Run a rollout on virtual time, over a described fleet or as a forecast of the hub's.",
+            explain="Say in sentences why a variant or a host was chosen, or a rollout stands where it does.",
+        ),
+        "logs": LazyCommand("skerry.cli.logs_command", "Ask hosts for lines of their logs, and see crashes."),
+    },
     "Write": {
         **_commands(
             apply="Store documents on the hub, all or none.",

@@ -15,6 +15,7 @@ import msgspec
 
 from skerry.client.answers import decode_answer
 from skerry.client.connection import Connection, context_of
+from skerry.client.logs import LogsClient
 from skerry.client.topics import TopicsClient
 from skerry.kit.errors import Missing, Untrusted
 from skerry.spec.api import (
@@ -73,7 +74,7 @@ Deletable = Literal[
 T = TypeVar("T")
 
 
-class Client(TopicsClient):
+class Client(TopicsClient, LogsClient):
     """One hub, as one caller sees it. Use it in a `with`, or close it."""
 
     def __init__(self, hub: str, *, ca_pem: str, token: str = "") -> None:

@@ -7,6 +7,7 @@ from skerry.hub.configuring import Configuring
 from skerry.hub.downlinking import Downlinking
 from skerry.hub.identities import Identities
 from skerry.hub.pki_issuing import SiteAuthorities
+from skerry.hub.questions import Questions
 from skerry.hub.secret_keeping import SecretKeeper
 from skerry.hub.secret_sealing import Sealer
 from skerry.hub.site_use import Addition
@@ -21,6 +22,7 @@ def site_additions(
     keeper: SecretKeeper,
     identities: Identities,
     pki: SiteAuthorities,
+    questions: Questions,
 ) -> list[Addition]:
     """Return what adds to the DesiredState of each site."""
 
@@ -29,4 +31,5 @@ def site_additions(
 
     pki.is_barred = is_barred
     sealer = Sealer(store, keeper, clock, is_barred=is_barred)
-    return [Configuring(store).add, sealer.add, pki.add, link_buses, Downlinking(store, clock).add]
+    downlinks = Downlinking(store, clock)
+    return [Configuring(store).add, sealer.add, pki.add, link_buses, downlinks.add, questions.add]

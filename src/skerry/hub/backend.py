@@ -14,6 +14,7 @@ from skerry.hub.hearing import TOPICS, Heard, Hearing, KnownHost, unknown_host
 from skerry.hub.identities import Identities
 from skerry.hub.issuing import Issuer
 from skerry.hub.presence import PresenceNotes
+from skerry.hub.questions import Questions
 from skerry.hub.relays import Relays
 from skerry.hub.relays_carry import Carrying
 from skerry.hub.repository import Repository
@@ -96,6 +97,11 @@ class HubBackend:
     async def wait_for_topics(self, seconds: float) -> bool:
         """Return True when messages of hosts' buses come, False when the time ran out or the hub stops."""
         return await self._notifier.wait(TOPICS, seconds)
+
+    @property
+    def questions(self) -> Questions:
+        """What hosts are asked."""
+        return self.hearing.questions
 
     @property
     def blobs(self) -> ReadableBlobs:

@@ -17,11 +17,13 @@ from securesystemslib.signer import Key
 from skerry.carrier.notifier import Notifier
 from skerry.hub.identities import Identities
 from skerry.hub.issuing import Issuer
+from skerry.hub.questions import Questions
 from skerry.hub.telemetry_ingest import TelemetryIngest
 from skerry.kit.errors import Conflict, Denied, Missing, Unauthenticated, Unavailable, Untrusted
 from skerry.ports.clock import Clock
 from skerry.ports.hub_store import AppliedReport, HostRecord, HubStore
 from skerry.spec.carrier import TIME_TYPE, HubTime, JsonEnvelope
+from skerry.spec.questions import AnswerPart
 from skerry.spec.report import Event, Report
 from skerry.spec.telemetry import TelemetryBatch
 from skerry.spec.uplink import TopicBatch
@@ -98,6 +100,7 @@ class Hearing:
         self._reload_at = 0.0
         self.identities = Identities(store, clock)
         self.telemetry = TelemetryIngest(store, clock)
+        self.questions = Questions(store, clock, notifier)
         self.on_news: Callable[[], None] = lambda: None
         self.on_session: Callable[[KnownHost], None] = lambda _: None
         self.on_facts: Callable[[str], None] = lambda _: None
@@ -283,6 +286,9 @@ class Hearing:
         """
         try:
             batch = verify_metrics(envelope, host.key, newest)
+            if isinstance(batch, AnswerPart):
+                await self.questions.take(host.name, host.site, batch)
+                return batch.sequence
             if isinstance(batch, TelemetryBatch):
                 await self.telemetry.take(host.name, host.site, batch)
                 return batch.sequence

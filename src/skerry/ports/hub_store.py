@@ -24,6 +24,7 @@ from skerry.ports.host_identities import HostIdentities
 from skerry.ports.metric_windows import MetricWindows
 from skerry.ports.policies import Policies, PolicyRecord
 from skerry.ports.presence import Presences
+from skerry.ports.question_store import QuestionStore
 from skerry.ports.relay_records import RelayRecords
 from skerry.ports.secrets import Secrets
 from skerry.ports.telemetry_store import TelemetryStore
@@ -220,6 +221,7 @@ class HubStore(
     TelemetryStore,
     TopicStore,
     DownlinkStore,
+    QuestionStore,
     Protocol,
 ):
     """All methods raise `Unavailable` when the database is locked for too long, full or gone."""

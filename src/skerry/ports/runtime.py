@@ -124,6 +124,19 @@ class ExecResult(msgspec.Struct, frozen=True):
     output: bytes
 
 
+class Output(msgspec.Struct, frozen=True):
+    """What an instance wrote after a `mark`: pieces in order, each with when it was written where that is known.
+
+    `mark` is where the next piece begins; `lost` says that some was given up before it could be read. `more` says that
+    there is more to read at once.
+    """
+
+    pieces: tuple[tuple[datetime | None, bytes], ...]
+    mark: str
+    lost: bool = False
+    more: bool = False
+
+
 class Runtime(Protocol):
     """Starts, watches and ends instances."""
 
@@ -165,6 +178,14 @@ class Runtime(Protocol):
 
     async def logs(self, instance_id: str, *, tail_bytes: int) -> bytes:
         """Return the last bytes of the instance's output, oldest first; empty when there is none."""
+        ...
+
+    async def output(self, instance_id: str, *, mark: str, limit: int) -> Output:
+        """Return about `limit` bytes of what the instance wrote after an earlier `mark`; an empty one is the beginning.
+
+        Raises:
+            Unavailable: what runs it does not answer.
+        """
         ...
 
     async def engine(self) -> Engine:

@@ -13,6 +13,7 @@ from skerry.spec.downlink import MAX_DOWNLINKS, DownlinkMessage
 from skerry.spec.gates import MAX_GATES, GateSpec
 from skerry.spec.metadata import DigestText, Part
 from skerry.spec.pki import SitePki
+from skerry.spec.questions import MAX_OPEN_AT_SITE, Question
 from skerry.spec.secret import SealedSecret, SecretId, SecretOrder
 from skerry.spec.topics import BrokerKind, HostTopics
 
@@ -151,6 +152,7 @@ class DesiredState(Part, frozen=True, kw_only=True, tag_field="type", tag="desir
     `bindings` are all that the site offers, in its order; each host matches them against what a release needs.
     `downlink` are messages from the hub for its applications.
     `bus` has the topics of hosts that share some with another host: these go from the one to the other.
+    `questions` are what hosts shall answer.
     """
 
     site: str
@@ -173,3 +175,4 @@ class DesiredState(Part, frozen=True, kw_only=True, tag_field="type", tag="desir
     bindings: tuple[BindingSpec, ...] = ()
     downlink: Annotated[tuple[DownlinkMessage, ...], Meta(max_length=MAX_DOWNLINKS)] = ()
     bus: dict[str, HostTopics] = {}
+    questions: Annotated[tuple[Question, ...], Meta(max_length=MAX_OPEN_AT_SITE)] = ()

@@ -18,7 +18,7 @@ import msgspec
 
 from skerry.kit.errors import Rejected, SkerryError, Unavailable
 from skerry.ports.clock import Clock
-from skerry.ports.runtime import Engine, ExecResult, InstanceSpec, InstanceView
+from skerry.ports.runtime import Engine, ExecResult, InstanceSpec, InstanceView, Output
 
 
 class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,6 +170,17 @@ class FakeRuntime:
         """See `Runtime.logs`."""
         output = self.host.output.get(instance_id, b"")
         return output[max(0, len(output) - tail_bytes) :]
+
+    async def output(self, instance_id: str, *, mark: str, limit: int) -> Output:
+        """See `Runtime.output`; the mark is how many bytes were read."""
+        output = self.host.output.get(instance_id, b"")
+        begin = int(mark or 0)
+        lost = begin > len(output)
+        begin = 0 if lost else begin
+        content = output[begin : begin + limit]
+        end = begin + len(content)
+        pieces = ((None, content),) if content else ()
+        return Output(pieces, str(end), lost=lost, more=end < len(output))
 
     def _ended(self, run: _Run) -> float | None:
         """Return when the run ended, or None while it runs."""

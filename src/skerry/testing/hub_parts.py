@@ -6,6 +6,7 @@ from pathlib import Path
 
 from skerry.adapters.delta_workers import DeltaWorkers
 from skerry.adapters.key_file import KeyFile
+from skerry.adapters.re2_patterns import Re2Patterns
 from skerry.adapters.sql.store import SqlHubStore
 from skerry.carrier.notifier import Notifier
 from skerry.hub.adding import site_additions
@@ -50,7 +51,10 @@ def memory_hub(
     backend = HubBackend(store, deltas, repository, clock, issuer=issuer, notifier=notifier)
     keeper = SecretKeeper(store, KeyFile.find(folder / "keys", {}), clock)
     pki = SiteAuthorities(store, PkiFile(keys.data, keys.trust_root.hub, clock.now()), clock)
-    issuer.additions = site_additions(store, clock, keeper=keeper, identities=backend.identities, pki=pki)
+    backend.questions.check_pattern = Re2Patterns().compile
+    issuer.additions = site_additions(
+        store, clock, keeper=keeper, identities=backend.identities, pki=pki, questions=backend.questions
+    )
     judge = Judge(store, blobs)
     rollouts = RolloutLoop(store, issuer, clock, judge, Leases(store, clock, replica))
     rollouts.fresh = backend.presence.fresh

@@ -1,4 +1,4 @@
-"""When a hub takes a Report, and what was measured: signed by the host it names, which belongs to the site it names."""
+"""When a hub takes a Report, and what comes beside it: signed by the host it names, of the site it names."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from securesystemslib.signer import Key
 
 from skerry.kit.canonical import UNREADABLE
 from skerry.kit.errors import Untrusted
+from skerry.spec.questions import ANSWER_TYPE, AnswerPart
 from skerry.spec.report import REPORT_TYPE, Report
 from skerry.spec.telemetry import METRICS_TYPE, TELEMETRY_TYPE, MetricBatch, TelemetryBatch
 from skerry.spec.uplink import UPLINK_TYPE, TopicBatch
 from skerry.trust.envelope import sign_payload, verify_document, verify_payload
 from skerry.trust.keys import SigningKey
 
-B = TypeVar("B", TelemetryBatch, TopicBatch)
+B = TypeVar("B", TelemetryBatch, TopicBatch, AnswerPart)
 
 
 def claimed_key(envelope: dict[str, Any]) -> str:
@@ -62,7 +63,7 @@ def unbroken(reports: Sequence[Report], newest: int) -> Sequence[Report]:
     return reports
 
 
-AnyBatch = MetricBatch | TelemetryBatch | TopicBatch
+AnyBatch = MetricBatch | TelemetryBatch | TopicBatch | AnswerPart
 
 
 def sign_batch(batch: TelemetryBatch | TopicBatch, key: SigningKey) -> dict[str, Any]:
@@ -71,8 +72,13 @@ def sign_batch(batch: TelemetryBatch | TopicBatch, key: SigningKey) -> dict[str,
     return sign_payload(msgspec.msgpack.encode(batch), kind, key)
 
 
+def sign_answer(part: AnswerPart, key: SigningKey) -> dict[str, Any]:
+    """Return the envelope, as JSON, of a part of an answer."""
+    return sign_payload(msgspec.msgpack.encode(part), ANSWER_TYPE, key)
+
+
 def verify_metrics(envelope: dict[str, Any], key: Key, report: Report) -> AnyBatch:
-    """Return the batch of an envelope signed by `key`, made for the Report that it came with.
+    """Return the batch, or part of an answer, of an envelope signed by `key`, made for the Report it came with.
 
     Raises:
         Untrusted: not signed by that key (`envelope.*`), no such batch (`document.malformed`), or for another report
@@ -83,6 +89,8 @@ def verify_metrics(envelope: dict[str, Any], key: Key, report: Report) -> AnyBat
         batch = _decode(verify_payload(envelope, TELEMETRY_TYPE, [key]), TelemetryBatch)
     elif envelope.get("payloadType") == UPLINK_TYPE:
         batch = _decode(verify_payload(envelope, UPLINK_TYPE, [key]), TopicBatch)
+    elif envelope.get("payloadType") == ANSWER_TYPE:
+        batch = _decode(verify_payload(envelope, ANSWER_TYPE, [key]), AnswerPart)
     else:
         batch = verify_document(envelope, METRICS_TYPE, MetricBatch, [key])
     if (batch.host, batch.site, batch.sequence) != (report.host, report.site, report.sequence):

@@ -31,6 +31,7 @@ from skerry.adapters.sql.authorities import SqlAuthorities
 from skerry.adapters.sql.configurations import SqlConfigurations, put_configurations
 from skerry.adapters.sql.database import Database, open_file, open_memory
 from skerry.adapters.sql.downlinks import SqlDownlinks
+from skerry.adapters.sql.questions import SqlQuestions
 from skerry.adapters.sql.secrets import SqlSecrets
 from skerry.adapters.sql.telemetry import SqlTelemetry
 from skerry.adapters.sql.topics import SqlTopics
@@ -70,6 +71,7 @@ class SqlHubStore(
     SqlTelemetry,
     SqlTopics,
     SqlDownlinks,
+    SqlQuestions,
     HubStore,
 ):
     """Usable from any number of threads at a time."""

@@ -27,6 +27,7 @@ from skerry.ports.link import Link
 from skerry.spec.carrier import JsonEnvelope, SyncAnswer, SyncRequest
 from skerry.spec.desired import DESIRED_STATE_TYPE, DesiredState
 from skerry.spec.facts import HostFacts
+from skerry.spec.questions import AnswerPart
 from skerry.spec.report import Event, Observed
 from skerry.spec.telemetry import TelemetryBatch
 from skerry.spec.uplink import TopicBatch
@@ -231,6 +232,14 @@ class Syncer:
             SkerryError: what went wrong.
         """
         return await self.hand_up_beside(lambda sequence: self._outbox.beside(sequence, batch))
+
+    async def tell_answer(self, part: AnswerPart) -> bool:
+        """Hand up a part of an answer; tell whether it was taken.
+
+        Raises:
+            SkerryError: what went wrong.
+        """
+        return await self.hand_up_beside(lambda sequence: self._outbox.answer(sequence, part))
 
     async def hand_up_beside(self, sign: Callable[[int], JsonEnvelope]) -> bool:
         """Hand up what `sign` makes for the sequence of a fresh report; tell whether the upstream took it.

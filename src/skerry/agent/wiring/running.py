@@ -43,10 +43,12 @@ from skerry.agent.loops.sync import Syncer
 from skerry.agent.measurements import Measurements
 from skerry.agent.measuring import Measurer, MeasuringParts
 from skerry.agent.metering import Metering
+from skerry.agent.own_log import OwnLog
 from skerry.agent.preparing import Preparer
 from skerry.agent.releases import Releases
 from skerry.agent.rotating import KeyRotation
 from skerry.agent.self_testing import SelfTests, TestBench
+from skerry.agent.services.host_service import HostServices
 from skerry.agent.services.telemetry import Telemetry
 from skerry.agent.sharing import Sharing, SharingParts
 from skerry.agent.sharing_door import DoorKeeper, DoorParts, parse_share
@@ -54,6 +56,7 @@ from skerry.agent.sharing_serving import Passes, Shelf
 from skerry.agent.volumes import Volumes
 from skerry.agent.vouching import Vouching, VouchingParts
 from skerry.agent.ways_up import WayFollower
+from skerry.agent.wiring.logs import open_logs
 from skerry.agent.wiring.names import state_names
 from skerry.agent.wiring.opening import (
     find_container_engine,
@@ -98,8 +101,15 @@ class Stated(msgspec.Struct, frozen=True):
     way: StatedWay = NOTHING_STATED
 
 
-def run_agent(data: Path, stated: Stated) -> None:
-    """Run the agent of a data directory until SIGTERM or SIGINT. Applications outlive it.
+class Told(msgspec.Struct, frozen=True):
+    """What a process was started with: what a person stated, and where its own log is found."""
+
+    stated: Stated
+    own: OwnLog | None
+
+
+def run_agent(data: Path, stated: Stated, own: OwnLog | None = None) -> None:
+    """Run the agent of a data directory until SIGTERM or SIGINT. Applications outlive it. `own` is its own log.
 
     Raises:
         Missing: the host has not joined a site.
@@ -110,10 +120,10 @@ def run_agent(data: Path, stated: Stated) -> None:
         identity = load_identity(data, open_guard())
         override_facts({}, stated.facts)  # refuse what is wrong before anything runs
         state_names(stated.dns, stated.dns_upstream, announce=stated.announce)
-        asyncio.run(_run(data, identity, stated))
+        asyncio.run(_run(data, identity, stated, own))
 
 
-async def _run(data: Path, identity: Identity, stated: Stated) -> None:
+async def _run(data: Path, identity: Identity, stated: Stated, own: OwnLog | None) -> None:
     clock = SystemClock()
     store, fresh = SqliteAgentStore.open(data / "agent.db")
     link = open_link(data, identity, stated.way)
@@ -124,7 +134,7 @@ async def _run(data: Path, identity: Identity, stated: Stated) -> None:
         )
     syncer.note("agent.started")
     syncer.upstreams = link.view
-    host = _wire(data, identity, stated, syncer, store, link)
+    host = _wire(data, identity, Told(stated, own), syncer, store, link)
     # Variants are chosen by facts: better late than by half of them.
     await host.engine.look()
     await host.parts.neighbours.settle()
@@ -148,25 +158,24 @@ class _Host(msgspec.Struct, frozen=True):
 
 
 def _wire(
-    data: Path, identity: Identity, stated: Stated, syncer: Syncer, store: AgentStore, link: Upstreams
+    data: Path, identity: Identity, told: Told, syncer: Syncer, store: AgentStore, link: Upstreams
 ) -> _Host:
     clock = SystemClock()
     blobs, volumes = DirectoryBlobs(data / "blobs"), Volumes(data / "volumes", clock)
-    sharing, neighbours = _sharing(data, identity, stated, syncer, store, blobs)
-    ground = _ground(data, identity, stated, syncer, store, blobs)
+    sharing, neighbours = _sharing(data, identity, told.stated, syncer, store, blobs)
+    ground = _ground(data, identity, told.stated, syncer, store, blobs)
     runtime, releases, files, live = ground.runtime, ground.releases, ground.keys, ground.live
-    host, site = identity.place.host, identity.place.site
-    limiter = Limiter(store, clock, syncer.now)
-    services = open_services(ground, neighbours, *(meters := open_telemetry(ground, limiter)))
-    place = Site(host, site, lambda: syncer.desired.variables if syncer.desired else {}, services.give)
-    place = msgspec.structs.replace(place, configuration=ground.configuration)
+    host, limiter = identity.place.host, Limiter(store, clock, syncer.now)
+    meters = open_telemetry(ground, limiter)
+    services = open_services(ground, neighbours, *meters, open_logs(ground, limiter, told.own))
+    place = _place(ground, host, services)
     launcher = Launcher(place, store, releases, volumes, live)
     tests = SelfTests(releases, TestBench(releases, launcher, runtime, clock), store)
     preparer = Preparer(releases, blobs, clock)
     engine = EngineFinder(lambda: find_container_engine(data), runtime, preparer, store, clock)
     facts = open_facts(
         data,
-        stated.facts,
+        told.stated.facts,
         extra=lambda: {
             **engine.facts(),
             **neighbours.facts(),
@@ -207,6 +216,14 @@ def _wire(
         services=services,
     )
     return _Host(parts, facts, engine, measuring, _rotation(files, identity, parts, link))
+
+
+def _place(ground: Ground, host: str, services: HostServices) -> Site:
+    """Return what a component is told of where it runs."""
+    syncer = ground.syncer
+    site = ground.identity.place.site
+    place = Site(host, site, lambda: syncer.desired.variables if syncer.desired else {}, services.give)
+    return msgspec.structs.replace(place, configuration=ground.configuration)
 
 
 def _ground(

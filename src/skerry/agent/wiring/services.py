@@ -84,7 +84,7 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def open_services(
-    ground: Ground, neighbours: NeighbourLoop, telemetry: Telemetry, *measuring: HostService
+    ground: Ground, neighbours: NeighbourLoop, telemetry: Telemetry, *more: HostService
 ) -> HostServices:
     """Return the services of a host; one that uses another comes after it."""
     files = open_secret_files(ground.data)
@@ -104,7 +104,7 @@ def open_services(
     line = _bus_line(ground, bus)
     messages = [_downlink(ground, bus, line), _uplink(ground, bus, line, telemetry)]
     own = [bindings, secrets, certificates, configuration, bus, ingress, names]
-    return HostServices([*own, *messages, telemetry, *measuring])
+    return HostServices([*own, *messages, telemetry, *more])
 
 
 def _certificates(ground: Ground) -> HostCertificates:

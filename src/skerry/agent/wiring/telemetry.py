@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from skerry.adapters.otlp_door import OtlpDoor
 from skerry.adapters.proc_readings import ProcReadings
 from skerry.adapters.sqlite_predictions import SqlitePredictions
@@ -21,6 +23,19 @@ def open_telemetry(ground: Ground, limiter: Limiter) -> tuple[Telemetry, HostQua
         Unavailable: a buffer cannot be opened (`disk.full`, `database.*`).
     """
     syncer = ground.syncer
+    recorder = Recorder(SqliteTelemetryBuffer.open(ground.data / "telemetry.db"), syncer.now)
+    uplink = Uplink(tell=syncer.tell_batch, failing=lambda: syncer.failing, held=hold_by(limiter))
+    telemetry = Telemetry(recorder, ProcReadings(ground.data), ground.clock, uplink)
+    telemetry.clock_offset_s = lambda: syncer.time.offset_s
+    telemetry.release_named = name_releases(ground)
+    telemetry.pushing = Pushing(OtlpDoor(), recorder, ground.store, syncer.now)
+    quality = _quality(ground, recorder)
+    telemetry.pushing.predicted = quality.predicting.take
+    return telemetry, quality
+
+
+def hold_by(limiter: Limiter) -> Callable[[int], str]:
+    """Return what says why so many bytes may not be sent now; empty when they may."""
 
     def held(size: int) -> str:
         answer = limiter.ask(size)
@@ -29,19 +44,17 @@ def open_telemetry(ground: Ground, limiter: Limiter) -> tuple[Telemetry, HostQua
         limiter.give_back(answer.size)  # what is sent is counted as it goes
         return "" if answer.size >= size else "the link's budget is used up"
 
-    def release_named(digest: str) -> str:
+    return held
+
+
+def name_releases(ground: Ground) -> Callable[[str], str]:
+    """Return what names the release of a digest, or gives nothing where it is not known."""
+
+    def name(digest: str) -> str:
         fact = ground.releases.fact(digest)
         return fact.name if fact else ""
 
-    recorder = Recorder(SqliteTelemetryBuffer.open(ground.data / "telemetry.db"), syncer.now)
-    uplink = Uplink(tell=syncer.tell_batch, failing=lambda: syncer.failing, held=held)
-    telemetry = Telemetry(recorder, ProcReadings(ground.data), ground.clock, uplink)
-    telemetry.clock_offset_s = lambda: syncer.time.offset_s
-    telemetry.release_named = release_named
-    telemetry.pushing = Pushing(OtlpDoor(), recorder, ground.store, syncer.now)
-    quality = _quality(ground, recorder)
-    telemetry.pushing.predicted = quality.predicting.take
-    return telemetry, quality
+    return name
 
 
 def _quality(ground: Ground, recorder: Recorder) -> HostQuality:

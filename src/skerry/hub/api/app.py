@@ -32,6 +32,7 @@ from skerry.hub.api import (
     forecast,
     health,
     hosts,
+    logs,
     metadata,
     names,
     operators,
@@ -130,6 +131,7 @@ def operations() -> Litestar:
         *health.HANDLERS,
         *event_log.HANDLERS,
         *telemetry.HANDLERS,
+        *logs.HANDLERS,
     ]
     for handler in handlers:
         handler.responses = ERRORS

@@ -9,6 +9,7 @@ from skerry.adapters.delta_workers import DeltaWorkers
 from skerry.adapters.directory_blobs import DirectoryBlobs
 from skerry.adapters.key_file import KeyFile
 from skerry.adapters.object_blobs import ObjectBlobs
+from skerry.adapters.re2_patterns import Re2Patterns
 from skerry.adapters.system_clock import SystemClock
 from skerry.carrier.notifier import Notifier
 from skerry.hub.adding import site_additions
@@ -62,8 +63,14 @@ def assemble(data: Path, url: str, opened: Opened, notifier: Notifier) -> Hub:
     keeper = SecretKeeper(opened.store, KeyFile.find(data, os.environ), opened.clock)
     file = PkiFile(data, opened.keys.trust_root.hub, opened.clock.now())
     pki = SiteAuthorities(opened.store, file, opened.clock, domain=opened.domain)
+    backend.questions.check_pattern = Re2Patterns().compile
     issuer.additions = site_additions(
-        opened.store, opened.clock, keeper=keeper, identities=backend.identities, pki=pki
+        opened.store,
+        opened.clock,
+        keeper=keeper,
+        identities=backend.identities,
+        pki=pki,
+        questions=backend.questions,
     )
     judge = Judge(opened.store, blobs)
     leases = Leases(opened.store, opened.clock, replica_name(data))

@@ -185,6 +185,7 @@ async def _maintain(data: Path, hub: Hub, names: list[str], context: ssl.SSLCont
             await asyncio.to_thread(hub.store.forget_downlinks, hub.clock.now() - KEEP_DOWNLINKS)
             before = hub.clock.now() - KEEP_TOPICS
             await asyncio.to_thread(hub.store.trim_topics, before=before, most_bytes=KEEP_TOPICS_BYTES)
+            await hub.backend.questions.trim()
             key, cert, renewed = await asyncio.to_thread(
                 open_server_certificate, data, names, hub.clock.now()
             )
