@@ -161,7 +161,9 @@ async def test_requests_are_counted_by_backend(world: ProxyWorld) -> None:
 @pytest.mark.rule("INGRESS-7")
 async def test_clients_get_the_live_answer_while_another_release_gets_copies(world: ProxyWorld) -> None:
     live, other = world.backend("a/main/1"), world.backend("a/main/2")
-    copied = msgspec.structs.replace(entry(route(), live), shadow=Shadowing(other.id, Shadow(share="100%")))
+    copied = msgspec.structs.replace(
+        entry(route(), live), shadow=Shadowing(other.id, Shadow(share="100%", timeout="60s"))
+    )
     await serve(world, copied, backends=(live, other))
     for _ in range(20):
         assert (await ask(world)).backend == live.id

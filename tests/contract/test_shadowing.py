@@ -148,7 +148,7 @@ async def test_a_method_that_may_change_something_is_copied_where_it_is_named_al
     post = ("-X", "POST", "-d", "x")
     await releases.serve(Shadow(share="100%"))
     await asyncio.to_thread(releases.ask, 4, *post)
-    await releases.serve(Shadow(share="100%", methods=("POST",), paths=("/3",)))
+    await releases.serve(Shadow(share="100%", methods=("POST",), paths=("/3",), timeout="60s"))
     await asyncio.to_thread(releases.ask, 4, *post)
     await asyncio.to_thread(releases.ask, 4)
 

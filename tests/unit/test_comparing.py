@@ -63,7 +63,9 @@ class World:
             one if isinstance(one, int) else await self.backend(name, one)
             for name, one in (("live", live), ("trial", trial))
         ]
-        shadow = Shadow(share="100%", methods=ALL, **rule)
+        # A machine may be slow: what takes long fails only where a test says so.
+        options: dict[str, Any] = {"timeout": "60s", **rule}
+        shadow = Shadow(share="100%", methods=ALL, **options)
         made = Pair("a/main/2", "a/main/1", str(self.folder / "s"), ports[0], ports[1], shadow)
         await self.comparer.serve((made,))
 
