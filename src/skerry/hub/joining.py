@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from skerry.hub.other_applications import releases_of_others
 from skerry.hub.routing import MAX_TOLD
 from skerry.hub.secret_keeping import labels_of
 from skerry.hub.services import Hub
@@ -69,14 +70,7 @@ class _Users:
     def __init__(self, hub: Hub, application: str) -> None:
         self._store = hub.store
         self._needs: dict[str, tuple[BindingNeed, ...]] = {}
-        self._releases: dict[str, dict[str, str]] = {}
-        for one in hub.store.assignments():
-            self._releases.setdefault(one.site, {})[one.application] = one.release
-        for rollout in hub.store.rollouts():
-            for site in rollout.sites if rollout.ended_at is None else ():
-                self._releases.setdefault(site, {})[rollout.application] = rollout.release
-        for releases in self._releases.values():
-            releases.pop(application, None)
+        self._releases = releases_of_others(hub, application)
         self._hosts: dict[str, list[str]] = {}
         for host in hub.store.hosts():
             self._hosts.setdefault(host.site, []).append(host.name)

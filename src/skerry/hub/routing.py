@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from skerry.hub.other_applications import releases_of_others
 from skerry.hub.secret_keeping import labels_of
 from skerry.hub.services import Hub
 from skerry.kit.canonical import encode_canonical
@@ -132,14 +133,7 @@ class _Others:
     def __init__(self, hub: Hub, application: str) -> None:
         self._hub = hub
         self._claims: dict[str, Claim | None] = {}
-        self._releases: dict[str, dict[str, str]] = {}
-        for one in hub.store.assignments():
-            self._releases.setdefault(one.site, {})[one.application] = one.release
-        for rollout in hub.store.rollouts():
-            for site in rollout.sites if rollout.ended_at is None else ():
-                self._releases.setdefault(site, {})[rollout.application] = rollout.release
-        for releases in self._releases.values():
-            releases.pop(application, None)
+        self._releases = releases_of_others(hub, application)
 
     def claims(self, site: str) -> list[Claim]:
         """Return the claims at a site."""
