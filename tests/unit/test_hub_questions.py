@@ -228,6 +228,7 @@ async def test_who_was_not_asked_or_comes_too_late_is_not_heard(fleet: Fleet) ->
     assert (await other.send(part_of(question, content=content(fleet)))).metrics == other.sequence
     nothing = await fleet.read(question)
     assert (nothing.lines, nothing.question.answered) == ((), 0)
+    assert fleet.hub.store.answer_heads(question.id) == []
     fleet.harbour.clock.advance(2 * 3600.0)
     await fleet.hosts["line-1"].send(part_of(question, content=content(fleet)))
     assert (await fleet.read(question)).lines == ()

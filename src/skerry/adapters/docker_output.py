@@ -1,16 +1,20 @@
-"""Reads what a container wrote after a mark: the time of the last line that was read, in nanoseconds of the epoch."""
+"""Reads what a container wrote after a mark: the time of the last piece, and how many of that time were read."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
-from skerry.adapters.docker_execute import payloads
+import msgspec
+
 from skerry.adapters.engine_api import Answer, EngineApi, part
 from skerry.kit.errors import Unavailable
 from skerry.ports.runtime import Output
 
 READ_LIMIT_S = 30.0
+HEADER_BYTES = 8
+MAX_FRAME_BYTES = 4 << 20
 
 _stamped = re.compile(
     rb"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:Z|([+-])(\d\d):(\d\d)) (.*)", re.DOTALL
@@ -18,15 +22,37 @@ _stamped = re.compile(
 _epoch = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+class _Mark(msgspec.Struct, frozen=True):
+    """How far a container was read: the time of the last piece, and how many pieces of that time were read.
+
+    Podman tells whole seconds alone, in which much more may be written later.
+    """
+
+    container: str
+    written: int = 0
+    count: int = 0
+
+    @classmethod
+    def parse(cls, text: str, container: str) -> _Mark:
+        """Return a mark of this container; the beginning where it is of another one, whose output has gone."""
+        named, _, rest = text.partition(".")
+        written, _, count = rest.partition(".")
+        if named != container or not (written.isdigit() and count.isdigit()):
+            return cls(container)
+        return cls(container, int(written), int(count))
+
+    def __str__(self) -> str:
+        return f"{self.container}.{self.written}.{self.count}"
+
+
 def read_output(api: EngineApi, container: str, mark: str, limit: int) -> Output:
-    """Return the lines that were written after a mark.
+    """Return the pieces that were written after a mark.
 
     Raises:
         Unavailable: the engine does not answer (`runtime.engine_failed`, `runtime.engine_away`).
     """
-    after = int(mark) if mark.isdigit() else 0
-    query = {"stdout": "1", "stderr": "1", "timestamps": "1", "since": str(after // 10**9)}
-    read, more = bytearray(), False
+    begun = _Mark.parse(mark, container)
+    query = {"stdout": "1", "stderr": "1", "timestamps": "1", "since": str(begun.written // 10**9)}
     path = f"/containers/{part(container)}/logs"
     with api.request("GET", path, query=query, timeout_s=READ_LIMIT_S) as stream:
         if stream.status != 200:
@@ -34,37 +60,49 @@ def read_output(api: EngineApi, container: str, mark: str, limit: int) -> Output
             if said.status == 404:
                 return Output((), mark)
             raise Unavailable("runtime.engine_failed", f"cannot read the log: {said.message}")
-        for piece in payloads(stream.chunks()):
-            read += piece
-            # What was read before is in the same second, and told again.
-            if len(read) > 2 * limit + (1 << 20):
-                more = True
-                break
-    lines = bytes(read).splitlines(keepends=True)
-    if more and len(lines) > 1:
-        lines.pop()  # it may have been cut
-    return _after(lines, after, mark, limit, more=more)
+        return _after(begun, _frames(stream.chunks()), limit)
 
 
-def _after(lines: list[bytes], after: int, mark: str, limit: int, *, more: bool) -> Output:
-    """Return those of the lines that are newer; what has no time belongs to the line before it."""
+def _after(begun: _Mark, frames: Iterable[bytes], limit: int) -> Output:
+    """Return those of the pieces that come after a mark; what has no time belongs to the piece before it."""
     pieces: list[tuple[datetime | None, bytes]] = []
-    newest, size, taking = after, 0, False
-    for line in lines:
-        found = _stamped.fullmatch(line)
+    newest, count, skip, size = begun.written, begun.count, begun.count, 0
+    for frame in frames:
+        found = _stamped.fullmatch(frame)
         if found is None:
-            if taking:
-                pieces.append((pieces[-1][0] if pieces else None, line))
+            if pieces:
+                pieces.append((pieces[-1][0], frame))
             continue
         written = _nanoseconds(found)
-        taking = written > after
-        if not taking:
+        if written < begun.written:
             continue
-        if size >= limit and written > newest:
-            return Output(tuple(pieces), str(newest), more=True)
+        if written == begun.written and skip:
+            skip -= 1
+            continue
+        if size >= limit:
+            return Output(tuple(pieces), str(_Mark(begun.container, newest, count)), more=True)
+        count = count + 1 if written == newest else 1
         newest, size = max(newest, written), size + len(found[11])
         pieces.append((_epoch + timedelta(microseconds=written // 1000), found[11]))
-    return Output(tuple(pieces), str(newest) if newest else mark, more=more)
+    return Output(tuple(pieces), str(_Mark(begun.container, newest, count)))
+
+
+def _frames(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield what was written, each piece as the engine keeps it: a line, or a part of a long one, after its time.
+
+    A long line is kept in parts, each with a time of its own and no end of line, so that only frames tell them apart.
+    """
+    held = bytearray()
+    for chunk in chunks:
+        held += chunk
+        while len(held) >= HEADER_BYTES:
+            size = int.from_bytes(held[4:HEADER_BYTES], "big")
+            if size > MAX_FRAME_BYTES:
+                raise Unavailable("runtime.engine_failed", f"cannot read the log: a piece of {size} bytes")
+            if len(held) < HEADER_BYTES + size:
+                break
+            yield bytes(held[HEADER_BYTES : HEADER_BYTES + size])
+            del held[: HEADER_BYTES + size]
 
 
 def _nanoseconds(found: re.Match[bytes]) -> int:
