@@ -44,9 +44,9 @@ def policy(name: str = "production", document: bytes = b"{}") -> PolicyRecord:
 
 
 def test_policies_are_stored_replaced_and_removed(store: HubStore) -> None:
-    store.apply_documents(sites={}, rollouts=(), audits=(), policies=[policy("b"), policy("a")])
+    store.apply_documents(sites={}, rollouts=(), audits=(), fleetwide=[policy("b"), policy("a")])
     changed = msgspec.structs.replace(policy("b", b'{"x":1}'), changed_at=NOW + HOUR)
-    store.apply_documents(sites={}, rollouts=(), audits=[audit("policy.update")], policies=[changed])
+    store.apply_documents(sites={}, rollouts=(), audits=[audit("policy.update")], fleetwide=[changed])
     assert store.policies() == [policy("a"), changed]
     store.remove_policy("a", audit("policy.remove"))
     assert store.policies() == [changed]
@@ -59,7 +59,7 @@ def test_policies_are_stored_replaced_and_removed(store: HubStore) -> None:
 def test_policies_are_stored_with_all_else_or_not_at_all(store: HubStore) -> None:
     store.apply_documents(sites={}, rollouts=[rollout("r1")], audits=())
     with pytest.raises(Conflict):
-        store.apply_documents(sites={}, rollouts=[rollout("r1")], audits=(), policies=[policy()])
+        store.apply_documents(sites={}, rollouts=[rollout("r1")], audits=(), fleetwide=[policy()])
     assert store.policies() == []
 
 

@@ -115,6 +115,7 @@ async def test_below_its_role_nobody_is_let_in_to_an_operation(world: World) -> 
         where = path.replace("{", "").replace("}", "")
         if needed == "open":
             continue
+        world.clock.advance(1.0)  # one address may fail so often and no more
         assert (await world.ask("", where, method)).status_code == 401, where
         for role in ROLES:
             status = (await world.ask(role, where, method)).status_code

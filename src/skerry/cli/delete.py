@@ -18,6 +18,7 @@ from skerry.spec.configuration import Configuration
 from skerry.spec.policy import Policy
 from skerry.spec.relay import Relay
 from skerry.spec.rollout import Rollout
+from skerry.spec.sink import Sink
 from skerry.spec.site import Site
 
 _deletable: dict[str, Deletable] = {
@@ -28,6 +29,7 @@ _deletable: dict[str, Deletable] = {
     "policy": "policies",
     "relay": "relays",
     "configuration": "configurations",
+    "sink": "sinks",
 }
 Target = tuple[str, str]
 """Kind in the singular, and name."""
@@ -44,7 +46,7 @@ Target = tuple[str, str]
 def delete(
     kind: Resource | None, names: tuple[str, ...], files: tuple[str, ...], dry_run: bool, yes: bool
 ) -> None:
-    """Delete sites, hosts, releases, policies, relays, configurations or ended rollouts."""
+    """Delete sites, hosts, releases, policies, relays, sinks, configurations or ended rollouts."""
     if bool(files) == bool(kind) or (kind and not names):
         raise click.UsageError("write either KIND NAME..., or -f FILE")
     targets = [(kind.singular, name) for name in names] if kind else _named_by(files)
@@ -76,12 +78,14 @@ def _named_by(files: tuple[str, ...]) -> list[Target]:
                 targets.append(("relay", relay.metadata.name))
             case Configuration() as configuration:
                 targets.append(("configuration", configuration.metadata.name))
+            case Sink() as sink:
+                targets.append(("sink", sink.metadata.name))
             case _:
                 pass
     if not targets:
         raise Rejected("delete.nothing", "these documents made nothing that can be deleted by itself")
     # What refers to others goes before what it refers to.
-    order = ("rollout", "configuration", "release", "policy", "relay", "site")
+    order = ("rollout", "configuration", "release", "policy", "relay", "sink", "site")
     return sorted(targets, key=lambda target: order.index(target[0]))
 
 

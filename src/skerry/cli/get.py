@@ -32,7 +32,7 @@ def get(what: Resource, name: str, watch: bool, output: str, **narrow: str | int
     """List all of one kind.
 
     Kinds are sites, hosts, relays, apps, models, releases, rollouts, routes, names, topics, policies,
-    configurations, events and tokens.
+    configurations, sinks, events and tokens.
     """
     query = Query(name=name, **narrow)  # type: ignore[arg-type]
     (watch_list if watch else show_list)(what, query, output)

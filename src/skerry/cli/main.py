@@ -36,7 +36,7 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
     ),
     "Look": {
         **_commands(
-            get="List what there is: sites, hosts, relays, apps, models, releases, rollouts, policies, events.",
+            get="List what there is: sites, hosts, relays, apps, models, releases, rollouts, policies, sinks, events.",
             describe="Show one thing with everything that is known about it.",
             events="Show what happened at hosts and at the hub, and follow it.",
             health="Say how sites are, in one word each, with the reasons.",
@@ -52,7 +52,7 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
         **_commands(
             apply="Store documents on the hub, all or none.",
             diff="Show what applying documents would change.",
-            delete="Delete sites, hosts, releases, policies, relays, configurations or ended rollouts.",
+            delete="Delete sites, hosts, releases, policies, relays, sinks, configurations or ended rollouts.",
             model="Make what a model's predictions are compared with.",
             pki="Show certificates, and have them issued below a root kept elsewhere.",
             volume="List the volumes of applications, and empty them.",

@@ -31,6 +31,7 @@ from skerry.spec.api_ingress import RouteStanding
 from skerry.spec.api_names import NameStanding
 from skerry.spec.api_policy import PolicyView
 from skerry.spec.api_relay import RelayStanding
+from skerry.spec.api_sink import SinkView
 from skerry.spec.api_topics import TopicFlow
 
 AnyView = Any
@@ -265,6 +266,20 @@ def _topic_columns(_at: datetime) -> list[Column[TopicFlow]]:
     ]
 
 
+def _sink_columns(at: datetime) -> list[Column[SinkView]]:
+    return [
+        Column("NAME", lambda v: v.name),
+        Column("TOPICS", lambda v: ",".join(v.topics), 2),
+        Column("PLACE", lambda v: v.place, 1),
+        Column("POSITION", lambda v: str(v.position), 2),
+        Column("WAITING", lambda v: str(v.waiting)),
+        Column("DELIVERED", lambda v: age(v.delivered_at, at)),
+        Column("LOST", lambda v: str(v.lost), 1),
+        Column("TROUBLE", lambda v: v.trouble),
+        Column("CHANGED", lambda v: age(v.changed_at, at), 3),
+    ]
+
+
 def _relays(client: Client, query: Query) -> Sequence[RelayStanding]:
     return [client.relay(query.name)] if query.name else client.relays()
 
@@ -337,6 +352,13 @@ RESOURCES: tuple[Resource, ...] = (
     ),
     Resource("rollout", "rollouts", _rollouts, _rollout_columns, lambda v: f"rollout/{v.name}"),
     Resource("policy", "policies", _policies, _policy_columns, lambda v: f"policy/{v.name}"),
+    Resource(
+        "sink",
+        "sinks",
+        lambda client, query: client.sinks(query.name),
+        _sink_columns,
+        lambda v: f"sink/{v.name}",
+    ),
     Resource(
         "configuration",
         "configurations",

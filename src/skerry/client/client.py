@@ -69,7 +69,7 @@ from skerry.spec.bundle import BundleAnswer, BundleRequest, CarriedAnswer, Carri
 from skerry.spec.publishing import MetadataRequest, MetadataView, PublisherView, PublishRequest
 
 Deletable = Literal[
-    "sites", "hosts", "releases", "rollouts", "policies", "relays", "secrets", "configurations"
+    "sites", "hosts", "releases", "rollouts", "policies", "relays", "secrets", "configurations", "sinks"
 ]
 T = TypeVar("T")
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from typing import Protocol, TypeVar
+from urllib.parse import quote
 
 import msgspec
 
+from skerry.spec.api_sink import SinkView
 from skerry.spec.api_topics import SendAnswer, SendRequest, SentView, TopicPage, TopicSourceView
 
 T = TypeVar("T")
@@ -37,3 +39,9 @@ class TopicsClient(Protocol):
     def topic_sources(self, selector: str = "*") -> list[TopicSourceView]:
         """Return what came of each host's messages, and what was not kept."""
         return self._get("/topics/sources", list[TopicSourceView], selector=selector)
+
+    def sinks(self, name: str = "") -> list[SinkView]:
+        """Return the sinks, or the one of this name."""
+        if name:
+            return [self._get(f"/sinks/{quote(name, safe='')}", SinkView)]
+        return self._get("/sinks", list[SinkView])

@@ -11,6 +11,7 @@ from skerry.hub.judging import Judge
 from skerry.hub.keeping import HubKeys
 from skerry.hub.loops.deltas import DeltaLoop
 from skerry.hub.loops.rollouts import RolloutLoop
+from skerry.hub.loops.sinks import SinkLoop
 from skerry.hub.pki_issuing import SiteAuthorities
 from skerry.hub.repository import Repository
 from skerry.hub.secret_keeping import SecretKeeper
@@ -33,6 +34,7 @@ class Hub(msgspec.Struct, frozen=True):
     issuer: Issuer
     backend: HubBackend
     rollouts: RolloutLoop
+    sinks: SinkLoop
     judge: Judge
     secrets: SecretKeeper
     pki: SiteAuthorities

@@ -27,6 +27,7 @@ from skerry.ports.presence import Presences
 from skerry.ports.question_store import QuestionStore
 from skerry.ports.relay_records import RelayRecords
 from skerry.ports.secrets import Secrets
+from skerry.ports.sink_store import SinkRecord, SinkStore
 from skerry.ports.telemetry_store import TelemetryStore
 from skerry.ports.topic_store import TopicStore
 from skerry.spec.api import Role
@@ -222,6 +223,7 @@ class HubStore(
     TopicStore,
     DownlinkStore,
     QuestionStore,
+    SinkStore,
     Protocol,
 ):
     """All methods raise `Unavailable` when the database is locked for too long, full or gone."""
@@ -270,11 +272,13 @@ class HubStore(
         sites: Mapping[str, bytes],
         rollouts: Sequence[RolloutRecord],
         audits: Sequence[Audit],
-        policies: Sequence[PolicyRecord] = (),
+        fleetwide: Sequence[PolicyRecord | SinkRecord] = (),
         relays: Mapping[str, bytes] = {},
         configurations: ConfigurationChanges = ConfigurationChanges(),  # noqa: B008 - frozen
     ) -> None:
-        """Store documents of sites, relays and configurations, policies and new rollouts together, all or none.
+        """Store documents of sites, relays, configurations and new rollouts together, all or none.
+
+        `fleetwide` are those for all sites: policies and sinks.
 
         A site or relay that is there keeps what it was issued. `Conflict` when a rollout's name is taken.
         """

@@ -35,9 +35,10 @@ from skerry.spec.problems import Problem
 from skerry.spec.relay import Relay
 from skerry.spec.release import Release
 from skerry.spec.rollout import Rollout
+from skerry.spec.sink import Sink, check_sink
 from skerry.spec.site import Site
 
-AnyDocument = Model | Application | Site | Rollout | Policy | Relay | Configuration
+AnyDocument = Model | Application | Site | Rollout | Policy | Relay | Configuration | Sink
 KINDS: dict[str, type[AnyDocument]] = {
     "Model": Model,
     "Application": Application,
@@ -46,6 +47,7 @@ KINDS: dict[str, type[AnyDocument]] = {
     "Policy": Policy,
     "Relay": Relay,
     "Configuration": Configuration,
+    "Sink": Sink,
 }
 
 
@@ -65,6 +67,7 @@ def check_document(document: AnyDocument) -> list[Problem]:
         Policy: check_policy,
         Relay: _check_relay,
         Configuration: check_configuration,
+        Sink: check_sink,
     }
     problems.extend(checks[type(document)](document))
     return problems

@@ -18,6 +18,7 @@ from skerry.hub.keeping import HubKeys, open_keys
 from skerry.hub.leasing import Leases
 from skerry.hub.loops.deltas import DeltaLoop
 from skerry.hub.loops.rollouts import RolloutLoop
+from skerry.hub.loops.sinks import SinkLoop
 from skerry.hub.pki_issuing import SiteAuthorities
 from skerry.hub.pki_keeping import PkiFile
 from skerry.hub.repository import Repository
@@ -27,6 +28,7 @@ from skerry.ports.clock import Clock
 from skerry.ports.hub_store import HubStore
 from skerry.testing.clock import SimulatedClock
 from skerry.testing.memory import MemoryBlobs, MemoryLocalBlobs
+from skerry.testing.memory_sink import MemorySinks
 
 
 def memory_hub(
@@ -62,6 +64,7 @@ def memory_hub(
     backend.on_news = rollouts.wake
     ahead = DeltaLoop(store, deltas)
     rollouts.on_running = ahead.follow
+    sinks = SinkLoop(store, clock, replica, make=MemorySinks().make, news=backend.wait_for_topics)
     return Hub(
         store=store,
         blobs=blobs,
@@ -74,6 +77,7 @@ def memory_hub(
         issuer=issuer,
         backend=backend,
         rollouts=rollouts,
+        sinks=sinks,
         judge=judge,
         secrets=keeper,
         pki=pki,

@@ -33,6 +33,7 @@ from skerry.adapters.sql.database import Database, open_file, open_memory
 from skerry.adapters.sql.downlinks import SqlDownlinks
 from skerry.adapters.sql.questions import SqlQuestions
 from skerry.adapters.sql.secrets import SqlSecrets
+from skerry.adapters.sql.sinks import SqlSinks, put_sinks
 from skerry.adapters.sql.telemetry import SqlTelemetry
 from skerry.adapters.sql.topics import SqlTopics
 from skerry.ports.configurations import ConfigurationChanges
@@ -58,6 +59,7 @@ from skerry.ports.hub_store import (
 from skerry.ports.metric_windows import HostWindow
 from skerry.ports.policies import PolicyRecord
 from skerry.ports.relay_records import RelayKeys, RelayRecord, RelaySeen, RelayTokenRecord, Way
+from skerry.ports.sink_store import SinkRecord
 from skerry.spec.backup import RestoreMark
 from skerry.spec.metrics import MetricWindow
 from skerry.spec.report import Event
@@ -72,6 +74,7 @@ class SqlHubStore(
     SqlTopics,
     SqlDownlinks,
     SqlQuestions,
+    SqlSinks,
     HubStore,
 ):
     """Usable from any number of threads at a time."""
@@ -127,15 +130,16 @@ class SqlHubStore(
         sites: Mapping[str, bytes],
         rollouts: Sequence[RolloutRecord],
         audits: Sequence[Audit],
-        policies: Sequence[PolicyRecord] = (),
+        fleetwide: Sequence[PolicyRecord | SinkRecord] = (),
         relays: Mapping[str, bytes] = {},
         configurations: ConfigurationChanges = ConfigurationChanges(),  # noqa: B008 - frozen
     ) -> None:
         def apply(connection: sa.Connection) -> None:
             fleet.put_sites(connection, sites)
             relay_rows.put_relays(connection, relays)
-            policy_rows.put_policies(connection, policies)
+            policy_rows.put_policies(connection, [one for one in fleetwide if isinstance(one, PolicyRecord)])
             put_configurations(connection, configurations)
+            put_sinks(connection, [one for one in fleetwide if isinstance(one, SinkRecord)])
             releases.add_rollouts(connection, rollouts)
             for audit in audits:
                 add_audit(connection, audit)

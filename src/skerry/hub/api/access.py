@@ -79,6 +79,8 @@ ACCESS: Mapping[str, tuple[Needed, Scoping]] = {
     "list_topic_messages": ("viewer", "filtered"),
     "list_topic_sources": ("viewer", "filtered"),
     "list_sent": ("viewer", "filtered"),
+    "list_sinks": ("viewer", "whole"),
+    "show_sink": ("viewer", "whole"),
     # bring releases
     "create_release": ("publisher", "everybody"),
     "publish_metadata": ("publisher", "everybody"),
@@ -125,6 +127,7 @@ ACCESS: Mapping[str, tuple[Needed, Scoping]] = {
     "forecast": ("operator", "whole"),
     # say who may, and what must be proven
     "remove_policy": ("admin", "whole"),
+    "remove_sink": ("admin", "whole"),
     "request_issuer": ("admin", "whole"),
     "install_issuer": ("admin", "whole"),
     "list_tokens": ("admin", "whole"),

@@ -17,6 +17,7 @@ from skerry.hub.api.policies import Judged, check_keys, judge_rollouts, require_
 from skerry.hub.api.relays import check_relays
 from skerry.hub.api.scope import Seen
 from skerry.hub.api.served import served_by
+from skerry.hub.api.sinks import check_sinks
 from skerry.hub.joining import check_joined
 from skerry.hub.routing import check_routes
 from skerry.hub.secret_checks import check_secrets, check_ties
@@ -29,6 +30,7 @@ from skerry.matching.selecting import check_selected
 from skerry.ports.configurations import ConfigurationChanges
 from skerry.ports.hub_store import Audit, RolloutRecord
 from skerry.ports.policies import PolicyRecord
+from skerry.ports.sink_store import SinkRecord
 from skerry.spec.api import ApplyAnswer, ApplyRequest, Change, RolloutView
 from skerry.spec.api_configuration import ConfigurationEffect
 from skerry.spec.api_rollout import AbortRequest, ApproveRequest, PauseRequest
@@ -41,6 +43,7 @@ from skerry.spec.problems import DocumentRejected, Problem
 from skerry.spec.relay import Relay
 from skerry.spec.release import Release
 from skerry.spec.rollout import Rollout
+from skerry.spec.sink import Sink
 from skerry.spec.site import Site
 
 
@@ -51,6 +54,7 @@ class _Planned(msgspec.Struct, frozen=True):
     sites: dict[str, bytes]
     rollouts: list[RolloutRecord]
     policies: list[PolicyRecord]
+    sinks: list[SinkRecord]
     relays: dict[str, bytes]
     configurations: ConfigurationChanges
     effects: tuple[ConfigurationEffect, ...]
@@ -97,7 +101,7 @@ async def _apply(data: ApplyRequest, hub: Hub, seen: Seen, request: ApiRequest) 
             sites=sites,
             rollouts=judged.rollouts,
             audits=audits,
-            policies=planned.policies,
+            fleetwide=[*planned.policies, *planned.sinks],
             relays=planned.relays,
             configurations=planned.configurations,
         )
@@ -106,6 +110,8 @@ async def _apply(data: ApplyRequest, hub: Hub, seen: Seen, request: ApiRequest) 
     for name in sites:
         await hub.issuer.issue(name)
     hub.rollouts.wake()
+    if planned.sinks:
+        hub.sinks.wake()
     return ApplyAnswer(changes=tuple(changes), warnings=judged.warnings, effects=planned.effects)
 
 
@@ -115,6 +121,8 @@ async def _judge(
     """Hold what is to begin against the policies, and let only admins change or overrule those."""
     if planned.policies:
         await require_admin(request, "change policies")
+    if planned.sinks:
+        await require_admin(request, "change sinks")
     if reason:
         await require_admin(request, "override a policy")
         begun = [c.name for c in planned.changes if c.kind == "Rollout" and c.action == "unchanged"]
@@ -257,9 +265,10 @@ def _plan(parsed: list[AnyDocument], hub: Hub, seen: Seen, who: str) -> _Planned
     sites: dict[str, bytes] = {}
     rollouts: list[RolloutRecord] = []
     policies: list[PolicyRecord] = []
+    sinks: list[SinkRecord] = []
     relays: dict[str, bytes] = {}
     configuring = ConfigurationPlan(hub, documents, who)
-    problems = check_relays(hub, documents)
+    problems = [*check_relays(hub, documents), *check_sinks(hub, documents)]
     for document in documents:
         before = _stored(hub, document)
         content = encode_canonical(document)
@@ -273,6 +282,8 @@ def _plan(parsed: list[AnyDocument], hub: Hub, seen: Seen, who: str) -> _Planned
             policies.append(
                 PolicyRecord(name=name, document=content, changed_at=hub.clock.now(), changed_by=who)
             )
+        elif isinstance(document, Sink) and not same:
+            sinks.append(SinkRecord(name=name, document=content, changed_at=hub.clock.now(), changed_by=who))
         elif isinstance(document, Rollout) and not same:
             if before is not None:
                 hint = "a rollout cannot be changed once it has started: give another name"
@@ -299,6 +310,7 @@ def _plan(parsed: list[AnyDocument], hub: Hub, seen: Seen, who: str) -> _Planned
         sites,
         rollouts,
         policies,
+        sinks,
         relays,
         configurations=configuring.changes,
         effects=found.effects,
@@ -325,7 +337,7 @@ def _parse(data: ApplyRequest) -> list[AnyDocument]:
         if key in seen:
             problems.append(Problem(f"documents[{index}]", f"{key[0]} {key[1]} is there twice"))
         seen.add(key)
-        if not isinstance(document, Site | Rollout | Policy | Relay | Configuration):
+        if not isinstance(document, Site | Rollout | Policy | Relay | Configuration | Sink):
             hint = "applications and models come with a release: skerry release push FILE"
             problems.append(Problem(f"documents[{index}].kind", f"a {key[0]} is not applied", hint))
         documents.append(document)
@@ -355,6 +367,8 @@ def _check_scope(hub: Hub, documents: list[AnyDocument], seen: Seen) -> list[Pro
         name = document.metadata.name
         if isinstance(document, Policy):
             problems.append(Problem(f"Policy {name}", "a policy is for all sites", hint))
+        if isinstance(document, Sink):
+            problems.append(Problem(f"Sink {name}", "a sink is for all sites", hint))
         if isinstance(document, Relay):
             problems.append(Problem(f"Relay {name}", "a relay is for all sites", hint))
         if isinstance(document, Configuration):
@@ -376,6 +390,8 @@ def _stored(hub: Hub, document: AnyDocument) -> bytes | None:
     name = document.metadata.name
     if isinstance(document, Policy):
         return next((policy.document for policy in hub.store.policies() if policy.name == name), None)
+    if isinstance(document, Sink):
+        return next((sink.document for sink in hub.store.sinks() if sink.name == name), None)
     if isinstance(document, Configuration):
         held = (one for one in hub.store.configurations() if one.name == name)
         return next((one.document for one in held), None)

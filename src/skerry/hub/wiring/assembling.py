@@ -10,6 +10,7 @@ from skerry.adapters.directory_blobs import DirectoryBlobs
 from skerry.adapters.key_file import KeyFile
 from skerry.adapters.object_blobs import ObjectBlobs
 from skerry.adapters.re2_patterns import Re2Patterns
+from skerry.adapters.sink_targets import SinkTargets
 from skerry.adapters.system_clock import SystemClock
 from skerry.carrier.notifier import Notifier
 from skerry.hub.adding import site_additions
@@ -21,6 +22,7 @@ from skerry.hub.keeping import HubKeys
 from skerry.hub.leasing import Leases, replica_name
 from skerry.hub.loops.deltas import DeltaLoop
 from skerry.hub.loops.rollouts import RolloutLoop
+from skerry.hub.loops.sinks import SinkLoop
 from skerry.hub.pki_issuing import SiteAuthorities
 from skerry.hub.pki_keeping import PkiFile
 from skerry.hub.recording import DecisionFiles
@@ -73,7 +75,8 @@ def assemble(data: Path, url: str, opened: Opened, notifier: Notifier) -> Hub:
         questions=backend.questions,
     )
     judge = Judge(opened.store, blobs)
-    leases = Leases(opened.store, opened.clock, replica_name(data))
+    replica = replica_name(data)
+    leases = Leases(opened.store, opened.clock, replica)
     rollouts = RolloutLoop(opened.store, issuer, opened.clock, judge, leases)
     rollouts.fresh = backend.presence.fresh
     if recordings := os.environ.get(RECORDINGS):
@@ -82,6 +85,8 @@ def assemble(data: Path, url: str, opened: Opened, notifier: Notifier) -> Hub:
     backend.on_news = rollouts.wake
     ahead = DeltaLoop(opened.store, deltas)
     rollouts.on_running = ahead.follow
+    make_target = SinkTargets(data / "sinks", opened.clock).make
+    sinks = SinkLoop(opened.store, opened.clock, replica, make=make_target, news=backend.wait_for_topics)
     return Hub(
         store=opened.store,
         blobs=blobs,
@@ -94,6 +99,7 @@ def assemble(data: Path, url: str, opened: Opened, notifier: Notifier) -> Hub:
         issuer=issuer,
         backend=backend,
         rollouts=rollouts,
+        sinks=sinks,
         judge=judge,
         secrets=keeper,
         pki=pki,

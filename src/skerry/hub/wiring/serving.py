@@ -134,6 +134,7 @@ async def _serve(
     background = [
         asyncio.create_task(hub.rollouts.run_forever()),
         asyncio.create_task(hub.ahead.run_forever()),
+        asyncio.create_task(hub.sinks.run_forever()),
         asyncio.create_task(hub.backend.presence.run_forever()),
         asyncio.create_task(hub.backend.relays.issuing.run_forever()),
         asyncio.create_task(_maintain(data, hub, names, config.ssl)),
